@@ -1,0 +1,224 @@
+//! The HSM behind worker processes: coarse verbs, two lanes, one supervisor.
+//!
+//! The PKCS#11 module is loaded only in child processes (`keybroker hsm-worker`, the same binary). Everything
+//! that this module gives out is public material, ciphertext or a signature: a private key, a DEK or a KEK in
+//! the clear exists on the token only.
+
+use crate::credential::KeyType;
+use crate::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
+use crate::sealing::Suite;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a token object is for. Its text form is both CKA_LABEL and CKA_ID (ASCII):
+/// `keybroker:root:1`, `keybroker:ca:TENANT:GENERATION`, `keybroker:hmac:TENANT`, `keybroker:tls:bootstrap`,
+/// `keybroker:audit:1`, `keybroker:kek:TENANT:EPOCH`. The worker derives the tenant from it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ObjectId {
+    /// Key pair of a root CA (EC P-256, sign only), by generation.
+    Root(u32),
+    /// Key pair of a tenant's sub-CA (EC P-256, sign only), by generation.
+    SubCa(TenantId, u32),
+    /// A tenant's HMAC-SHA-256 key for one-time tokens (generic secret, 32 bytes, sign only).
+    TokenMac(TenantId),
+    /// TLS server key pair of the bootstrap listener (EC P-256, sign only), by generation.
+    Tls(u32),
+    /// The audit log's signing key pair, by generation.
+    Audit(u32),
+    /// An epoch's key-encryption key (AES-256, wrap and unwrap only).
+    Kek(TenantId, EpochId),
+}
+
+/// How the workers are started and reached.
+#[derive(Debug, Clone)]
+pub struct HsmConfig {
+    /// The PKCS#11 module, an absolute path.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// File with the user PIN: one line, mode 0600 (or stricter), owned by us. Read at start and on reload only.
+    pub pin_file: PathBuf,
+    /// The module's environment, e.g. `SOFTHSM2_CONF`. The workers inherit nothing else.
+    pub environment: BTreeMap<String, String>,
+    /// Workers of the interactive lane (seal, TLS signatures, MAC).
+    pub interactive_workers: usize,
+    /// Workers of the bulk lane (production, certificate signing, re-wrap, inventory).
+    pub bulk_workers: usize,
+    /// Suites that may be used, preferred first.
+    pub sealing: Vec<Suite>,
+    /// Deadline of one call, waiting in the queue included.
+    pub call_deadline: Duration,
+    /// Calls that may wait per lane; more are refused with [`HsmError::Overloaded`].
+    pub queue: usize,
+    /// Session objects made after which a worker is replaced (SoftHSM leaks about 0.5 kB for each).
+    pub recycle_after: u64,
+    /// The binary to start as `hsm-worker`.
+    pub worker_program: PathBuf,
+}
+
+/// Which workers serve a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Someone waits for the answer.
+    Interactive,
+    /// Work that may be cut into pieces and wait.
+    Bulk,
+}
+
+/// How a signature is made. ECDSA signatures are given out in DER (RFC 3279 2.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SignatureAlgorithm {
+    /// ECDSA on P-256 over the SHA-256 of the message.
+    EcdsaP256Sha256,
+    /// Ed25519 (RFC 8032), 64 bytes.
+    Ed25519,
+}
+
+/// A private key as it is stored: ciphertext only. Both blobs begin with a version byte (1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedKey {
+    /// 1, then KWP (RFC 5649) of the PKCS#8 under the data key (DEK).
+    pub key_blob: Vec<u8>,
+    /// 1, then KWP of the DEK under the epoch's KEK.
+    pub dek_blob: Vec<u8>,
+}
+
+/// One key pair made by [`Hsm::produce`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProducedKey {
+    /// SubjectPublicKeyInfo, DER (RFC 5280 4.1.2.7).
+    pub public_key_der: Vec<u8>,
+    /// The private key, wrapped.
+    pub wrapped: WrappedKey,
+}
+
+/// What [`Hsm::produce`] did, for the audit event.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Produced {
+    /// The key pairs, in no particular order.
+    pub keys: Vec<ProducedKey>,
+    /// PKCS#11 mechanisms used, by their standard names.
+    pub mechanisms: Vec<String>,
+    /// How long the token worked.
+    pub duration: Duration,
+}
+
+/// One key to be sealed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SealItem {
+    /// Our name of the credential, part of the context.
+    pub credential: CredentialId,
+    /// SHA-256 of its certificate's DER, part of the context.
+    pub certificate: Sha256Hash,
+    /// The epoch whose KEK wraps `dek_blob`.
+    pub epoch: EpochId,
+    /// As in [`WrappedKey`].
+    pub dek_blob: Vec<u8>,
+}
+
+/// Keys of one claim, to be sealed to one recipient.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SealRequest {
+    /// The tenant; a KEK of another one is refused.
+    pub tenant: TenantId,
+    /// The claim's request, part of the context.
+    pub request: RequestId,
+    /// The suite, one of [`HsmStatus::suites`].
+    pub suite: Suite,
+    /// The recipient's ephemeral public key: uncompressed P-256 point, 65 bytes (SEC 1 2.3.3), already
+    /// validated by [`crate::sealing::RecipientPoint`].
+    pub recipient_point: Vec<u8>,
+    /// The keys.
+    pub items: Vec<SealItem>,
+}
+
+/// The answer for one [`SealItem`], in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedKey {
+    /// The HSM's side of the key agreement: uncompressed P-256 point, 65 bytes.
+    pub hsm_point: Vec<u8>,
+    /// KWP of the DEK under the agreed wrapping key (no version byte: the suite says the layout).
+    pub wrapped_dek: Vec<u8>,
+}
+
+/// One object of ours (or not) found on the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenObject {
+    /// Its identity, if it is one of ours.
+    pub id: Option<ObjectId>,
+    /// CKA_LABEL, lossily as text.
+    pub label: String,
+    /// CKA_CLASS by its standard name, e.g. `CKO_PRIVATE_KEY`.
+    pub class: String,
+    /// What is wrong with it, e.g. an empty file left by a crash, a missing half, an extractable key.
+    pub problems: Vec<String>,
+}
+
+/// Evidence that objects are gone, from a process that was started for this question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedGone {
+    /// Serial number of the token that was asked.
+    pub token_serial: String,
+    /// The objects that were looked for, none of which was found.
+    pub objects: Vec<ObjectId>,
+}
+
+/// Health and capabilities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HsmStatus {
+    /// True while calls can be served.
+    pub available: bool,
+    /// Why not, or what is degraded; empty when all is well.
+    pub problem: String,
+    /// The token's serial number, as probed.
+    pub token_serial: String,
+    /// Manufacturer and version of the module and token, for people.
+    pub module: String,
+    /// Suites that are configured and passed the self-test, preferred first.
+    pub suites: Vec<Suite>,
+    /// The audit key's algorithm: Ed25519 where the self-test passed, else ECDSA P-256.
+    pub audit_algorithm: SignatureAlgorithm,
+    /// Live workers: (interactive, bulk).
+    pub workers: (usize, usize),
+    /// Workers started again after a failure, since the start.
+    pub restarts: u64,
+}
+
+/// Why a verb failed.
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
+pub enum HsmError {
+    /// Configuration: module file, token label, PIN file. The text says what to do.
+    #[error("{0}")]
+    Configuration(String),
+    /// The PIN was refused. Latched: nothing logs in again before a reload, so that no loop locks the token.
+    #[error("the token refused the PIN; correct the PIN file and reload (SIGHUP): no further attempt is made before that")]
+    WrongPin,
+    /// The token, the module or the worker is not there now. Try again later.
+    #[error("the HSM is not available: {0}")]
+    Unavailable(String),
+    /// The deadline passed; the worker was killed.
+    #[error("the HSM did not answer within {0:?}")]
+    DeadlineExceeded(Duration),
+    /// The lane's queue is full.
+    #[error("too many HSM calls are waiting")]
+    Overloaded,
+    /// No object with this id on the token. For a KEK: read the row again, its keys may have been re-wrapped.
+    #[error("no object {0:?} on the token")]
+    NotFound(ObjectId),
+    /// Verification found what should be gone.
+    #[error("still on the token after destruction: {0:?}")]
+    StillThere(Vec<ObjectId>),
+    /// The caller's fault: tenant mismatch, blob of a wrong version, unsupported mechanism.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The module answered with an error that is none of the above.
+    #[error("{operation} failed with {code}")]
+    Module {
+        /// PKCS#11 function.
+        operation: String,
+        /// CKR name.
+        code: String,
+    },
+}

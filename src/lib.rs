@@ -1,0 +1,13 @@
+//! keybroker: a PKCS#11 HSM-backed key and certificate broker for NFV (ETSI GR NFV-SEC 005).
+//!
+//! The modules in reading order: the words ([`nfv`], [`clock`], [`credential`], [`authorisation`]), what the
+//! broker is made of ([`sealing`], [`hsm`], [`ca`], [`identity`], [`pool`], [`lifecycle`], [`audit`],
+//! [`store`]), the use cases ([`broker`]), and the faces to the outside ([`api`], [`revocation`],
+//! [`server`], [`cli`]). `docs/ARCHITECTURE.md` says what each of them does not know.
+
+pub mod authorisation;
+pub mod clock;
+pub mod credential;
+pub mod hsm;
+pub mod nfv;
+pub mod sealing;
