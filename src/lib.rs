@@ -5,7 +5,6 @@
 //! [`store`]), the use cases ([`broker`]), and the faces to the outside ([`api`], [`revocation`],
 //! [`server`], [`cli`]). `docs/ARCHITECTURE.md` says what each of them does not know.
 
-pub mod authorisation;
 pub mod clock;
 pub mod credential;
 pub mod hsm;
