@@ -3,10 +3,6 @@
 //! The diagrams are in `docs/states.md`. Revocation belongs to the certificate, destruction to the key, and
 //! a key is only called shredded when its epoch is [`EpochState::Destroyed`].
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
-
 /// A change that the state machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a {what} that is {from} cannot {change}")]
@@ -28,7 +24,8 @@ pub struct UnknownName(pub String, pub &'static str);
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident, $kind:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(::serde::Serialize, ::serde::Deserialize)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
 
         impl $name {
@@ -41,18 +38,18 @@ macro_rules! named {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownName;
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::credential::UnknownName;
+            fn from_str(text: &str) -> Result<Self, $crate::credential::UnknownName> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    other => Err(UnknownName(other.to_owned(), $kind)),
+                    other => Err($crate::credential::UnknownName(other.to_owned(), $kind)),
                 }
             }
         }
@@ -154,9 +151,7 @@ impl CertificateState {
             (Valid | Superseded, CertificateChange::Revoke) => Ok(RevocationPending),
             (RevocationPending, CertificateChange::Publish) => Ok(Revoked),
             (Valid | Superseded, CertificateChange::Expire) => Ok(Expired),
-            _ => {
-                Err(InvalidTransition { what: "certificate", from: self.as_str(), change: change.as_str() })
-            }
+            _ => Err(InvalidTransition { what: "certificate", from: self.as_str(), change: change.as_str() }),
         }
     }
 }
@@ -294,7 +289,9 @@ mod tests {
 
     #[test]
     fn a_revoked_certificate_stays_revoked() {
-        assert!(CertificateChange::ALL.iter().all(|&change| CertificateState::Revoked.after(change).is_err()));
+        assert!(
+            CertificateChange::ALL.iter().all(|&change| CertificateState::Revoked.after(change).is_err())
+        );
     }
 
     #[test]

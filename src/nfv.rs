@@ -215,8 +215,10 @@ impl FromStr for Sha256Hash {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let mut hash = [0; 32];
-        hex::decode_to_slice(text, &mut hash)
-            .map_err(|_| InvalidName { kind: "SHA-256 hash", problem: "is not 64 hexadecimal digits".into() })?;
+        hex::decode_to_slice(text, &mut hash).map_err(|_| InvalidName {
+            kind: "SHA-256 hash",
+            problem: "is not 64 hexadecimal digits".into(),
+        })?;
         Ok(Self(hash))
     }
 }

@@ -193,7 +193,9 @@ pub enum HsmError {
     #[error("{0}")]
     Configuration(String),
     /// The PIN was refused. Latched: nothing logs in again before a reload, so that no loop locks the token.
-    #[error("the token refused the PIN; correct the PIN file and reload (SIGHUP): no further attempt is made before that")]
+    #[error(
+        "the token refused the PIN; correct the PIN file and reload (SIGHUP): no further attempt is made before that"
+    )]
     WrongPin,
     /// The token, the module or the worker is not there now. Try again later.
     #[error("the HSM is not available: {0}")]

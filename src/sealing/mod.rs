@@ -1,7 +1,7 @@
 //! The envelope that carries a private key from the HSM to its VNFCI: suites, the context, and the VNFCI's
 //! side. The format is `docs/envelope.md`.
 
-use crate::credential::{UnknownName, named};
+use crate::credential::named;
 
 named!(
     /// How the wrapping key W is agreed between the HSM and the recipient.
