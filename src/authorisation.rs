@@ -1,0 +1,296 @@
+//! Who may call what: the table role x RPC x reach, default deny.
+//!
+//! A check returns an [`Authorised`], which only this module can make and which every use case consumes.
+
+use crate::audit::event::Actor;
+use crate::credential::named;
+use crate::nfv::{IdentityName, TenantId, VnfInstanceId, VnfciId};
+
+named!(
+    /// The role of a registered identity, or of a VNFCI by its delivered certificate.
+    Role, "role" {
+        /// Configures tenants, anchors, identities and profiles.
+        Operator = "operator",
+        /// NFV orchestrator of one tenant.
+        Nfvo = "nfvo",
+        /// VNF manager of the VNF instances that the operator granted to it.
+        Vnfm = "vnfm",
+        /// Reads the audit log.
+        Auditor = "auditor",
+        /// Revokes in bulk.
+        SecurityOperator = "security-operator",
+        /// A VNF component instance, for itself only.
+        Vnfci = "vnfci",
+    }
+);
+
+named!(
+    /// Every RPC that needs a registered identity or a delivered certificate. `Claim`, and `Confirm` on the
+    /// bootstrap listener, are authorised by the initial credential instead (`identity`).
+    Rpc, "RPC" {
+        /// `CredentialService.Confirm` over mutual TLS with a delivered certificate.
+        Confirm = "Confirm",
+        /// `CredentialService.Release`.
+        Release = "Release",
+        /// `PoolService.CreatePool`.
+        CreatePool = "CreatePool",
+        /// `PoolService.GetPool`.
+        GetPool = "GetPool",
+        /// `PoolService.ListPools`.
+        ListPools = "ListPools",
+        /// `PoolService.DeletePool`.
+        DeletePool = "DeletePool",
+        /// `LifecycleService.RegisterVnfcis`.
+        RegisterVnfcis = "RegisterVnfcis",
+        /// `LifecycleService.GetVnfci`.
+        GetVnfci = "GetVnfci",
+        /// `LifecycleService.ListVnfcis`.
+        ListVnfcis = "ListVnfcis",
+        /// `LifecycleService.TerminateVnfci`.
+        TerminateVnfci = "TerminateVnfci",
+        /// `LifecycleService.RevokeCertificate`.
+        RevokeCertificate = "RevokeCertificate",
+        /// `AuditService.ListEvents`.
+        ListEvents = "ListEvents",
+        /// `AuditService.TailEvents`.
+        TailEvents = "TailEvents",
+        /// `AuditService.GetCheckpoint`.
+        GetCheckpoint = "GetCheckpoint",
+        /// `AuditService.GetDestructionReceipt`.
+        GetDestructionReceipt = "GetDestructionReceipt",
+        /// `AdminService.AddTenant`.
+        AddTenant = "AddTenant",
+        /// `AdminService.ListTenants`.
+        ListTenants = "ListTenants",
+        /// `AdminService.RemoveTenant`.
+        RemoveTenant = "RemoveTenant",
+        /// `AdminService.AddAnchor`.
+        AddAnchor = "AddAnchor",
+        /// `AdminService.ListAnchors`.
+        ListAnchors = "ListAnchors",
+        /// `AdminService.RemoveAnchor`.
+        RemoveAnchor = "RemoveAnchor",
+        /// `AdminService.AddIdentity`.
+        AddIdentity = "AddIdentity",
+        /// `AdminService.ListIdentities`.
+        ListIdentities = "ListIdentities",
+        /// `AdminService.RemoveIdentity`.
+        RemoveIdentity = "RemoveIdentity",
+        /// `AdminService.AddProfile`.
+        AddProfile = "AddProfile",
+        /// `AdminService.ListProfiles`.
+        ListProfiles = "ListProfiles",
+        /// `AdminService.RemoveProfile`.
+        RemoveProfile = "RemoveProfile",
+        /// `AdminService.GetHsmStatus`.
+        GetHsmStatus = "GetHsmStatus",
+    }
+);
+
+/// How far a permission reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Every tenant.
+    Everywhere,
+    /// The tenant of the identity.
+    OwnTenant,
+    /// VNF instances that the operator granted to the identity, in its tenant.
+    GrantedVnfs,
+    /// The calling VNFCI itself.
+    Itself,
+}
+
+/// The table. What is not listed is denied.
+pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
+    use Reach::{Everywhere, GrantedVnfs, Itself, OwnTenant};
+    match rpc {
+        Rpc::Confirm | Rpc::Release => match role {
+            Role::Vnfci => Some(Itself),
+            _ => None,
+        },
+        Rpc::CreatePool | Rpc::DeletePool | Rpc::RegisterVnfcis | Rpc::TerminateVnfci => match role {
+            Role::Nfvo => Some(OwnTenant),
+            Role::Vnfm => Some(GrantedVnfs),
+            _ => None,
+        },
+        Rpc::GetPool | Rpc::ListPools | Rpc::GetVnfci | Rpc::ListVnfcis => match role {
+            Role::Nfvo | Role::Auditor | Role::SecurityOperator => Some(OwnTenant),
+            Role::Vnfm => Some(GrantedVnfs),
+            _ => None,
+        },
+        Rpc::RevokeCertificate => match role {
+            Role::SecurityOperator | Role::Nfvo => Some(OwnTenant),
+            Role::Vnfm => Some(GrantedVnfs),
+            _ => None,
+        },
+        Rpc::ListEvents | Rpc::TailEvents | Rpc::GetDestructionReceipt => match role {
+            Role::Auditor | Role::SecurityOperator => Some(OwnTenant),
+            _ => None,
+        },
+        // The head of the log says nothing of a tenant.
+        Rpc::GetCheckpoint => match role {
+            Role::Auditor | Role::SecurityOperator | Role::Operator => Some(Everywhere),
+            _ => None,
+        },
+        Rpc::AddTenant
+        | Rpc::ListTenants
+        | Rpc::RemoveTenant
+        | Rpc::AddAnchor
+        | Rpc::ListAnchors
+        | Rpc::RemoveAnchor
+        | Rpc::AddIdentity
+        | Rpc::ListIdentities
+        | Rpc::RemoveIdentity
+        | Rpc::AddProfile
+        | Rpc::ListProfiles
+        | Rpc::RemoveProfile
+        | Rpc::GetHsmStatus => match role {
+            Role::Operator => Some(Everywhere),
+            _ => None,
+        },
+    }
+}
+
+/// Who calls, as established from the client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The role.
+    pub role: Role,
+    /// The registered name, or the VNFCI's id as MANO wrote it.
+    pub name: String,
+    /// The tenant; none reaches every tenant (an operator, or an auditor of the whole broker).
+    pub tenant: Option<TenantId>,
+    /// For a VNFM: the VNF instances that the operator granted to it.
+    pub granted_vnfs: Vec<VnfInstanceId>,
+    /// For a VNFCI: itself.
+    pub vnfci: Option<VnfciId>,
+}
+
+impl Caller {
+    /// A registered identity.
+    pub fn registered(
+        role: Role,
+        name: &IdentityName,
+        tenant: Option<TenantId>,
+        granted_vnfs: Vec<VnfInstanceId>,
+    ) -> Self {
+        Self { role, name: name.to_string(), tenant, granted_vnfs, vnfci: None }
+    }
+
+    /// A VNFCI that presented a certificate which we delivered to it.
+    pub fn vnfci(tenant: TenantId, vnfci: VnfciId) -> Self {
+        Self {
+            role: Role::Vnfci,
+            name: vnfci.to_string(),
+            tenant: Some(tenant),
+            granted_vnfs: Vec::new(),
+            vnfci: Some(vnfci),
+        }
+    }
+
+    /// How the audit log names it.
+    pub fn actor(&self) -> Actor {
+        match &self.tenant {
+            Some(tenant) => Actor(format!("{}:{}/{}", self.role, tenant, self.name)),
+            None => Actor(format!("{}:{}", self.role, self.name)),
+        }
+    }
+}
+
+/// What a call is about. What is not given does not limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Target<'a> {
+    /// The tenant whose things are touched.
+    pub tenant: Option<&'a TenantId>,
+    /// The VNF instance whose things are touched.
+    pub vnf_instance: Option<&'a VnfInstanceId>,
+    /// The VNFCI whose things are touched.
+    pub vnfci: Option<&'a VnfciId>,
+}
+
+/// Proof that a caller may make one call on one target. Only [`authorise`] makes it.
+#[derive(Debug, Clone)]
+pub struct Authorised {
+    caller: Caller,
+    rpc: Rpc,
+    reach: Reach,
+}
+
+impl Authorised {
+    /// Who calls.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What is called.
+    pub fn rpc(&self) -> Rpc {
+        self.rpc
+    }
+
+    /// How far it reaches: lists are cut down to it.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// How the audit log names the caller.
+    pub fn actor(&self) -> Actor {
+        self.caller.actor()
+    }
+}
+
+/// Why a call was refused; for the auditor, never for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The role has no such permission anywhere.
+    #[error("role {0} may not call {1}")]
+    Role(Role, Rpc),
+    /// The target lies in another tenant.
+    #[error("{0} belongs to another tenant than {1}")]
+    Tenant(String, TenantId),
+    /// The VNF instance was not granted.
+    #[error("{0} was not granted VNF instance {1}")]
+    VnfInstance(String, VnfInstanceId),
+    /// A VNFM must name the VNF instance, a VNFCI itself.
+    #[error("{0} named no target that it owns")]
+    NoTarget(String),
+    /// A VNFCI acts for itself only.
+    #[error("{0} acted for {1}")]
+    Vnfci(String, VnfciId),
+}
+
+/// Checks one call against the table.
+///
+/// # Errors
+/// [`Denied`], with the reason for the auditor.
+pub fn authorise(caller: &Caller, rpc: Rpc, target: Target<'_>) -> Result<Authorised, Denied> {
+    let reach = reach(caller.role, rpc).ok_or(Denied::Role(caller.role, rpc))?;
+    if reach != Reach::Everywhere {
+        // An identity without a tenant (auditor of the whole broker) reaches every tenant's things.
+        if let Some(own) = &caller.tenant {
+            match target.tenant {
+                Some(tenant) if tenant != own => {
+                    return Err(Denied::Tenant(caller.name.clone(), tenant.clone()));
+                }
+                Some(_) => {}
+                None => return Err(Denied::NoTarget(caller.name.clone())),
+            }
+        } else if matches!(reach, Reach::GrantedVnfs | Reach::Itself) || caller.role == Role::Nfvo {
+            return Err(Denied::NoTarget(caller.name.clone()));
+        }
+    }
+    if reach == Reach::GrantedVnfs {
+        match target.vnf_instance {
+            Some(vnf) if caller.granted_vnfs.contains(vnf) => {}
+            Some(vnf) => return Err(Denied::VnfInstance(caller.name.clone(), vnf.clone())),
+            None => return Err(Denied::NoTarget(caller.name.clone())),
+        }
+    }
+    if reach == Reach::Itself {
+        match target.vnfci {
+            Some(vnfci) if Some(vnfci) == caller.vnfci.as_ref() => {}
+            Some(vnfci) => return Err(Denied::Vnfci(caller.name.clone(), vnfci.clone())),
+            None => return Err(Denied::NoTarget(caller.name.clone())),
+        }
+    }
+    Ok(Authorised { caller: caller.clone(), rpc, reach })
+}
