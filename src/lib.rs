@@ -12,3 +12,4 @@ pub mod credential;
 pub mod hsm;
 pub mod nfv;
 pub mod sealing;
+pub mod store;

@@ -1,0 +1,365 @@
+//! What the broker remembers: one trait, one conformance suite.
+//!
+//! Every method that changes something is one transaction: the change, its audit events and the record of
+//! the request that caused it commit together or not at all. The types are in [`records`].
+
+pub mod records;
+
+use crate::audit::event::{Actor, Event};
+use crate::clock::Timestamp;
+use crate::credential::{EpochChange, EpochState, RevocationReason};
+use crate::nfv::{
+    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
+    PoolName, RequestId, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
+};
+use async_trait::async_trait;
+use records::{
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
+    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
+    InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
+    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, UnchainedEvent, Vnfci, VnfciFilter,
+};
+use std::time::Duration;
+
+/// Why a store's method failed. Nothing was changed, unless the variant says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The named thing does not exist (or not for this tenant).
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The named thing exists already.
+    #[error("{0} exists already")]
+    AlreadyExists(String),
+    /// The state of the named thing does not allow this; the text says what and why.
+    #[error("{0}")]
+    Conflict(String),
+    /// The same caller used the request id before, with another body.
+    #[error("request id {0} was used before with another content; use a new request id")]
+    RequestReused(RequestId),
+    /// The caller's lease was taken over; it must stop.
+    #[error("the lease {0} was taken over")]
+    Fenced(String),
+    /// Disk or quota full. Reading still works; try again when there is room.
+    #[error("the database has no room left: {0}")]
+    Full(String),
+    /// Locked, disconnected or overloaded: try again. The change may or may not have committed.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The database cannot be used by this program: newer schema, corruption, wrong file. The text says what
+    /// to do.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// The key of one mutation of one caller; kept for 24 hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Who asks. Two callers may use the same id.
+    pub caller: Actor,
+    /// The caller's id.
+    pub id: RequestId,
+    /// SHA-256 of the RPC's name and the request's canonical encoding.
+    pub body: Sha256Hash,
+}
+
+/// Makes the audit events of a change from its outcome, inside the change's transaction. Must be pure and
+/// quick.
+pub type Events<T> = Box<dyn FnOnce(&T) -> Vec<Event> + Send>;
+
+/// What accompanies every change whose outcome is a `T`.
+pub struct Mutation<T> {
+    /// The caller's request, if one caused the change: a repeated one gets the outcome of the first, without a
+    /// change and without events; one with another body fails with [`StoreError::RequestReused`].
+    pub request: Option<RequestKey>,
+    /// The lease under which the change is made, if any; checked in the transaction.
+    pub lease: Option<Lease>,
+    /// The change's audit events.
+    pub events: Events<T>,
+}
+
+impl<T> Mutation<T> {
+    /// A change with events made from its outcome.
+    pub fn new(events: impl FnOnce(&T) -> Vec<Event> + Send + 'static) -> Self {
+        Self { request: None, lease: None, events: Box::new(events) }
+    }
+
+    /// With the caller's request.
+    pub fn request(mut self, request: RequestKey) -> Self {
+        self.request = Some(request);
+        self
+    }
+
+    /// Under a lease.
+    pub fn lease(mut self, lease: &Lease) -> Self {
+        self.lease = Some(lease.clone());
+        self
+    }
+}
+
+/// The result of every method.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// The store.
+///
+/// Durability: when a changing method returns `Ok`, its change and its events are on stable storage
+/// (SQLite: WAL with `synchronous=FULL`). Consistency: serialisable per row touched; the state machines of
+/// [`crate::credential`] are enforced in the transaction; unique indexes make it impossible that a credential
+/// belongs to two claims, that two credentials share a public key, or that an issuer uses a serial number
+/// twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers
+/// may share one commit. Cancelling a call's future does not undo a change that was begun.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The time that leases and deadlines are held against: the database's in production, the injected
+    /// clock's in tests.
+    async fn now(&self) -> Result<Timestamp>;
+    /// Fails unless the store can be written to now.
+    async fn check(&self) -> Result<()>;
+
+    // Tenants and what operators configure.
+
+    /// Adds a tenant. `AlreadyExists` if there is one of this name (removed ones count: names are not reused).
+    async fn add_tenant(&self, tenant: Tenant, mutation: Mutation<()>) -> Result<()>;
+    /// All tenants, by name, without removed ones.
+    async fn tenants(&self) -> Result<Vec<Tenant>>;
+    /// Marks a tenant removed. `Conflict` while it has pools or VNFCIs that are not terminated or released.
+    async fn remove_tenant(&self, tenant: &TenantId, mutation: Mutation<()>) -> Result<()>;
+    /// Adds an anchor. `AlreadyExists` if the name exists in the tenant, `Conflict` if the same certificate or
+    /// the same public key is an anchor of any tenant.
+    async fn add_anchor(&self, anchor: Anchor, mutation: Mutation<()>) -> Result<()>;
+    /// The anchors of one tenant, or of all.
+    async fn anchors(&self, tenant: Option<&TenantId>) -> Result<Vec<Anchor>>;
+    /// Removes an anchor; open initial credentials that depend on it become `VOID`.
+    async fn remove_anchor(&self, tenant: &TenantId, name: &AnchorName, mutation: Mutation<()>)
+    -> Result<()>;
+    /// Registers an identity. `AlreadyExists` if the name exists or the certificate is registered already.
+    async fn add_identity(&self, identity: Identity, mutation: Mutation<()>) -> Result<()>;
+    /// All identities, by name.
+    async fn identities(&self) -> Result<Vec<Identity>>;
+    /// The identity whose certificate has this SHA-256.
+    async fn identity_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<Identity>>;
+    /// Removes an identity: its certificate is refused from then on.
+    async fn remove_identity(&self, name: &IdentityName, mutation: Mutation<()>) -> Result<()>;
+    /// Adds a CA certificate. `AlreadyExists` for the same id or the same (tenant, generation).
+    async fn add_issuer(&self, issuer: IssuerRecord, mutation: Mutation<()>) -> Result<()>;
+    /// All CA certificates, roots (no tenant) first, by tenant and generation.
+    async fn issuers(&self) -> Result<Vec<IssuerRecord>>;
+
+    // Pools.
+
+    /// Creates a pool. `AlreadyExists` if the tenant has one of this name that is not deleted.
+    async fn create_pool(&self, pool: Pool, mutation: Mutation<Pool>) -> Result<Pool>;
+    /// A pool of a tenant that is not deleted.
+    async fn pool(&self, tenant: &TenantId, name: &PoolName) -> Result<Pool>;
+    /// Pools that are not deleted, by tenant and name.
+    async fn pools(&self, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>>;
+    /// How many credentials of the pool are in which state.
+    async fn pool_levels(&self, pool: PoolId) -> Result<PoolLevels>;
+    /// Marks a pool deleted. `Conflict` while a slot of a VNFCI that is not terminated or released names it.
+    /// Its keys are erased afterwards, by [`Store::erase_unclaimed`].
+    async fn delete_pool(&self, tenant: &TenantId, name: &PoolName, mutation: Mutation<Pool>)
+    -> Result<Pool>;
+    /// Pools that are deleted and still have `GENERATED` or `AVAILABLE` keys.
+    async fn deleted_pools_with_keys(&self) -> Result<Vec<Pool>>;
+    /// Erases (blob deleted, key `DESTROYED`, custody ended with `end`, certificate left: it retires by
+    /// shredding) up to `limit` `GENERATED` or `AVAILABLE` keys of a pool; where `unusable_at` is given only
+    /// those that are too old to be claimed then. No event if there was none.
+    async fn erase_unclaimed(
+        &self,
+        pool: PoolId,
+        unusable_at: Option<Timestamp>,
+        end: CustodyEnd,
+        limit: u32,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys>;
+
+    // Epochs and production.
+
+    /// Inserts an epoch in `CREATING`. `Conflict` if the tenant has one in `CREATING` or `OPEN`.
+    async fn create_epoch(
+        &self,
+        epoch: EpochId,
+        tenant: &TenantId,
+        mutation: Mutation<Epoch>,
+    ) -> Result<Epoch>;
+    /// Epochs in any of these states, oldest first; of one tenant or of all.
+    async fn epochs(&self, tenant: Option<&TenantId>, states: &[EpochState]) -> Result<Vec<Epoch>>;
+    /// One transition of an epoch ([`EpochState::after`]). [`EpochChange::Shred`] is a `Conflict` while a
+    /// `GENERATED`, `AVAILABLE` or `CLAIMED` key is left in it. `token_serial` is kept with
+    /// [`EpochChange::Verify`].
+    async fn advance_epoch(
+        &self,
+        epoch: EpochId,
+        change: EpochChange,
+        token_serial: Option<&str>,
+        mutation: Mutation<Epoch>,
+    ) -> Result<Epoch>;
+    /// Keys of an epoch that are live, oldest first.
+    async fn live_keys(&self, epoch: EpochId, limit: u32) -> Result<Vec<LiveKey>>;
+    /// Moves keys to another epoch with their new DEK blobs: each only if it is still live and still in `from`.
+    /// `Conflict` unless `to` is `OPEN`. The outcome lists those that were moved.
+    async fn rewrapped(
+        &self,
+        from: EpochId,
+        to: EpochId,
+        keys: Vec<(CredentialId, Vec<u8>)>,
+        mutation: Mutation<Vec<CredentialId>>,
+    ) -> Result<Vec<CredentialId>>;
+    /// Inserts produced credentials: `AVAILABLE` with a certificate, `GENERATED` without. Locks the epoch's row:
+    /// `Conflict` unless it is `OPEN`, or if the pool is deleted.
+    async fn insert_credentials(&self, credentials: Vec<NewCredential>, mutation: Mutation<()>)
+    -> Result<()>;
+
+    // VNFCIs and their initial credentials.
+
+    /// Registers VNFCIs with their slots and initial credentials; one outcome per item in order, refused items
+    /// leave the others untouched.
+    async fn register_vnfcis(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<NewVnfci>,
+        mutation: Mutation<Vec<RegisterOutcome>>,
+    ) -> Result<Vec<RegisterOutcome>>;
+    /// One VNFCI with its slots, initial credential and credentials.
+    async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci>;
+    /// VNFCIs by id, without their credentials.
+    async fn vnfcis(&self, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>>;
+    /// Ends VNFCIs: initial credentials `VOID`, every unexpired certificate `REVOCATION_PENDING`, every copy of a
+    /// key erased, open claims destroyed, custody ended with `end` (for keys never claimed: not applicable, they
+    /// stay in their pool). Per item: terminated now, was terminated before, or not found; items in order.
+    async fn terminate_vnfcis(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        end: CustodyEnd,
+        mutation: Mutation<Vec<TerminateOutcome>>,
+    ) -> Result<Vec<TerminateOutcome>>;
+    /// An initial credential by its id.
+    async fn initial_credential(&self, id: InitialCredentialId) -> Result<Option<InitialCredential>>;
+    /// The X.509 initial credentials registered in a tenant under an anchor, pinned to this leaf certificate or to
+    /// one of these names, newest first, whatever their state.
+    async fn initial_credentials_x509(
+        &self,
+        tenant: &TenantId,
+        anchor: &AnchorName,
+        fingerprint: Sha256Hash,
+        names: &[String],
+    ) -> Result<Vec<InitialCredential>>;
+
+    // Claim, confirm, release.
+
+    /// Draws credentials for all slots of a VNFCI, or none, and binds them to one recipient key.
+    ///
+    /// In one transaction: the initial credential must be `OPEN` and unexpired and the VNFCI not terminated or
+    /// released; then, if the arming has an open claim with the same recipient key, that claim is the outcome
+    /// (`Replayed`); with another recipient key, that claim's certificates become `REVOCATION_PENDING`, its keys
+    /// are erased (custody ended `UNKNOWN`, reason `REDRAWN`) and fresh ones are drawn, at most
+    /// `request.redraws_allowed` times per arming; a confirmed claim with the same recipient key is `Refused(Spent)`.
+    /// Draws take `AVAILABLE` keys that are usable now, of the oldest epoch first. If a slot's pool has none, nothing
+    /// is changed and the outcome is `Empty`.
+    /// The events closure sees the outcome; it returns events for `Reserved` and `Replayed`, and may for others.
+    async fn reserve_claim(
+        &self,
+        request: ClaimRequest,
+        mutation: Mutation<ClaimOutcome>,
+    ) -> Result<ClaimOutcome>;
+    /// A claim with its credentials as they are now (after a re-wrap: with the new blobs).
+    async fn claim(&self, claim: ClaimId) -> Result<Option<ClaimRecord>>;
+    /// Confirms an open claim whose deadline has not passed: keys `DELIVERED`, blobs erased, claim confirmed, initial
+    /// credential `SPENT`, VNFCI active. Already confirmed: `AlreadyConfirmed`, no change, no event.
+    async fn confirm_claim(
+        &self,
+        claim: ClaimId,
+        mutation: Mutation<ConfirmOutcome>,
+    ) -> Result<ConfirmOutcome>;
+    /// Open claims whose deadline has passed, oldest first.
+    async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
+    /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).
+    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64>;
+    /// Destroys an open claim: certificates `REVOCATION_PENDING`, keys erased, custody ended; the initial credential
+    /// stays as it is. `Conflict` if it is not open any more.
+    async fn destroy_claim(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys>;
+    /// The VNFCI gives all credentials of a confirmed claim back: certificates `REVOCATION_PENDING`, custody ended,
+    /// VNFCI released. Released before: the same outcome again, no change.
+    async fn release_claim(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys>;
+    /// The certificate with this SHA-256 (of its DER), with whose it is.
+    async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>>;
+
+    // Revocation.
+
+    /// Marks unexpired certificates `REVOCATION_PENDING`, by (issuer, serial), within one tenant. Per item.
+    async fn revoke_certificates(
+        &self,
+        tenant: &TenantId,
+        certificates: Vec<(IssuerId, Vec<u8>)>,
+        reason: RevocationReason,
+        mutation: Mutation<Vec<RevokeOutcome>>,
+    ) -> Result<Vec<RevokeOutcome>>;
+    /// How many certificates of an issuer are `REVOCATION_PENDING`.
+    async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64>;
+    /// The pending and the revoked certificates of an issuer whose notAfter is later than `now`.
+    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>>;
+    /// Keeps a CRL and marks the certificates that it lists (`serials`) `REVOKED`. `Conflict` unless its number is
+    /// greater than the latest one's. Outcome: how many certificates became `REVOKED`.
+    async fn record_crl(&self, crl: CrlRecord, serials: Vec<Vec<u8>>, mutation: Mutation<u64>)
+    -> Result<u64>;
+    /// The issuer's latest CRL.
+    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>>;
+    /// Marks up to `limit` valid or superseded certificates whose notAfter has passed `EXPIRED`; says how many.
+    async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64>;
+
+    // Custody and receipts.
+
+    /// What is known of one key's custody.
+    async fn custody(&self, tenant: &TenantId, credential: CredentialId) -> Result<Custody>;
+    /// Credentials that were claimed, whose custody has ended, whose broker copy is erased, whose epochs (all that
+    /// its blob ever was in) are `DESTROYED`, and which have no receipt yet.
+    async fn receipts_due(&self, limit: u32) -> Result<Vec<Custody>>;
+    /// Keeps signed receipts (JSON), one per credential; one that exists is left.
+    async fn record_receipts(
+        &self,
+        receipts: Vec<(CredentialId, String)>,
+        mutation: Mutation<()>,
+    ) -> Result<()>;
+
+    // Audit.
+
+    /// Appends events that belong to no other change (refusals, outcomes, starts).
+    async fn append_events(&self, events: Vec<Event>) -> Result<()>;
+    /// Size and hash of the chain.
+    async fn chain_tip(&self) -> Result<ChainTip>;
+    /// Committed events that are not in the chain yet, in commit order, and how many there are in all.
+    async fn unchained_events(&self, limit: u32) -> Result<(Vec<UnchainedEvent>, u64)>;
+    /// Gives events their index and hash, if the chain still has the tip that was read: `Conflict` otherwise.
+    /// `entries` are (event id, hash) in order; the first gets index `tip.size`.
+    async fn chain_events(&self, tip: &ChainTip, entries: Vec<(uuid::Uuid, Sha256Hash)>) -> Result<()>;
+    /// Keeps a signed head (JSON), by its size; heads are kept.
+    async fn record_head(&self, size: u64, signed_head: String) -> Result<()>;
+    /// The latest signed head (JSON).
+    async fn latest_head(&self) -> Result<Option<String>>;
+    /// Chained events that match, by index ascending.
+    async fn audit_entries(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>>;
+
+    // Leases and marks.
+
+    /// Takes or renews a lease for `duration`: `None` while another holder has it. The fencing number grows with
+    /// every change of holder.
+    async fn acquire_lease(&self, name: &str, holder: &str, duration: Duration) -> Result<Option<Lease>>;
+    /// Gives a lease back, if it is still ours.
+    async fn release_lease(&self, lease: &Lease) -> Result<()>;
+    /// A small named value, e.g. `incarnation`, `last_alive`.
+    async fn mark(&self, name: &str) -> Result<Option<String>>;
+    /// Sets a small named value.
+    async fn set_mark(&self, name: &str, value: &str) -> Result<()>;
+    /// Forgets requests older than 24 hours; says how many.
+    async fn forget_requests(&self, now: Timestamp) -> Result<u64>;
+}

@@ -1,0 +1,664 @@
+//! What the store keeps and gives out. Times are the store's; DER is DER; hashes are SHA-256.
+
+use crate::audit::event::{Event, EventCredential, EventKind};
+use crate::authorisation::Role;
+use crate::clock::Timestamp;
+use crate::credential::{CertificateState, EpochState, HolderCopy, KeyState, RevocationReason, named};
+use crate::nfv::{
+    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
+    PoolName, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
+};
+use serde::{Deserialize, Serialize};
+
+/// One page of a list, by its sort key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Items after this sort key (text); none from the beginning.
+    pub after: Option<String>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A trust anchor for X.509 initial credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: AnchorName,
+    /// The CA certificate.
+    pub certificate_der: Vec<u8>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256Hash,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub public_key: Sha256Hash,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A registered client of the management listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its name.
+    pub name: IdentityName,
+    /// Its role.
+    pub role: Role,
+    /// Its tenant; none for an operator and for an auditor of the whole broker.
+    pub tenant: Option<TenantId>,
+    /// For a VNFM: the VNF instances that it manages.
+    pub granted_vnfs: Vec<VnfInstanceId>,
+    /// Its client certificate.
+    pub certificate_der: Vec<u8>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256Hash,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A CA certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerRecord {
+    /// Its id.
+    pub id: IssuerId,
+    /// The tenant that it issues for; none for a root.
+    pub tenant: Option<TenantId>,
+    /// Rises with every rollover.
+    pub generation: u32,
+    /// Text form of its key's `hsm::ObjectId`.
+    pub key: String,
+    /// The certificate.
+    pub certificate_der: Vec<u8>,
+    /// Its chain: the issuer's certificate first, up to and including the root. Empty for a root.
+    pub chain_der: Vec<Vec<u8>>,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Its id.
+    pub id: PoolId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: PoolName,
+    /// For which VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// For which VDU.
+    pub vdu: VduId,
+    /// What its certificates look like.
+    pub profile: ProfileName,
+    /// How many credentials are to be ready.
+    pub target: u32,
+    /// Refilled to `target` when fewer than this are ready.
+    pub refill_below: u32,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// Which pools.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolFilter {
+    /// Of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Of these VNF instances.
+    pub vnf_instances: Option<Vec<VnfInstanceId>>,
+}
+
+/// Keys of a pool by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PoolLevels {
+    /// No certificate yet.
+    pub generated: u64,
+    /// Ready and usable now.
+    pub available: u64,
+    /// Ready but too old to be claimed.
+    pub aged: u64,
+    /// Claimed, not confirmed.
+    pub claimed: u64,
+    /// Delivered, ever.
+    pub delivered: u64,
+    /// Destroyed without delivery, ever.
+    pub destroyed: u64,
+}
+
+/// An epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Its id; the KEK's name on the token contains it.
+    pub id: EpochId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Where it stands.
+    pub state: EpochState,
+    /// When its row was made.
+    pub created_at: Timestamp,
+    /// When the first key in it was erased: the destruction horizon counts from here.
+    pub first_erasure_at: Option<Timestamp>,
+    /// When a fresh process found no KEK.
+    pub destroyed_at: Option<Timestamp>,
+    /// Serial number of the token on which that was verified.
+    pub token_serial: Option<String>,
+    /// Keys that were ever inserted into it (re-wrapped ones included).
+    pub keys: u64,
+    /// Keys in it that are live.
+    pub live: u64,
+}
+
+/// A live key, for re-wrapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKey {
+    /// The credential.
+    pub credential: EventCredential,
+    /// As in `hsm::WrappedKey`.
+    pub dek_blob: Vec<u8>,
+}
+
+/// A certificate to be inserted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCertificate {
+    /// Who signed it.
+    pub issuer: IssuerId,
+    /// Serial number, content octets of the INTEGER.
+    pub serial: Vec<u8>,
+    /// The certificate.
+    pub der: Vec<u8>,
+    /// From when.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+    /// Until when it may be claimed: notAfter less the profile's `min_remaining_at_claim`.
+    pub usable_until: Timestamp,
+}
+
+/// A produced key pair to be inserted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCredential {
+    /// Its id.
+    pub id: CredentialId,
+    /// Its pool.
+    pub pool: PoolId,
+    /// The epoch under whose KEK it is wrapped.
+    pub epoch: EpochId,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub public_key: Sha256Hash,
+    /// The SubjectPublicKeyInfo, DER.
+    pub public_key_der: Vec<u8>,
+    /// As in `hsm::WrappedKey`.
+    pub key_blob: Vec<u8>,
+    /// As in `hsm::WrappedKey`.
+    pub dek_blob: Vec<u8>,
+    /// Its certificate; none if a CA answers later or the certificate is made at the claim.
+    pub certificate: Option<NewCertificate>,
+}
+
+/// A named place of a VNFCI for one credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its name, unique in the VNFCI.
+    pub name: SlotName,
+    /// The pool that serves it.
+    pub pool: PoolName,
+}
+
+/// How an initial credential is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitialCredentialKind {
+    /// An X.509 certificate under an anchor, pinned to one leaf certificate (SHA-256).
+    X509Fingerprint {
+        /// The anchor.
+        anchor: AnchorName,
+        /// SHA-256 of the leaf's DER.
+        fingerprint: Sha256Hash,
+    },
+    /// An X.509 certificate under an anchor, with this name in its SAN (`dns:...`, `uri:...`) or, without SAN,
+    /// as its CN (`cn:...`).
+    X509Name {
+        /// The anchor.
+        anchor: AnchorName,
+        /// The name with its prefix.
+        name: String,
+    },
+    /// A one-time token, recomputed from the tenant's HMAC key; nothing secret is stored.
+    Token,
+}
+
+named!(
+    /// Where an initial credential stands.
+    InitialCredentialState, "initial credential state" {
+        /// To be used once.
+        Open = "OPEN",
+        /// Used: all slots were confirmed.
+        Spent = "SPENT",
+        /// Withdrawn: terminated, re-armed, anchor removed.
+        Void = "VOID",
+    }
+);
+
+/// An initial credential of one VNFCI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialCredential {
+    /// Its id.
+    pub id: InitialCredentialId,
+    /// Whose tenant.
+    pub tenant: TenantId,
+    /// Of which VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// For which VNFCI.
+    pub vnfci: VnfciId,
+    /// Counts the armings of the VNFCI, from 1.
+    pub generation: u32,
+    /// How it is recognised.
+    pub kind: InitialCredentialKind,
+    /// Where it stands.
+    pub state: InitialCredentialState,
+    /// Until when it may be used.
+    pub expires_at: Timestamp,
+}
+
+/// A VNFCI to be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVnfci {
+    /// MANO's id.
+    pub id: VnfciId,
+    /// Its VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// Its VDU.
+    pub vdu: VduId,
+    /// Its slots, at least one.
+    pub slots: Vec<Slot>,
+    /// Id of the initial credential to be made.
+    pub initial_credential: InitialCredentialId,
+    /// How it is recognised.
+    pub kind: InitialCredentialKind,
+    /// Until when it may be used.
+    pub expires_at: Timestamp,
+}
+
+/// The answer for one VNFCI of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RegisterOutcome {
+    /// Registered, with its first initial credential.
+    Registered(InitialCredential),
+    /// Refused: exists already, no such pool or anchor, a pool of another VNF instance, a certificate that is
+    /// the initial credential of another VNFCI. The text says which.
+    Refused(String),
+}
+
+named!(
+    /// Where a VNFCI stands.
+    VnfciState, "VNFCI state" {
+        /// Announced by MANO, nothing confirmed yet.
+        Registered = "REGISTERED",
+        /// Holds confirmed credentials.
+        Active = "ACTIVE",
+        /// Gave its credentials back.
+        Released = "RELEASED",
+        /// Ended by MANO.
+        Terminated = "TERMINATED",
+    }
+);
+
+/// A VNFCI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vnfci {
+    /// Whose.
+    pub tenant: TenantId,
+    /// MANO's id.
+    pub id: VnfciId,
+    /// Its VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// Its VDU.
+    pub vdu: VduId,
+    /// Where it stands.
+    pub state: VnfciState,
+    /// Its slots.
+    pub slots: Vec<Slot>,
+    /// Its latest initial credential.
+    pub initial_credential: InitialCredential,
+    /// Redraws in this arming.
+    pub redraws: u32,
+    /// Every credential that it was ever drawn, newest first (empty in lists).
+    pub credentials: Vec<CertificateRecord>,
+    /// Since when.
+    pub registered_at: Timestamp,
+}
+
+/// Which VNFCIs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VnfciFilter {
+    /// Of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Of these VNF instances.
+    pub vnf_instances: Option<Vec<VnfInstanceId>>,
+}
+
+/// How the custody of keys ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustodyEnd {
+    /// Why, a stable code: `RELEASED`, `TERMINATED`, `UNCONFIRMED`, `REDRAWN`, `POOL_DELETED`, `AGED`.
+    pub reason: String,
+    /// What is known of the holder's copy.
+    pub holder_copy: HolderCopy,
+    /// The reason to be put on the CRL.
+    pub revocation: RevocationReason,
+}
+
+/// Keys whose broker copy was erased or whose custody ended, and certificates that are to be withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DestroyedKeys {
+    /// The keys.
+    pub keys: Vec<EventCredential>,
+    /// (issuer, serial) of certificates that became `REVOCATION_PENDING`.
+    pub revoked: Vec<(IssuerId, String)>,
+}
+
+/// The answer for one VNFCI of a termination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TerminateOutcome {
+    /// Ended now.
+    Terminated(DestroyedKeys),
+    /// Had been ended before.
+    AlreadyTerminated,
+    /// No such VNFCI in the tenant (and VNF instance, where one was named).
+    NotFound,
+}
+
+/// What a VNFCI asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRequest {
+    /// The verified initial credential.
+    pub initial_credential: InitialCredentialId,
+    /// Id of the claim to be made.
+    pub claim: ClaimId,
+    /// The caller's request id; part of every envelope's context.
+    pub request: RequestId,
+    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
+    pub recipient_point: Vec<u8>,
+    /// By when the claim must be confirmed.
+    pub deadline: Timestamp,
+    /// Redraws allowed per arming.
+    pub redraws_allowed: u32,
+}
+
+named!(
+    /// Why a claim is refused by the state of what it names; for the auditor.
+    ClaimRefusal, "claim refusal" {
+        /// The initial credential was used before.
+        Spent = "INITIAL_CREDENTIAL_SPENT",
+        /// The initial credential was withdrawn.
+        Void = "INITIAL_CREDENTIAL_VOID",
+        /// The initial credential expired.
+        Expired = "INITIAL_CREDENTIAL_EXPIRED",
+        /// The VNFCI was terminated or released.
+        VnfciEnded = "VNFCI_ENDED",
+        /// New recipient keys were presented too often in this arming.
+        TooManyRedraws = "TOO_MANY_REDRAWS",
+    }
+);
+
+/// What came of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClaimOutcome {
+    /// Credentials were drawn and bound.
+    Reserved {
+        /// The claim.
+        claim: ClaimRecord,
+        /// Keys of an earlier, unconfirmed claim of this arming that were destroyed for it.
+        redrawn: DestroyedKeys,
+    },
+    /// The open claim of the same recipient key.
+    Replayed(ClaimRecord),
+    /// A pool has nothing usable; nothing was changed.
+    Empty {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// Refused.
+    Refused(ClaimRefusal),
+}
+
+named!(
+    /// Where a claim stands.
+    ClaimState, "claim state" {
+        /// Sealed or about to be, not confirmed.
+        Open = "OPEN",
+        /// Possession proved.
+        Confirmed = "CONFIRMED",
+        /// Not confirmed in time, redrawn, or terminated: its keys were destroyed.
+        Destroyed = "DESTROYED",
+        /// Given back after confirmation.
+        Released = "RELEASED",
+    }
+);
+
+/// One slot of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedCredential {
+    /// The slot.
+    pub slot: SlotName,
+    /// The credential.
+    pub credential: EventCredential,
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key_der: Vec<u8>,
+    /// The certificate's issuer.
+    pub issuer: IssuerId,
+    /// The certificate, DER.
+    pub certificate_der: Vec<u8>,
+    /// The certificate's notAfter.
+    pub not_after: Timestamp,
+    /// The epoch whose KEK wraps `dek_blob`.
+    pub epoch: EpochId,
+    /// As in `hsm::WrappedKey`; empty once erased.
+    pub key_blob: Vec<u8>,
+    /// As in `hsm::WrappedKey`; empty once erased.
+    pub dek_blob: Vec<u8>,
+}
+
+/// A claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRecord {
+    /// Its id.
+    pub id: ClaimId,
+    /// The initial credential that was presented.
+    pub initial_credential: InitialCredentialId,
+    /// Whose tenant.
+    pub tenant: TenantId,
+    /// Of which VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// Of which VNFCI.
+    pub vnfci: VnfciId,
+    /// The request id of the first presentation: every envelope's context has it, replays too.
+    pub request: RequestId,
+    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
+    pub recipient_point: Vec<u8>,
+    /// Where it stands.
+    pub state: ClaimState,
+    /// By when it must be confirmed.
+    pub deadline: Timestamp,
+    /// One per slot, by slot name.
+    pub credentials: Vec<ClaimedCredential>,
+}
+
+/// What came of a confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfirmOutcome {
+    /// Confirmed now.
+    Confirmed(ClaimRecord),
+    /// Had been confirmed before.
+    AlreadyConfirmed,
+    /// The deadline passed, or the claim was destroyed or released.
+    TooLate,
+}
+
+/// A certificate with whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// Whose tenant.
+    pub tenant: TenantId,
+    /// Its credential.
+    pub credential: EventCredential,
+    /// Its pool's VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// Who holds it, once claimed.
+    pub vnfci: Option<VnfciId>,
+    /// The claim, once claimed.
+    pub claim: Option<ClaimId>,
+    /// The slot, once claimed.
+    pub slot: Option<SlotName>,
+    /// Where its key stands.
+    pub key_state: KeyState,
+    /// Where it stands.
+    pub state: CertificateState,
+    /// Who signed it.
+    pub issuer: IssuerId,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// SHA-256 of its DER.
+    pub fingerprint: Sha256Hash,
+    /// From when.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+}
+
+/// The answer for one certificate of a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RevokeOutcome {
+    /// Pending now.
+    Pending(EventCredential),
+    /// Pending or revoked before.
+    AlreadyRevoked,
+    /// Expired: nothing to withdraw.
+    Expired,
+    /// No such certificate in the tenant.
+    NotFound,
+}
+
+/// One certificate to be listed on a CRL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlEntry {
+    /// Serial number, content octets of the INTEGER.
+    pub serial: Vec<u8>,
+    /// Since when it is withdrawn.
+    pub revoked_at: Timestamp,
+    /// Why.
+    pub reason: RevocationReason,
+}
+
+/// A signed CRL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlRecord {
+    /// Who signed it.
+    pub issuer: IssuerId,
+    /// CRLNumber (RFC 5280 5.2.3).
+    pub number: u64,
+    /// The CRL, DER.
+    pub der: Vec<u8>,
+    /// thisUpdate.
+    pub this_update: Timestamp,
+    /// nextUpdate.
+    pub next_update: Timestamp,
+}
+
+/// What is known of one key's custody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Custody {
+    /// Whose tenant.
+    pub tenant: TenantId,
+    /// The credential.
+    pub credential: EventCredential,
+    /// Serial number of its certificate, hexadecimal.
+    pub serial: Option<String>,
+    /// Who held it.
+    pub vnfci: Option<VnfciId>,
+    /// Where its key stands.
+    pub key_state: KeyState,
+    /// Where its certificate stands.
+    pub certificate_state: Option<CertificateState>,
+    /// When the broker's copy was erased.
+    pub erased_at: Option<Timestamp>,
+    /// How custody ended, and when.
+    pub ended: Option<(CustodyEnd, Timestamp)>,
+    /// The epoch under whose KEK it was wrapped last.
+    pub epoch: EpochId,
+    /// When the last of all epochs that it was ever in was verified destroyed; none while one is not.
+    pub shredded_at: Option<Timestamp>,
+    /// The token on which that was verified.
+    pub token_serial: Option<String>,
+    /// The signed receipt (JSON), once made.
+    pub receipt: Option<String>,
+}
+
+/// Size and hash of the audit chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainTip {
+    /// Events in the chain.
+    pub size: u64,
+    /// Hash of the last one; none when empty.
+    pub hash: Option<Sha256Hash>,
+}
+
+/// A committed event that is not in the chain yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnchainedEvent {
+    /// The event.
+    pub event: Event,
+    /// `event` as JSON, the exact text that is stored and hashed.
+    pub json: String,
+}
+
+/// A chained event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// From 0.
+    pub index: u64,
+    /// Chain hash up to and including this entry.
+    pub hash: Sha256Hash,
+    /// The event as JSON, the exact text that was hashed.
+    pub json: String,
+}
+
+/// Which chained events.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditQuery {
+    /// From this index on.
+    pub from_index: u64,
+    /// At most this many.
+    pub limit: u32,
+    /// Only of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Only about this VNFCI.
+    pub vnfci: Option<VnfciId>,
+    /// Only naming this key (SHA-256 of its SubjectPublicKeyInfo).
+    pub public_key: Option<Sha256Hash>,
+    /// Only by this actor.
+    pub actor: Option<String>,
+    /// Only of this kind.
+    pub kind: Option<EventKind>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
+/// A lease, to be checked in every transaction of its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name, e.g. `producer`.
+    pub name: String,
+    /// Who holds it.
+    pub holder: String,
+    /// Grows with every change of holder.
+    pub fence: u64,
+}
