@@ -12,6 +12,8 @@ pub mod broker;
 pub mod clock;
 pub mod credential;
 pub mod hsm;
+pub mod lifecycle;
 pub mod nfv;
+pub mod pool;
 pub mod sealing;
 pub mod store;
