@@ -7,8 +7,10 @@
 
 pub mod audit;
 pub mod authorisation;
+pub mod ca;
 pub mod clock;
 pub mod credential;
 pub mod hsm;
+pub mod identity;
 pub mod nfv;
 pub mod sealing;
