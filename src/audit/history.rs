@@ -209,8 +209,7 @@ impl Tracker {
             EventKind::KeysErased => {
                 self.history.erased.get_or_insert(at);
                 if let Some(details) = self.details::<ErasedDetails>(entry) {
-                    // An epoch of another key of the same batch may be among them: it only makes the claim
-                    // "shredded" stricter.
+                    // The event may be about several keys, so that other keys' epochs may be among them.
                     if !self.history.epochs.iter().any(|epoch| details.epochs.contains(epoch)) {
                         self.problem(
                             at.index,

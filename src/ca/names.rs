@@ -301,7 +301,9 @@ fn split_rdns(text: &str) -> Result<Vec<String>, String> {
             },
             ',' => parts.push(std::mem::take(&mut part)),
             '+' => {
-                return Err("an RDN has one attribute here: write '\\+' for a plus sign in a value".to_owned());
+                return Err(
+                    "an RDN has one attribute here: write '\\+' for a plus sign in a value".to_owned()
+                );
             }
             other => part.push(other),
         }
