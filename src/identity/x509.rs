@@ -3,7 +3,10 @@
 //! Two steps with the caller's look-up in between: [`verify`] judges the path and says the tenant, which follows
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
-use super::{CertificateName, Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof, Verified};
+use super::{
+    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof,
+    Verified,
+};
 use crate::ca::{CertificateFacts, PathError, validate_client};
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
@@ -109,21 +112,29 @@ pub fn match_registration(
         RegisteredProof::Token { .. } => false,
     };
     for by_fingerprint in [true, false] {
-        let mut fitting = registered.iter().filter(|candidate| fits(candidate, by_fingerprint)).collect::<Vec<_>>();
-        if let Some(&first) = fitting.first()
-            && let Some(other) = fitting.iter().find(|other| other.vnfci != first.vnfci)
+        let fitting: Vec<_> = registered.iter().filter(|candidate| fits(candidate, by_fingerprint)).collect();
+        // A name may have served before: for a VNFCI that is gone, or for an earlier arming of this one.
+        let mut usable = fitting.iter().filter(|candidate| match candidate.state {
+            InitialCredentialState::Open => true,
+            InitialCredentialState::Spent => purpose == Purpose::Confirm,
+            InitialCredentialState::Voided => false,
+        });
+        if let Some(&first) = usable.next()
+            && let Some(other) = usable.find(|other| other.vnfci != first.vnfci)
         {
             return Err(Refusal::Ambiguous(format!(
                 "initial credentials {} and {} of different VNFCIs both fit",
                 first.id, other.id
             )));
         }
-        // An arming with the same name as an earlier one: `OPEN` sorts before `SPENT` and `VOIDED`, and ids by time,
-        // so that the newest usable one is judged.
-        fitting.sort_by_key(|candidate| (candidate.state, std::cmp::Reverse(candidate.id)));
-        if let Some(candidate) = fitting.first() {
+        // Open before spent before voided, then the newest (ids sort by time).
+        let best = fitting.iter().min_by_key(|candidate| (candidate.state, std::cmp::Reverse(candidate.id)));
+        if let Some(candidate) = best {
             return Verified::new(candidate, evidence.fingerprint, purpose, now);
         }
     }
-    Err(Refusal::NotRegistered(format!("certificate sha256:{} in tenant {}", evidence.fingerprint, evidence.tenant)))
+    Err(Refusal::NotRegistered(format!(
+        "certificate sha256:{} in tenant {}",
+        evidence.fingerprint, evidence.tenant
+    )))
 }
