@@ -9,8 +9,8 @@ use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::{CertificateFacts, Profile};
 use crate::hsm::HsmStatus;
 use crate::nfv::{AnchorName, IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
-use crate::store::records::{Anchor, Identity, Page, PoolFilter, Tenant};
 use crate::store::Mutation;
+use crate::store::records::{Anchor, Identity, Page, PoolFilter, Tenant};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -76,7 +76,8 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let authorised = authorise(caller, Rpc::RemoveTenant, Target::default())?;
         if tenant == default_tenant() {
-            let problem = "the default tenant's CA certifies the broker's own listeners; it cannot be removed";
+            let problem =
+                "the default tenant's CA certifies the broker's own listeners; it cannot be removed";
             return Err(BrokerError::Precondition(problem.to_owned()));
         }
         let event = self
@@ -100,11 +101,15 @@ impl Broker {
         name: AnchorName,
         certificate_der: Vec<u8>,
     ) -> Result<Anchor, BrokerError> {
-        let authorised = authorise(caller, Rpc::AddAnchor, Target { tenant: Some(&tenant), ..Target::default() })?;
+        let authorised =
+            authorise(caller, Rpc::AddAnchor, Target { tenant: Some(&tenant), ..Target::default() })?;
         let now = self.store.now().await?;
         let facts = certificate(&certificate_der)?;
         if !facts.is_ca {
-            return Err(invalid("certificate_der", "is no CA certificate (basicConstraints does not say cA)"));
+            return Err(invalid(
+                "certificate_der",
+                "is no CA certificate (basicConstraints does not say cA)",
+            ));
         }
         if now >= facts.not_after {
             return Err(invalid("certificate_der", format!("expired at {}", facts.not_after)));
@@ -127,7 +132,11 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Denied`].
-    pub async fn anchors(&self, caller: &Caller, tenant: Option<TenantId>) -> Result<Vec<Anchor>, BrokerError> {
+    pub async fn anchors(
+        &self,
+        caller: &Caller,
+        tenant: Option<TenantId>,
+    ) -> Result<Vec<Anchor>, BrokerError> {
         authorise(caller, Rpc::ListAnchors, Target { tenant: tenant.as_ref(), ..Target::default() })?;
         Ok(self.store.anchors(tenant.as_ref()).await?)
     }
@@ -190,7 +199,10 @@ impl Broker {
         let tenant_field = "identity.tenant";
         match (new.role, &new.tenant) {
             (Role::Vnfci, _) => {
-                return Err(invalid("identity.role", "a VNFCI is known by its delivered certificate, not registered"));
+                return Err(invalid(
+                    "identity.role",
+                    "a VNFCI is known by its delivered certificate, not registered",
+                ));
             }
             (Role::Operator, Some(_)) => {
                 return Err(invalid(tenant_field, "an operator belongs to no tenant; leave it empty"));
@@ -258,7 +270,11 @@ impl Broker {
         Profile::parse(name.clone(), &toml).map_err(|error| invalid("profile.toml", error.to_string()))?;
         let content = Some(Sha256Hash::of(toml.as_bytes()));
         let event = self.event(&authorised, EventKind::ProfileChanged, &request).await?;
-        self.store.append_events(vec![event.details(details::json(&ProfileDetails { profile: name.clone(), content }))]).await?;
+        self.store
+            .append_events(vec![
+                event.details(details::json(&ProfileDetails { profile: name.clone(), content })),
+            ])
+            .await?;
         let path = profiles::file(&self.settings.load().directory, &name);
         write_whole(&path, toml.as_bytes()).map_err(|error| unwritten(&path, &error))?;
         self.reload_profiles()
@@ -290,7 +306,10 @@ impl Broker {
         let every = Page { after: None, limit: u32::MAX };
         let pools = self.store.pools(&PoolFilter::default(), &every).await?;
         if let Some(user) = pools.iter().find(|pool| pool.profile == name) {
-            let problem = format!("pool {} of tenant {} uses profile {name}; delete the pool first", user.name, user.tenant);
+            let problem = format!(
+                "pool {} of tenant {} uses profile {name}; delete the pool first",
+                user.name, user.tenant
+            );
             return Err(BrokerError::Precondition(problem));
         }
         let event = self.event(&authorised, EventKind::ProfileChanged, &request).await?;

@@ -74,7 +74,8 @@ impl Broker {
     pub async fn checkpoint(&self, caller: &Caller) -> Result<Checkpoint, BrokerError> {
         authorise(caller, Rpc::GetCheckpoint, Target::default())?;
         let head = self.store.latest_head().await?;
-        let signed_head = head.ok_or_else(|| BrokerError::NotFound("a signed head (wait a few seconds)".to_owned()))?;
+        let signed_head =
+            head.ok_or_else(|| BrokerError::NotFound("a signed head (wait a few seconds)".to_owned()))?;
         Ok(Checkpoint { signed_head, public_key_pem: ca::pem("PUBLIC KEY", &self.audit_public_key().await?) })
     }
 

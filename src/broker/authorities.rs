@@ -1,5 +1,6 @@
 //! The own CAs: a root, and one sub-CA per tenant, with their keys on the token.
 
+use crate::audit::details::{self, IssuerDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::{self, CertificateFacts, SigningCa, Tbs};
@@ -7,7 +8,6 @@ use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{IssuerId, TenantId};
 use crate::store::Mutation;
 use crate::store::records::IssuerRecord;
-use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,8 @@ impl Broker {
         let http_url = self.settings.load().http_url.clone();
         let mut by_id = HashMap::new();
         for record in self.store.issuers().await? {
-            let unfit = |problem: String| BrokerError::Internal(format!("CA certificate {}: {problem}", record.id));
+            let unfit =
+                |problem: String| BrokerError::Internal(format!("CA certificate {}: {problem}", record.id));
             let crl_url = format!("{http_url}/crl/{}.crl", record.id);
             let ca = SigningCa::new(&record.certificate_der, &crl_url).map_err(|e| unfit(e.to_string()))?;
             let (root_der, chain_der) = match record.chain_der.split_last() {
@@ -117,7 +118,10 @@ impl Broker {
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
         self.record_authority(None, 1, &key, certificate_der, Vec::new()).await?;
-        self.authorities.load().issuing(None).ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
+        self.authorities
+            .load()
+            .issuing(None)
+            .ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
     /// Makes a tenant's sub-CA and HMAC key, if they are missing.
@@ -130,16 +134,16 @@ impl Broker {
             return Ok(authority);
         }
         let root = self.authorities.load().issuing(None);
-        let root = root.ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
+        let root = root
+            .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
         let key = ObjectId::SubCa(tenant.clone(), 1);
         let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
         let now = self.store.now().await?;
-        let tbs = root
-            .ca
-            .sub_ca(tenant, 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
-            .map_err(unissued)?;
+        let tbs =
+            root.ca.sub_ca(tenant, 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
-        self.record_authority(Some(tenant), 1, &key, certificate_der, vec![root.certificate_der.clone()]).await?;
+        self.record_authority(Some(tenant), 1, &key, certificate_der, vec![root.certificate_der.clone()])
+            .await?;
         self.issuing(tenant).await
     }
 
@@ -152,7 +156,8 @@ impl Broker {
         chain_der: Vec<Vec<u8>>,
     ) -> Result<(), BrokerError> {
         let now = self.store.now().await?;
-        let facts = CertificateFacts::parse(&certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
+        let facts =
+            CertificateFacts::parse(&certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
         let record = IssuerRecord {
             id: IssuerId::generate(),
             tenant: tenant.cloned(),
@@ -162,10 +167,15 @@ impl Broker {
             chain_der,
             created_at: now,
         };
-        let mut event = Event::new(now, EventKind::IssuerAdded, Actor::broker()).details(json!({
-            "issuer": record.id, "generation": generation, "key": record.key, "subject": facts.subject,
-            "certificate": facts.fingerprint, "public_key": facts.public_key, "not_after": facts.not_after.to_string(),
-        }));
+        let mut event =
+            Event::new(now, EventKind::IssuerAdded, Actor::broker()).details(details::json(&IssuerDetails {
+                issuer: record.id,
+                generation,
+                key_label: record.key.clone(),
+                certificate: facts.fingerprint,
+                serial: hex::encode(&facts.serial),
+                not_after: facts.not_after,
+            }));
         event.tenant = tenant.cloned();
         self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
         self.load_authorities().await

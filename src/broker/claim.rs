@@ -6,21 +6,25 @@
 //! 4. Seal the keys inside the HSM.
 //! 5. Answer. The answer is never stored: the same recipient key gets it sealed again.
 
+use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::receipt::DestructionReason;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
 use crate::hsm::{HsmError, ObjectId, SealItem, SealRequest, SealedKey};
 use crate::identity::token::{ProofFields, Token, secret_input};
-use crate::identity::{Purpose, Refusal, RegisteredCredential, Verified, token, x509};
+use crate::identity::{Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof, Verified, token, x509};
 use crate::nfv::{
     ClaimId, CredentialId, InitialCredentialId, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
 };
 use crate::pool;
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
-use crate::store::records::{ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
-use serde_json::json;
+use crate::store::records::{
+    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys, InitialCredential, InitialCredentialKind,
+    InitialCredentialState,
+};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -101,7 +105,13 @@ impl Broker {
         // 1. Verify the initial credential.
         let recipient_key = Sha256Hash::of(claim.recipient.as_bytes());
         let verified = self
-            .verify_initial_credential(peer, claim.token.as_ref(), claim.request.id, recipient_key, Purpose::Claim)
+            .verify_initial_credential(
+                peer,
+                claim.token.as_ref(),
+                claim.request.id,
+                recipient_key,
+                Purpose::Claim,
+            )
             .await?;
         // 2. Agree on a sealing suite.
         let suite = self.agree_on_suite(&claim.suites)?;
@@ -128,35 +138,38 @@ impl Broker {
     ) -> Result<Verified, BrokerError> {
         let now = self.store.now().await?;
         let Some(proof) = proof else {
-            let anchors: Vec<_> = self
-                .store
-                .anchors(None)
-                .await?
-                .into_iter()
-                .map(|anchor| x509::Anchor { tenant: anchor.tenant, name: anchor.name, der: anchor.certificate_der })
-                .collect();
-            let evidence = x509::verify(&peer.chain_der, &anchors, now)?;
-            let names: Vec<String> = evidence.names().iter().map(ToString::to_string).collect();
+            let evidence = x509::verify(&peer.chain_der, &self.x509_anchors().await?, now)?;
+            let names: Vec<String> = evidence.pins().iter().map(ToString::to_string).collect();
             let mut registered = Vec::new();
             for anchor in evidence.anchors() {
                 let found = self
                     .store
                     .initial_credentials_x509(evidence.tenant(), anchor, evidence.fingerprint(), &names)
                     .await?;
-                registered.extend(found.iter().map(RegisteredCredential::from));
+                registered.extend(found.iter().map(registered_credential));
             }
             return Ok(x509::match_registration(&evidence, &registered, purpose, now)?);
         };
         let (_, facts) = self.presented(peer).await?;
         let registered = self.store.initial_credential(proof.id).await?;
-        let registered =
-            registered.ok_or_else(|| Refusal::NotRegistered(format!("token {}", proof.id)))?;
+        let registered = registered.ok_or_else(|| Refusal::NotRegistered(format!("token {}", proof.id)))?;
         let input = secret_input(&registered.tenant, &registered.vnfci, registered.generation);
         let mac = self.hsm.mac(&ObjectId::TokenMac(registered.tenant.clone()), &input).await?;
         let token = Token::new(registered.id, &mac)?;
         let fields =
             ProofFields { exporter: peer.exporter, client_key: facts.public_key, request, recipient_key };
-        Ok(token::verify(&RegisteredCredential::from(&registered), &token, &fields, &proof.proof, purpose, now)?)
+        Ok(token::verify(&registered_credential(&registered), &token, &fields, &proof.proof, purpose, now)?)
+    }
+
+    /// The anchors of all tenants: the tenant follows from the one that matches.
+    pub(super) async fn x509_anchors(&self) -> Result<Vec<x509::Anchor>, BrokerError> {
+        let anchors = self.store.anchors(None).await?;
+        let of_identity = |anchor: Anchor| x509::Anchor {
+            tenant: anchor.tenant,
+            name: anchor.name,
+            der: anchor.certificate_der,
+        };
+        Ok(anchors.into_iter().map(of_identity).collect())
     }
 
     /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.
@@ -171,7 +184,12 @@ impl Broker {
         })
     }
 
-    async fn reserve(&self, verified: &Verified, claim: &Claim, suite: Suite) -> Result<ClaimRecord, BrokerError> {
+    async fn reserve(
+        &self,
+        verified: &Verified,
+        claim: &Claim,
+        suite: Suite,
+    ) -> Result<ClaimRecord, BrokerError> {
         let now = self.store.now().await?;
         let actor = Actor(format!("vnfci:{}/{}", verified.tenant(), verified.vnfci()));
         let deadline = now.plus(self.settings.load().tenant(verified.tenant()).confirm_deadline);
@@ -263,7 +281,10 @@ impl Broker {
         for (slot, key) in record.credentials.into_iter().zip(sealed) {
             let authority = self.authority(slot.issuer).await?;
             let wrapped_key = slot.key_blob.strip_prefix(&[BLOB_VERSION]).ok_or_else(|| {
-                BrokerError::Internal(format!("the blob of credential {} has an unknown version", slot.credential.id))
+                BrokerError::Internal(format!(
+                    "the blob of credential {} has an unknown version",
+                    slot.credential.id
+                ))
             })?;
             credentials.push(SealedCredential {
                 slot: slot.slot,
@@ -296,7 +317,11 @@ impl Broker {
                 .vnfci(&record.vnfci)
                 .request(record.request)
                 .credentials(record.credentials.iter().map(|slot| slot.credential.clone()))
-                .details(json!({ "claim": record.id, "step": "seal", "error": error.to_string() }));
+                .details(details::json(&FailedDetails {
+                    claim: record.id,
+                    step: "seal".to_owned(),
+                    error: error.to_string(),
+                }));
             self.store.append_events(vec![event]).await
         };
         if let Err(lost) = recorded.await {
@@ -308,26 +333,25 @@ impl Broker {
 /// The events of a claim: the intent to seal, or to seal again, and what was destroyed for it.
 fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event> {
     let of = |kind: EventKind, claim: &ClaimRecord| {
-        let slots: Vec<_> = claim
-            .credentials
-            .iter()
-            .map(|slot| {
-                json!({
-                    "slot": slot.slot, "credential": slot.credential.id, "epoch": slot.epoch, "issuer": slot.issuer,
-                    "certificate": Sha256Hash::of(&slot.certificate_der),
-                })
-            })
-            .collect();
+        let slots = claim.credentials.iter().map(|slot| ClaimedSlot {
+            slot: slot.slot.clone(),
+            credential: slot.credential.id,
+            certificate: Sha256Hash::of(&slot.certificate_der),
+            epoch: slot.epoch,
+        });
         let mut event = base.clone();
         event.id = uuid::Uuid::now_v7();
         event.kind = kind;
         event
             .vnf_instance(&claim.vnf_instance)
             .credentials(claim.credentials.iter().map(|slot| slot.credential.clone()))
-            .details(json!({
-                "claim": claim.id, "initial_credential": claim.initial_credential, "suite": suite,
-                "recipient_key": Sha256Hash::of(&claim.recipient_point), "confirm_by": claim.deadline.to_string(),
-                "slots": slots,
+            .details(details::json(&ClaimDetails {
+                claim: claim.id,
+                initial_credential: claim.initial_credential,
+                recipient_key: Sha256Hash::of(&claim.recipient_point),
+                suite: suite.to_string(),
+                confirm_by: claim.deadline,
+                slots: slots.collect(),
             }))
     };
     match outcome {
@@ -338,10 +362,12 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
                 erased.id = uuid::Uuid::now_v7();
                 erased.kind = EventKind::KeysErased;
                 events.push(
-                    erased
-                        .vnf_instance(&claim.vnf_instance)
-                        .credentials(redrawn.keys.clone())
-                        .details(json!({ "reason": "REDRAWN", "holder_copy": HolderCopy::Unknown, "revoked": redrawn.revoked })),
+                    erased.vnf_instance(&claim.vnf_instance).credentials(redrawn.keys.clone()).details(
+                        details::json(&ErasedDetails {
+                            reason: DestructionReason::NewRecipient,
+                            holder_copy: HolderCopy::Unknown,
+                        }),
+                    ),
                 );
             }
             events.push(of(EventKind::Claimed, claim));
@@ -350,5 +376,30 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
         ClaimOutcome::Replayed(claim) => vec![of(EventKind::ClaimReplayed, claim)],
         // The API's wrapper records refusals; an empty pool changes nothing.
         ClaimOutcome::Empty { .. } | ClaimOutcome::Refused(_) => Vec::new(),
+    }
+}
+
+/// An initial credential of the store as `identity` judges it.
+fn registered_credential(stored: &InitialCredential) -> RegisteredCredential {
+    let proof = match &stored.kind {
+        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
+            RegisteredProof::X509 { anchor: anchor.clone(), pin: Pin::Fingerprint(*fingerprint) }
+        }
+        InitialCredentialKind::X509Name { anchor, name } => {
+            RegisteredProof::X509 { anchor: anchor.clone(), pin: name.parse().expect("x") }
+        }
+        InitialCredentialKind::Token => RegisteredProof::Token { generation: stored.generation },
+    };
+    RegisteredCredential {
+        id: stored.id,
+        tenant: stored.tenant.clone(),
+        vnfci: stored.vnfci.clone(),
+        proof,
+        expires_at: stored.expires_at,
+        state: match stored.state {
+            InitialCredentialState::Open => crate::identity::InitialCredentialState::Open,
+            InitialCredentialState::Spent => crate::identity::InitialCredentialState::Spent,
+            InitialCredentialState::Void => crate::identity::InitialCredentialState::Voided,
+        },
     }
 }

@@ -4,6 +4,7 @@
 //! 2. Check that the claim is theirs, and a signature by the key of every slot.
 //! 3. Keys delivered, the broker's copies erased, the initial credential spent, recorded: one commit.
 
+use crate::audit::details::{self, ConfirmedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::claim::TokenProof;
@@ -13,7 +14,6 @@ use crate::identity::confirm::{confirm_message, verify_signature};
 use crate::nfv::{ClaimId, Sha256Hash, SlotName, TenantId, VnfciId};
 use crate::store::Mutation;
 use crate::store::records::{ClaimRecord, ConfirmOutcome};
-use serde_json::json;
 use std::collections::BTreeMap;
 
 /// A signature by a slot's key.
@@ -99,9 +99,15 @@ impl Broker {
             .vnfci(&claim.vnfci)
             .request(confirm.request.id)
             .credentials(claim.credentials.iter().map(|slot| slot.credential.clone()))
-            .details(json!({
-                "claim": claim.id, "recipient_key": recipient_key, "initial_credential": claim.initial_credential,
-                "broker_copy": "ERASED",
+            .details(details::json(&ConfirmedDetails {
+                claim: claim.id,
+                recipient_key,
+                initial_credential: claim.initial_credential,
+                certificates: claim
+                    .credentials
+                    .iter()
+                    .map(|slot| Sha256Hash::of(&slot.certificate_der))
+                    .collect(),
             }));
         let mutation = Mutation::new(move |outcome: &ConfirmOutcome| match outcome {
             ConfirmOutcome::Confirmed(_) => vec![event],
@@ -148,12 +154,16 @@ pub(super) fn check_signatures(
         }
     }
     for slot in &claim.credentials {
-        let signature = by_slot
-            .remove(&slot.slot)
-            .ok_or_else(|| invalid(format!("slot {} has none; sign with the key of every slot", slot.slot)))?;
-        verify_signature(&slot.public_key_der, &message(Sha256Hash::of(&slot.certificate_der)), signature).map_err(
-            |_| invalid(format!("the one of slot {} does not verify with the key of its certificate", slot.slot)),
-        )?;
+        let signature = by_slot.remove(&slot.slot).ok_or_else(|| {
+            invalid(format!("slot {} has none; sign with the key of every slot", slot.slot))
+        })?;
+        verify_signature(&slot.public_key_der, &message(Sha256Hash::of(&slot.certificate_der)), signature)
+            .map_err(|_| {
+                invalid(format!(
+                    "the one of slot {} does not verify with the key of its certificate",
+                    slot.slot
+                ))
+            })?;
     }
     match by_slot.keys().next() {
         Some(slot) => Err(invalid(format!("the claim has no slot {slot}"))),

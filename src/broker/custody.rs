@@ -70,6 +70,7 @@ impl Broker {
             issued_at: self.store.now().await?,
         };
         let signature = self.sign_for_audit(receipt.bytes()).await?;
-        serde_json::to_string(&SignedReceipt { receipt, signature }).map_err(|e| BrokerError::Internal(e.to_string()))
+        serde_json::to_string(&SignedReceipt { receipt, signature })
+            .map_err(|e| BrokerError::Internal(e.to_string()))
     }
 }

@@ -1,14 +1,14 @@
 //! Epochs are opened, closed, drained and shredded: `lifecycle` plans, this carries out.
 
+use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::{Broker, BrokerError};
-use crate::credential::{EpochChange, EpochState};
+use crate::credential::{EpochChange, EpochState, StepReason};
 use crate::hsm::ObjectId;
-use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, StepReason, plan};
+use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, plan};
 use crate::nfv::{CredentialId, EpochId, TenantId};
 use crate::store::records::{Epoch, Lease};
 use crate::store::{Mutation, StoreError};
-use serde_json::json;
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
@@ -130,7 +130,7 @@ impl Broker {
             let moved = keys.iter().map(|key| key.credential.id).zip(rewrapped).collect();
             let event = Event::new(self.store.now().await?, EventKind::KeysRewrapped, Actor::broker())
                 .tenant(tenant)
-                .details(json!({ "from_epoch": from, "to_epoch": to, "reason": reason }));
+                .details(details::json(&RewrappedDetails { from, to, reason }));
             let mutation = Mutation::new(move |moved: &Vec<CredentialId>| {
                 vec![event.credentials(moved.iter().filter_map(|id| credentials.get(id).cloned()))]
             });
@@ -164,15 +164,16 @@ impl Broker {
         }
         self.hsm.destroy_kek(tenant, epoch).await?;
         let gone = self.hsm.verify_destroyed(vec![ObjectId::Kek(tenant.clone(), epoch)]).await?;
-        let event = self.epoch_event(EventKind::EpochShredded, tenant, epoch, Some(reason)).await?;
-        let serial = gone.token_serial.clone();
-        let mutation = Mutation::new(move |epoch: &Epoch| {
-            let mut event = event;
-            event.details["token_serial"] = json!(gone.token_serial);
-            event.details["keys"] = json!(epoch.keys);
-            vec![event]
-        });
-        self.store.advance_epoch(epoch, EpochChange::Verify, Some(&serial), mutation.lease(lease)).await?;
+        let event = Event::new(self.store.now().await?, EventKind::EpochShredded, Actor::broker())
+            .tenant(tenant)
+            .details(details::json(&ShreddedDetails {
+                epoch,
+                kek_label: ObjectId::Kek(tenant.clone(), epoch).to_string(),
+                token_serial: gone.token_serial.clone(),
+                ha_members_verified: 1,
+            }));
+        let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
+        self.store.advance_epoch(epoch, EpochChange::Verify, Some(&gone.token_serial), mutation).await?;
         tracing::info!(%tenant, %epoch, "epoch shredded");
         self.wake.sweeper.notify_one();
         Ok(())
@@ -185,11 +186,13 @@ impl Broker {
         epoch: EpochId,
         reason: Option<StepReason>,
     ) -> Result<Event, BrokerError> {
-        let kek = ObjectId::Kek(tenant.clone(), epoch).to_string();
-        let mut details = json!({ "epoch": epoch, "kek_label": kek });
-        if let Some(reason) = reason {
-            details["reason"] = json!(reason);
-        }
-        Ok(Event::new(self.store.now().await?, kind, Actor::broker()).tenant(tenant).details(details))
+        let details = EpochDetails {
+            epoch,
+            kek_label: ObjectId::Kek(tenant.clone(), epoch).to_string(),
+            token_serial: self.hsm.status().token_serial,
+            reason,
+        };
+        let event = Event::new(self.store.now().await?, kind, Actor::broker()).tenant(tenant);
+        Ok(event.details(details::json(&details)))
     }
 }

@@ -67,7 +67,8 @@ impl Broker {
     /// [`BrokerError::Precondition`] before `init`.
     pub fn root_der(&self) -> Result<Vec<u8>, BrokerError> {
         let root = self.authorities.load().issuing(None);
-        let root = root.ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
+        let root = root
+            .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
         Ok(root.certificate_der.clone())
     }
 
@@ -85,7 +86,9 @@ impl Broker {
     /// [`BrokerError::Precondition`] before `init`.
     pub async fn bootstrap_key_der(&self) -> Result<Vec<u8>, BrokerError> {
         let key = self.hsm.public_key(&ObjectId::Tls(1)).await?;
-        key.ok_or_else(|| BrokerError::Precondition("the token has no TLS key; run `keybroker init`".to_owned()))
+        key.ok_or_else(|| {
+            BrokerError::Precondition("the token has no TLS key; run `keybroker init`".to_owned())
+        })
     }
 
     /// A certificate for one of the broker's own listeners, by the default tenant's sub-CA.
@@ -127,7 +130,8 @@ impl Broker {
             .client(name.as_str(), role.as_str(), spki_der, CLIENT_VALIDITY, now, &mut rand::rng())
             .map_err(unissued)?;
         let leaf = self.sign_certificate(&authority.key, &tbs).await?;
-        let facts = CertificateFacts::parse(&leaf).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        let facts =
+            CertificateFacts::parse(&leaf).map_err(|error| BrokerError::Internal(error.to_string()))?;
         let identity = Identity {
             name: name.clone(),
             role,

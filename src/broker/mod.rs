@@ -19,6 +19,7 @@ mod sequence;
 mod sweep;
 pub mod vnfcis;
 
+use crate::audit::details::{self, RefusedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::authorisation::{Caller, Denied};
 use crate::ca::CertificateFacts;
@@ -28,7 +29,6 @@ use crate::identity::Refusal;
 use crate::nfv::{EpochId, PoolName, RequestId, Sha256Hash, TenantId};
 use crate::store::{RequestKey, Store, StoreError};
 use arc_swap::ArcSwap;
-use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -196,7 +196,8 @@ impl Peer {
 
 impl From<StoreError> for BrokerError {
     fn from(error: StoreError) -> Self {
-        let unavailable = |code, reason: String| Self::Unavailable { code, reason, retry_after: Duration::from_secs(1) };
+        let unavailable =
+            |code, reason: String| Self::Unavailable { code, reason, retry_after: Duration::from_secs(1) };
         match error {
             StoreError::NotFound(what) => Self::NotFound(what),
             StoreError::AlreadyExists(what) => Self::AlreadyExists(what),
@@ -294,12 +295,11 @@ impl Broker {
     /// [`BrokerError::Refused`] if there is none.
     pub async fn identify_registered(&self, peer: &Peer) -> Result<Caller, BrokerError> {
         let (fingerprint, _) = self.presented(peer).await?;
-        let identity = self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| {
-            BrokerError::Refused {
+        let identity =
+            self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| BrokerError::Refused {
                 code: "IDENTITY_UNKNOWN",
                 reason: format!("certificate sha256:{fingerprint} is not registered"),
-            }
-        })?;
+            })?;
         Ok(Caller::registered(identity.role, &identity.name, identity.tenant, identity.granted_vnfs))
     }
 
@@ -368,10 +368,14 @@ impl Broker {
         };
         let recorded = async {
             let actor = caller.map_or_else(|| peer.actor(), Caller::actor);
-            let mut event = Event::new(self.store.now().await?, EventKind::Refused, actor)
-                .details(json!({
-                    "rpc": rpc, "reason_code": code, "reason": reason, "peer": peer.address.to_string(),
-                }));
+            let mut event = Event::new(self.store.now().await?, EventKind::Refused, actor).details(
+                details::json(&RefusedDetails {
+                    rpc: rpc.to_owned(),
+                    reason_code: code.to_owned(),
+                    reason,
+                    peer: peer.address.to_string(),
+                }),
+            );
             event.tenant = caller.and_then(|caller| caller.tenant.clone());
             event.vnfci = caller.and_then(|caller| caller.vnfci.clone());
             event.request = request;

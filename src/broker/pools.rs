@@ -1,5 +1,6 @@
 //! MANO asks for pools.
 
+use crate::audit::details::{self, PoolDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
@@ -7,7 +8,6 @@ use crate::ca::NameValues;
 use crate::nfv::{CredentialId, PoolId, PoolName, ProfileName, TenantId, VduId, VnfInstanceId};
 use crate::store::Mutation;
 use crate::store::records::{Page, Pool, PoolFilter, PoolLevels};
-use serde_json::json;
 
 /// Credentials that one pool may keep ready.
 pub const LARGEST_TARGET: u32 = 1_000_000;
@@ -45,8 +45,7 @@ impl Broker {
         create: CreatePool,
     ) -> Result<(Pool, PoolLevels), BrokerError> {
         let tenant = Self::tenant_of(caller, create.tenant.clone())?;
-        let target =
-            Target { tenant: Some(&tenant), vnf_instance: Some(&create.vnf_instance), vnfci: None };
+        let target = Target { tenant: Some(&tenant), vnf_instance: Some(&create.vnf_instance), vnfci: None };
         let authorised = authorise(caller, Rpc::CreatePool, target)?;
         let now = self.store.now().await?;
         let refill_below = create.refill_below.unwrap_or((create.target / 4).max(1));
@@ -66,20 +65,29 @@ impl Broker {
             .tenant(&tenant)
             .vnf_instance(&pool.vnf_instance)
             .request(create.request.id);
-        let mutation = Mutation::new(move |pool: &Pool| vec![event.details(json!({ "pool": pool }))])
+        let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(create.request.key(authorised.actor()));
         let pool = self.store.create_pool(pool, mutation).await?;
         self.wake.producer.notify_one();
         self.with_levels(pool).await
     }
 
-    fn check_pool(&self, tenant: &TenantId, create: &CreatePool, refill_below: u32) -> Result<(), BrokerError> {
-        let invalid = |field: &str, problem: String| Err(BrokerError::Invalid { field: field.to_owned(), problem });
+    fn check_pool(
+        &self,
+        tenant: &TenantId,
+        create: &CreatePool,
+        refill_below: u32,
+    ) -> Result<(), BrokerError> {
+        let invalid =
+            |field: &str, problem: String| Err(BrokerError::Invalid { field: field.to_owned(), problem });
         if !(1..=LARGEST_TARGET).contains(&create.target) {
             return invalid("target", format!("is {}; give 1 to {LARGEST_TARGET}", create.target));
         }
         if !(1..=create.target).contains(&refill_below) {
-            return invalid("refill_below", format!("is {refill_below}; give 1 to the target, {}", create.target));
+            return invalid(
+                "refill_below",
+                format!("is {refill_below}; give 1 to the target, {}", create.target),
+            );
         }
         let Some(profile) = self.profiles.load().get(&create.profile) else {
             let known = self.profiles.load().texts().into_iter().map(|(name, _)| name.to_string());
@@ -125,9 +133,9 @@ impl Broker {
         page: Page,
     ) -> Result<Vec<(Pool, PoolLevels)>, BrokerError> {
         let tenant = Self::tenant_of(caller, tenant)?;
-        let authorised = authorise(caller, Rpc::ListPools, Target { tenant: Some(&tenant), ..Target::default() })?;
-        let vnf_instances =
-            (authorised.reach() == Reach::GrantedVnfs).then(|| caller.granted_vnfs.clone());
+        let authorised =
+            authorise(caller, Rpc::ListPools, Target { tenant: Some(&tenant), ..Target::default() })?;
+        let vnf_instances = (authorised.reach() == Reach::GrantedVnfs).then(|| caller.granted_vnfs.clone());
         let pools = self.store.pools(&PoolFilter { tenant: Some(tenant), vnf_instances }, &page).await?;
         let mut listed = Vec::with_capacity(pools.len());
         for pool in pools {
@@ -159,7 +167,7 @@ impl Broker {
             .tenant(&tenant)
             .request(request.id);
         event.vnf_instance = pool.map(|pool| pool.vnf_instance);
-        let mutation = Mutation::new(move |pool: &Pool| vec![event.details(json!({ "pool": pool }))])
+        let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(request.key(actor));
         let pool = self.store.delete_pool(&tenant, &name, mutation).await?;
         self.wake.sweeper.notify_one();
@@ -188,4 +196,14 @@ impl Broker {
         let levels = self.store.pool_levels(pool.id).await?;
         Ok((pool, levels))
     }
+}
+
+fn pool_details(pool: &Pool) -> serde_json::Value {
+    details::json(&PoolDetails {
+        pool: pool.id,
+        name: pool.name.clone(),
+        profile: pool.profile.clone(),
+        target: pool.target,
+        refill_below: pool.refill_below,
+    })
 }

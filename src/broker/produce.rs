@@ -1,5 +1,6 @@
 //! The producer keeps the pools filled.
 
+use crate::audit::details::{self, CertificateDetails, ProducedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::authorities::{Authority, unissued};
 use crate::broker::{Broker, BrokerError};
@@ -10,7 +11,6 @@ use crate::pool;
 use crate::store::records::{Lease, NewCertificate, NewCredential, Page, Pool, PoolFilter};
 use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
-use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -91,7 +91,10 @@ impl Broker {
     async fn produce(&self, pool: &Pool, count: u32, lease: &Lease) -> Result<(), BrokerError> {
         let profile = self.profiles.load().get(&pool.profile);
         let profile = profile.ok_or_else(|| {
-            BrokerError::Precondition(format!("pool {} has profile {}, whose file is gone", pool.name, pool.profile))
+            BrokerError::Precondition(format!(
+                "pool {} has profile {}, whose file is gone",
+                pool.name, pool.profile
+            ))
         })?;
         let authority = self.issuing(&pool.tenant).await?;
         let epoch = self.open_epoch(&pool.tenant).await?;
@@ -106,21 +109,27 @@ impl Broker {
             .zip(&certified)
             .map(|(spki, (id, _))| EventCredential { id: *id, public_key: Sha256Hash::of(spki) })
             .collect();
-        let certificates: Vec<_> = certified
-            .iter()
-            .map(|(_, certificate)| {
-                json!({ "serial": hex::encode(&certificate.serial), "sha256": Sha256Hash::of(&certificate.der) })
-            })
-            .collect();
+        let certificates = certified.iter().map(|(id, certificate)| CertificateDetails {
+            credential: *id,
+            certificate: Sha256Hash::of(&certificate.der),
+            serial: hex::encode(&certificate.serial),
+            not_after: certificate.not_after,
+        });
         let event = Event::new(self.store.now().await?, EventKind::KeysProduced, Actor::broker())
             .tenant(&pool.tenant)
             .vnf_instance(&pool.vnf_instance)
             .credentials(credentials.clone())
-            .details(json!({
-                "pool": pool.name, "epoch": epoch, "kek_label": ObjectId::Kek(pool.tenant.clone(), epoch).to_string(),
-                "profile": pool.profile, "key_type": profile.key_type(), "issuer": authority.id,
-                "mechanisms": produced.mechanisms, "hsm_duration_us": u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
-                "certificates": certificates,
+            .details(details::json(&ProducedDetails {
+                pool: pool.id,
+                profile: pool.profile.clone(),
+                key_type: profile.key_type(),
+                epoch,
+                kek_label: ObjectId::Kek(pool.tenant.clone(), epoch).to_string(),
+                mechanisms: produced.mechanisms,
+                token_serial: self.hsm.status().token_serial,
+                duration_us: u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
+                issuer: Some(authority.id),
+                certificates: certificates.collect(),
             }));
         let rows = produced
             .keys
@@ -175,7 +184,8 @@ impl Broker {
             unsigned.push((credential, tbs.map_err(unissued)?));
         }
         let messages = unsigned.iter().map(|(_, tbs)| tbs.der.clone()).collect();
-        let signatures = self.hsm.sign(Lane::Bulk, &authority.key, authority.ca.algorithm(), messages).await?;
+        let signatures =
+            self.hsm.sign(Lane::Bulk, &authority.key, authority.ca.algorithm(), messages).await?;
         let certified = unsigned.into_iter().zip(signatures).map(|((credential, tbs), signature)| {
             let certificate = NewCertificate {
                 issuer: authority.id,

@@ -24,7 +24,8 @@ impl Profiles {
             if path.extension().is_none_or(|extension| extension != "toml") {
                 continue;
             }
-            let of_file = |problem: String| BrokerError::Precondition(format!("{}: {problem}", path.display()));
+            let of_file =
+                |problem: String| BrokerError::Precondition(format!("{}: {problem}", path.display()));
             let name: ProfileName = path
                 .file_stem()
                 .and_then(|stem| stem.to_str())

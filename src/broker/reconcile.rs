@@ -47,12 +47,15 @@ impl Broker {
         let mut findings = Vec::new();
         let mut on_token = HashSet::new();
         for object in inventory {
-            findings.extend(object.problems.iter().map(|problem| format!("token object {}: {problem}", object.label)));
+            findings.extend(
+                object.problems.iter().map(|problem| format!("token object {}: {problem}", object.label)),
+            );
             match object.id {
                 Some(id) => {
                     on_token.insert(id);
                 }
-                None => findings.push(format!("token object {:?} ({}) is not keybroker's", object.label, object.class)),
+                None => findings
+                    .push(format!("token object {:?} ({}) is not keybroker's", object.label, object.class)),
             }
         }
         let epochs: HashMap<ObjectId, EpochState> = self
@@ -79,7 +82,9 @@ impl Broker {
         }
         for (id, state) in &epochs {
             if matches!(state, EpochState::Open | EpochState::Closed) && !on_token.contains(id) {
-                findings.push(format!("{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"));
+                findings.push(format!(
+                    "{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"
+                ));
             }
         }
         for authority in self.authorities.load().all() {

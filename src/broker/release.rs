@@ -4,7 +4,9 @@
 //! 2. Check a signature by every key: the holder's statement that it deletes them.
 //! 3. Certificates to be revoked, custody ended, recorded: one commit. The publisher signs a CRL, the sweeper a receipt.
 
+use crate::audit::details::{self, ReleasedDetails};
 use crate::audit::event::{Event, EventKind};
+use crate::audit::receipt::DestructionReason;
 use crate::authorisation::{Caller, Rpc};
 use crate::broker::confirm::{SlotSignature, check_signatures};
 use crate::broker::{Broker, BrokerError, Request};
@@ -12,8 +14,9 @@ use crate::credential::{HolderCopy, RevocationReason};
 use crate::identity::confirm::release_message;
 use crate::nfv::{ClaimId, Sha256Hash};
 use crate::store::Mutation;
-use crate::store::records::{CustodyEnd, DestroyedKeys};
-use serde_json::json;
+use crate::store::records::{ClaimRecord, CustodyEnd, DestroyedKeys};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// A release as it arrived.
 #[derive(Debug, Clone)]
@@ -42,32 +45,40 @@ impl Broker {
         })?;
         // 3.
         let end = CustodyEnd {
-            reason: "RELEASED".to_owned(),
+            reason: DestructionReason::Released,
             holder_copy: HolderCopy::ReleasedSigned,
             revocation: RevocationReason::CessationOfOperation,
         };
-        let statements: Vec<_> = release
-            .signatures
-            .iter()
-            .map(|given| json!({ "slot": given.slot, "signature": hex::encode(&given.signature) }))
-            .collect();
         let event = Event::new(self.store.now().await?, EventKind::Released, caller.actor())
             .tenant(&claim.tenant)
             .vnf_instance(&claim.vnf_instance)
             .vnfci(&claim.vnfci)
             .request(release.request.id);
-        let details = json!({
-            "claim": claim.id, "recipient_key": recipient_key, "holder_copy": end.holder_copy, "statements": statements,
-        });
-        let mutation = Mutation::new(move |outcome: &DestroyedKeys| {
-            let mut details = details;
-            details["revoked"] = json!(outcome.revoked);
-            vec![event.credentials(outcome.keys.clone()).details(details)]
-        });
+        let event = event.details(details::json(&ReleasedDetails {
+            claim: claim.id,
+            certificates: claim
+                .credentials
+                .iter()
+                .map(|slot| Sha256Hash::of(&slot.certificate_der))
+                .collect(),
+            signatures: statements(&claim, &release.signatures),
+        }));
+        let mutation =
+            Mutation::new(move |outcome: &DestroyedKeys| vec![event.credentials(outcome.keys.clone())]);
         let mutation = mutation.request(release.request.key(caller.actor()));
         let outcome = self.store.release_claim(claim.id, end, mutation).await?;
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();
         Ok(outcome.revoked.into_iter().map(|(_, serial)| serial).collect())
     }
+}
+
+/// The holder's signatures, base64, in the order of the claim's slots.
+fn statements(claim: &ClaimRecord, signatures: &[SlotSignature]) -> Vec<String> {
+    let of_slot = |slot| signatures.iter().find(|given| given.slot == slot);
+    claim
+        .credentials
+        .iter()
+        .filter_map(|slot| of_slot(slot.slot.clone()).map(|given| STANDARD.encode(&given.signature)))
+        .collect()
 }

@@ -69,11 +69,12 @@ impl Broker {
             vnfci: record.vnfci.as_ref(),
         };
         let authorised = authorise(caller, Rpc::RevokeCertificate, target)?;
-        let mut event = Event::new(self.store.now().await?, EventKind::RevocationRequested, authorised.actor())
-            .tenant(&tenant)
-            .vnf_instance(&record.vnf_instance)
-            .request(request.id)
-            .details(details::json(&RevocationDetails { reason, serials: vec![serial.clone()] }));
+        let mut event =
+            Event::new(self.store.now().await?, EventKind::RevocationRequested, authorised.actor())
+                .tenant(&tenant)
+                .vnf_instance(&record.vnf_instance)
+                .request(request.id)
+                .details(details::json(&RevocationDetails { reason, serials: vec![serial.clone()] }));
         event.vnfci = record.vnfci;
         let mutation = Mutation::new(move |outcomes: &Vec<RevokeOutcome>| match outcomes.first() {
             Some(RevokeOutcome::Pending(credential)) => vec![event.credentials([credential.clone()])],
@@ -154,7 +155,8 @@ impl Broker {
         let settings = self.settings.load();
         let latest = self.store.latest_crl(authority.id).await?;
         let pending = self.store.pending_revocations(authority.id).await?;
-        metrics::gauge!("keybroker_revocations_pending", "issuer" => authority.id.to_string()).set(pending as f64);
+        metrics::gauge!("keybroker_revocations_pending", "issuer" => authority.id.to_string())
+            .set(pending as f64);
         let due = latest.as_ref().is_none_or(|crl| now >= crl.this_update.plus(settings.crl_refresh));
         if pending == 0 && !due {
             return Ok(());
@@ -175,14 +177,15 @@ impl Broker {
             self.hsm.sign(Lane::Interactive, &authority.key, tbs.algorithm, vec![tbs.der.clone()]).await?;
         let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
         let der = tbs.assemble(signature);
-        let mut event = Event::new(now, EventKind::CrlSigned, Actor::broker()).details(details::json(&CrlDetails {
-            issuer: authority.id,
-            number,
-            entries: listed.len() as u64,
-            crl: Sha256Hash::of(&der),
-            this_update: whole_second,
-            next_update,
-        }));
+        let mut event =
+            Event::new(now, EventKind::CrlSigned, Actor::broker()).details(details::json(&CrlDetails {
+                issuer: authority.id,
+                number,
+                entries: listed.len() as u64,
+                crl: Sha256Hash::of(&der),
+                this_update: whole_second,
+                next_update,
+            }));
         event.tenant = authority.tenant.clone();
         let record = CrlRecord { issuer: authority.id, number, der, this_update: whole_second, next_update };
         let serials = entries.into_iter().map(|entry| entry.serial).collect();

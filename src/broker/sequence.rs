@@ -48,7 +48,8 @@ impl Broker {
         let tip = self.store.chain_tip().await?;
         let Some(hash) = tip.hash else { return Ok(()) };
         if let Some(json) = self.store.latest_head().await? {
-            let last: SignedHead = serde_json::from_str(&json).map_err(|e| BrokerError::Internal(e.to_string()))?;
+            let last: SignedHead =
+                serde_json::from_str(&json).map_err(|e| BrokerError::Internal(e.to_string()))?;
             if last.head.size >= tip.size {
                 return Ok(());
             }
@@ -64,19 +65,24 @@ impl Broker {
 
     async fn audit_origin(&self) -> Result<String, BrokerError> {
         let origin = self.store.mark(ORIGIN).await?;
-        origin.ok_or_else(|| BrokerError::Precondition("the log has no origin; run `keybroker init`".to_owned()))
+        origin.ok_or_else(|| {
+            BrokerError::Precondition("the log has no origin; run `keybroker init`".to_owned())
+        })
     }
 
     /// The audit key's SubjectPublicKeyInfo, DER.
     pub(super) async fn audit_public_key(&self) -> Result<Vec<u8>, BrokerError> {
         let key = self.hsm.public_key(&ObjectId::Audit(1)).await?;
-        key.ok_or_else(|| BrokerError::Precondition("the token has no audit key; run `keybroker init`".to_owned()))
+        key.ok_or_else(|| {
+            BrokerError::Precondition("the token has no audit key; run `keybroker init`".to_owned())
+        })
     }
 
     /// A signature of the audit key.
     pub(super) async fn sign_for_audit(&self, message: Vec<u8>) -> Result<AuditSignature, BrokerError> {
         let spki = self.audit_public_key().await?;
-        let key = AuditPublicKey::from_der(&spki).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        let key =
+            AuditPublicKey::from_spki(&spki).map_err(|error| BrokerError::Internal(error.to_string()))?;
         let algorithm = match key.algorithm() {
             AuditAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
             AuditAlgorithm::EcdsaP256Sha256 => SignatureAlgorithm::EcdsaP256Sha256,
@@ -84,6 +90,6 @@ impl Broker {
         let signatures = self.hsm.sign(Lane::Bulk, &ObjectId::Audit(1), algorithm, vec![message]).await?;
         let signature =
             signatures.into_iter().next().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
-        Ok(AuditSignature { algorithm: key.algorithm(), key: key.id(), signature })
+        Ok(AuditSignature { algorithm: key.algorithm(), key_id: key.id(), signature })
     }
 }

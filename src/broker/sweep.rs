@@ -55,8 +55,7 @@ impl Broker {
             revocation: RevocationReason::CessationOfOperation,
         };
         let event = self.erasure_event(&end).await?;
-        let event =
-            event.tenant(&claim.tenant).vnf_instance(&claim.vnf_instance).vnfci(&claim.vnfci);
+        let event = event.tenant(&claim.tenant).vnf_instance(&claim.vnf_instance).vnfci(&claim.vnfci);
         let mutation = Mutation::new(move |keys: &DestroyedKeys| vec![event.credentials(keys.keys.clone())]);
         self.store.destroy_claim(claim.id, end, mutation.lease(lease)).await?;
         metrics::counter!("keybroker_claims_unconfirmed_total").increment(1);
@@ -102,7 +101,8 @@ impl Broker {
         let mutation = Mutation::new(move |keys: &DestroyedKeys| {
             if keys.keys.is_empty() { Vec::new() } else { vec![event.credentials(keys.keys.clone())] }
         });
-        let erased = self.store.erase_unclaimed(pool.id, unusable_at, end, BATCH, mutation.lease(lease)).await?;
+        let erased =
+            self.store.erase_unclaimed(pool.id, unusable_at, end, BATCH, mutation.lease(lease)).await?;
         if !erased.keys.is_empty() {
             self.wake.producer.notify_one();
             self.wake.sequencer.notify_one();

@@ -1,6 +1,8 @@
 //! MANO announces VNFCIs and reports their end.
 
+use crate::audit::details::{self, RegisteredDetails, RegisteredVnfci, TerminatedDetails};
 use crate::audit::event::{Event, EventKind};
+use crate::audit::receipt::DestructionReason;
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
@@ -13,7 +15,6 @@ use crate::store::records::{
     CustodyEnd, InitialCredential, InitialCredentialKind, NewVnfci, Page, RegisterOutcome, Slot,
     TerminateOutcome, Vnfci, VnfciFilter,
 };
-use serde_json::json;
 use std::collections::HashSet;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -78,7 +79,12 @@ impl Broker {
             let problem = format!("has {} items; give 1 to {LARGEST_BATCH}", items.len());
             return Err(BrokerError::Invalid { field: "vnfcis".to_owned(), problem });
         }
-        authorise_each(caller, Rpc::RegisterVnfcis, &tenant, items.iter().flatten().map(|item| &item.vnf_instance))?;
+        authorise_each(
+            caller,
+            Rpc::RegisterVnfcis,
+            &tenant,
+            items.iter().flatten().map(|item| &item.vnf_instance),
+        )?;
         let now = self.store.now().await?;
         let mut answers: Vec<Option<Registered>> = Vec::with_capacity(items.len());
         let mut accepted = Vec::new();
@@ -96,12 +102,19 @@ impl Broker {
             }
         }
         let ids: Vec<VnfciId> = accepted.iter().map(|vnfci| vnfci.id.clone()).collect();
-        let event = Event::new(now, EventKind::VnfcisRegistered, caller.actor()).tenant(&tenant).request(request.id);
-        let registered_ids = ids.clone();
+        let event =
+            Event::new(now, EventKind::VnfcisRegistered, caller.actor()).tenant(&tenant).request(request.id);
+        let slots: Vec<Vec<Slot>> = accepted.iter().map(|vnfci| vnfci.slots.clone()).collect();
         let mutation = Mutation::new(move |outcomes: &Vec<RegisterOutcome>| {
-            let vnfcis = registered_ids.iter().zip(outcomes).map(|(id, outcome)| register_details(id, outcome));
-            let vnfcis: Vec<_> = vnfcis.collect();
-            vec![event.details(json!({ "vnfcis": vnfcis }))]
+            let vnfcis: Vec<RegisteredVnfci> = outcomes
+                .iter()
+                .zip(&slots)
+                .filter_map(|(outcome, slots)| registered_vnfci(outcome, slots))
+                .collect();
+            if vnfcis.is_empty() {
+                return Vec::new();
+            }
+            vec![event.details(details::json(&RegisteredDetails { vnfcis }))]
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
@@ -115,8 +128,12 @@ impl Broker {
                     Some((id, RegisterOutcome::Registered(credential))) => {
                         Registered::Done(id, self.token_of(&credential).await?)
                     }
-                    Some((id, RegisterOutcome::Refused(problem))) => Registered::Refused(id.to_string(), problem),
-                    None => return Err(BrokerError::Internal("an item of the batch has no outcome".to_owned())),
+                    Some((id, RegisterOutcome::Refused(problem))) => {
+                        Registered::Refused(id.to_string(), problem)
+                    }
+                    None => {
+                        return Err(BrokerError::Internal("an item of the batch has no outcome".to_owned()));
+                    }
                 },
             });
         }
@@ -124,7 +141,10 @@ impl Broker {
     }
 
     /// The one-time token of an initial credential, computed by the HSM; none for other kinds.
-    async fn token_of(&self, credential: &InitialCredential) -> Result<Option<Zeroizing<String>>, BrokerError> {
+    async fn token_of(
+        &self,
+        credential: &InitialCredential,
+    ) -> Result<Option<Zeroizing<String>>, BrokerError> {
         if credential.kind != InitialCredentialKind::Token {
             return Ok(None);
         }
@@ -184,7 +204,7 @@ impl Broker {
         let tenant = Self::tenant_of(caller, tenant)?;
         let vnfci = self.reach_vnfci(caller, Rpc::TerminateVnfci, &tenant, &id).await?;
         let end = CustodyEnd {
-            reason: "TERMINATED".to_owned(),
+            reason: DestructionReason::Terminated,
             holder_copy: if storage_wiped { HolderCopy::WipedPerMano } else { HolderCopy::Unknown },
             revocation: RevocationReason::CessationOfOperation,
         };
@@ -193,13 +213,12 @@ impl Broker {
             .vnf_instance(&vnfci.vnf_instance)
             .vnfci(&id)
             .request(request.id);
-        let holder_copy = end.holder_copy;
+        let event = event.details(details::json(&TerminatedDetails {
+            vnfcis: vec![id.clone()],
+            holder_copy: end.holder_copy,
+        }));
         let mutation = Mutation::new(move |outcomes: &Vec<TerminateOutcome>| match outcomes.first() {
-            Some(TerminateOutcome::Terminated(keys)) => vec![
-                event
-                    .credentials(keys.keys.clone())
-                    .details(json!({ "holder_copy": holder_copy, "revoked": keys.revoked })),
-            ],
+            Some(TerminateOutcome::Terminated(keys)) => vec![event.credentials(keys.keys.clone())],
             _ => Vec::new(),
         });
         let mutation = mutation.request(request.key(caller.actor()));
@@ -279,12 +298,22 @@ fn check_announcement(item: Announcement, now: Timestamp) -> Result<NewVnfci, St
     })
 }
 
-fn register_details(id: &VnfciId, outcome: &RegisterOutcome) -> serde_json::Value {
-    match outcome {
-        RegisterOutcome::Registered(credential) => json!({
-            "vnfci": id, "vnf_instance": credential.vnf_instance, "initial_credential": credential.id,
-            "kind": credential.kind, "expires_at": credential.expires_at.to_string(),
-        }),
-        RegisterOutcome::Refused(problem) => json!({ "vnfci": id, "refused": problem }),
-    }
+/// A registered VNFCI for the audit event; none for a refused item, which changed nothing.
+fn registered_vnfci(outcome: &RegisterOutcome, slots: &[Slot]) -> Option<RegisteredVnfci> {
+    let RegisterOutcome::Registered(credential) = outcome else { return None };
+    let (kind, proof) = match &credential.kind {
+        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
+            ("X509", Some(format!("{anchor} sha256:{fingerprint}")))
+        }
+        InitialCredentialKind::X509Name { anchor, name } => ("X509", Some(format!("{anchor} {name}"))),
+        InitialCredentialKind::Token => ("TOKEN", None),
+    };
+    Some(RegisteredVnfci {
+        vnfci: credential.vnfci.clone(),
+        initial_credential: credential.id,
+        kind: kind.to_owned(),
+        proof,
+        expires_at: credential.expires_at,
+        slots: slots.iter().map(|slot| format!("{} {}", slot.name, slot.pool)).collect(),
+    })
 }

@@ -1,7 +1,7 @@
 //! The life of epochs, planned purely from what is and what time it is. `broker::epochs` carries the plan out.
 
 use crate::clock::Timestamp;
-use crate::credential::{EpochState, named};
+use crate::credential::{EpochState, StepReason};
 use crate::nfv::EpochId;
 use std::time::Duration;
 
@@ -19,20 +19,6 @@ pub struct EpochFacts {
     /// Keys in it that are live.
     pub live: u64,
 }
-
-named!(
-    /// Why a step is taken; goes into the audit event.
-    StepReason, "step reason" {
-        /// A crash left it half made.
-        Resume = "RESUME",
-        /// It holds as many keys as an epoch should.
-        Full = "FULL",
-        /// Erased keys in it wait for their shredding.
-        HorizonNears = "HORIZON_NEARS",
-        /// Nothing live is left in it.
-        Empty = "EMPTY",
-    }
-);
 
 /// One step to be taken with one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What the store keeps and gives out. Times are the store's; DER is DER; hashes are SHA-256.
 
 use crate::audit::event::{Event, EventCredential, EventKind};
+use crate::audit::receipt::DestructionReason;
 use crate::authorisation::Role;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, KeyState, RevocationReason, named};
@@ -346,8 +347,8 @@ pub struct VnfciFilter {
 /// How the custody of keys ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustodyEnd {
-    /// Why, a stable code: `RELEASED`, `TERMINATED`, `UNCONFIRMED`, `REDRAWN`, `POOL_DELETED`, `AGED`.
-    pub reason: String,
+    /// Why.
+    pub reason: DestructionReason,
     /// What is known of the holder's copy.
     pub holder_copy: HolderCopy,
     /// The reason to be put on the CRL.
