@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// The HSM: cheap to clone, all clones share the same workers. When the last one is dropped the workers end; [`Hsm::shutdown`] also waits for
-/// that.
+/// The HSM: cheap to clone, all clones share the same workers. When the last one is dropped the workers are
+/// killed; [`Hsm::shutdown`] ends them in order.
 ///
 /// Every verb can fail with [`HsmError::Unavailable`], [`HsmError::Overloaded`], [`HsmError::DeadlineExceeded`],
 /// [`HsmError::WrongPin`] and [`HsmError::Module`]; a verb's own errors are listed with it.
