@@ -10,6 +10,7 @@ mod hsm_support;
 
 use hsm_support::{Fixture, binding, envelope, epoch, one_key, seal, tenant, worker_program};
 use keybroker::credential::KeyType;
+use keybroker::hsm::softhsm::SoftHsmToken;
 use keybroker::hsm::{Hsm, HsmError, Lane, ObjectId, SignatureAlgorithm};
 use keybroker::sealing::{RecipientKey, matches_public_key, open};
 use rustix::process::{Pid, Signal, kill_process};
@@ -231,4 +232,50 @@ async fn a_wrong_configuration_is_answered_with_what_to_do() {
     mode(0o600);
     std::fs::write(&fixture.token.pin_file, "\n").unwrap();
     refused(&|_| {}, "exactly one line").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sealing_key_is_never_stored_and_ends_with_its_worker() {
+    let fixture = Fixture::new();
+    let hsm = fixture.start().await;
+    let epoch = epoch(&hsm).await;
+    let key = one_key(&hsm, epoch, KeyType::EcP256).await;
+    let (recipient, binding) = (RecipientKey::generate().unwrap(), binding());
+    let point =
+        async || seal(&hsm, epoch, &key.wrapped.dek_blob, &binding, &recipient).await.map(|s| s.hsm_point);
+    let first = point().await.unwrap();
+    assert_eq!(point().await.unwrap(), first, "it is used for a minute");
+    assert_eq!(hsm.inventory().await.unwrap().len(), 1, "only the KEK is on the token");
+    kill(hsm.status().worker_pids[0]);
+    until("another key", async || point().await.is_ok_and(|point| point != first)).await;
+}
+
+/// The test runs itself again as the broker that is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_end_when_the_broker_is_killed() {
+    const NAME: &str = "workers_end_when_the_broker_is_killed";
+    const DIRECTORY: &str = "TEST_BROKER_DIRECTORY";
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        let directory = std::path::Path::new(&directory);
+        let token = SoftHsmToken::create(&directory.join("token"), worker_program()).unwrap();
+        let hsm = Hsm::start(token.config(worker_program())).await.unwrap();
+        let pids: Vec<String> = hsm.status().worker_pids.iter().map(u32::to_string).collect();
+        std::fs::write(directory.join("pids.new"), pids.join(" ")).unwrap();
+        std::fs::rename(directory.join("pids.new"), directory.join("pids")).unwrap();
+        return std::future::pending().await;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut broker = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME])
+        .env(DIRECTORY, directory.path())
+        .spawn()
+        .unwrap();
+    let file = directory.path().join("pids");
+    until("the broker is up", async || file.exists()).await;
+    let pids = std::fs::read_to_string(&file).unwrap();
+    let alive = |pid: &str| std::path::Path::new(&format!("/proc/{pid}/cmdline")).exists();
+    assert!(pids.split(' ').all(alive));
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    until("the workers end", async || !pids.split(' ').any(alive)).await;
 }

@@ -1,7 +1,7 @@
 //! [`Hsm`]: what the broker holds. One method per verb.
 
 use super::child::read_pin;
-use super::lane::{Job, Shared, Slot, probe};
+use super::lane::{Job, Shared, Slot, probe, report_depth};
 use super::protocol::{self, Reply, Request, Response};
 use super::{
     HsmConfig, HsmError, HsmStatus, Lane, ObjectId, Produced, SealRequest, SealedKey, SignatureAlgorithm,
@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// The HSM: cheap to clone, all clones share the same workers. When the last one is dropped the workers end; [`Hsm::shutdown`] also waits for
-/// that.
+/// The HSM: cheap to clone, all clones share the same workers. When the last one is dropped the workers are
+/// killed; [`Hsm::shutdown`] ends them in order.
 ///
 /// Every verb can fail with [`HsmError::Unavailable`], [`HsmError::Overloaded`], [`HsmError::DeadlineExceeded`],
 /// [`HsmError::WrongPin`] and [`HsmError::Module`]; a verb's own errors are listed with it.
@@ -52,6 +52,7 @@ impl Hsm {
             module = welcome.module,
             suites = ?welcome.capabilities.suites,
             ed25519 = welcome.capabilities.ed25519,
+            missing = ?welcome.capabilities.missing,
             "HSM probed"
         );
         let (interactive, interactive_queue) = mpsc::channel(config.queue.max(1));
@@ -390,8 +391,7 @@ impl Hsm {
                 HsmError::Unavailable("the broker is shutting down".into())
             }
         })?;
-        let waiting = u32::try_from(queue.max_capacity() - queue.capacity()).unwrap_or(u32::MAX);
-        metrics::gauge!("keybroker_hsm_queue_depth", "lane" => lane.as_str()).set(f64::from(waiting));
+        report_depth(lane, queue.max_capacity() - queue.capacity());
         match timeout_at(deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(HsmError::Unavailable("the broker is shutting down".into())),

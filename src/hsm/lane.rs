@@ -132,6 +132,12 @@ pub(super) async fn probe(config: &HsmConfig) -> Result<Welcome, HsmError> {
     Ok(welcome)
 }
 
+/// The gauge of the calls that wait in a lane's queue.
+pub(super) fn report_depth(lane: Lane, waiting: usize) {
+    let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+    metrics::gauge!("keybroker_hsm_queue_depth", "lane" => lane.as_str()).set(f64::from(waiting));
+}
+
 /// One place for a worker in a lane.
 pub(super) struct Slot {
     pub(super) lane: Lane,
@@ -313,7 +319,10 @@ impl Slot {
     }
 
     async fn next_job(&self) -> Option<Job> {
-        self.queue.lock().await.recv().await
+        let mut queue = self.queue.lock().await;
+        let job = queue.recv().await;
+        report_depth(self.lane, queue.len());
+        job
     }
 
     /// With the circuit open nobody waits for a worker.

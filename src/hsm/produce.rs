@@ -1,7 +1,7 @@
 //! Production: key pairs that leave the token wrapped only, and the re-wrap of their data keys.
 
 use super::fault::Fault;
-use super::public_key::subject_public_key_info;
+use super::public_key::pool_public_key;
 use super::seal::unwrap_dek;
 use super::templates::{self, KekTemplate, Life, PairTemplate, Use, secret_key};
 use super::token::{Half, Token};
@@ -71,7 +71,7 @@ impl Token {
 /// One key pair, wrapped for the KEK behind `kek`.
 pub(super) fn produce(session: &Session, kek: ObjectHandle, key_type: KeyType) -> Result<ProducedKey, Fault> {
     let (public, private) = generate_pair(session, key_type)?;
-    let public_key_der = subject_public_key_info(session, public)?;
+    let public_key_der = pool_public_key(session, public, key_type)?;
     let template = secret_key(object::KeyType::AES, Some(32), Life::Session, &[Use::Wrap], true);
     let dek = session.generate_key(&Mechanism::AesKeyGen, &template)?;
     let key_blob = WrappedKey::blob(&session.wrap_key(&quirks::KWP, dek, private)?);

@@ -2,6 +2,7 @@
 
 use super::fault::Fault;
 use super::{HsmError, quirks, templates};
+use crate::credential::KeyType as PoolKeyType;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use cryptoki::session::Session;
 use der::asn1::{BitString, Uint};
@@ -14,7 +15,7 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// SubjectPublicKeyInfo (DER) of a public key object: P-256, P-384, Ed25519 or RSA.
+/// SubjectPublicKeyInfo (DER) of a signing key's public object: P-256, Ed25519 or RSA.
 pub(super) fn subject_public_key_info(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
     let kind = session.get_attributes(public, &[AttributeType::KeyType])?;
     match kind.first() {
@@ -23,13 +24,22 @@ pub(super) fn subject_public_key_info(session: &Session, public: ObjectHandle) -
     }
 }
 
+/// SubjectPublicKeyInfo (DER) of a public key object whose type is known: one question to the module less.
+pub(super) fn pool_public_key(
+    session: &Session,
+    public: ObjectHandle,
+    key_type: PoolKeyType,
+) -> Result<Vec<u8>, Fault> {
+    match key_type {
+        PoolKeyType::EcP256 => on_curve(session, public, EC_PUBLIC_KEY, Some(P256), 65),
+        PoolKeyType::EcP384 => on_curve(session, public, EC_PUBLIC_KEY, Some(P384), 97),
+        PoolKeyType::Rsa2048 | PoolKeyType::Rsa3072 | PoolKeyType::Rsa4096 => rsa(session, public),
+    }
+}
+
 /// The uncompressed point (SEC 1 2.3.3) of a P-256 public key object: 65 bytes.
 pub(super) fn p256_point(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
-    let attributes = session.get_attributes(public, &[AttributeType::EcPoint])?;
-    match attributes.first() {
-        Some(Attribute::EcPoint(point)) => bare_point(point, 65),
-        _ => Err(unreadable("CKA_EC_POINT")),
-    }
+    point(session, public, 65)
 }
 
 /// PKCS#11's r and s, side by side, as the DER of RFC 3279 2.2.3.
@@ -62,18 +72,37 @@ fn rsa(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
 }
 
 fn elliptic(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
-    let attributes = session.get_attributes(public, &[AttributeType::EcParams, AttributeType::EcPoint])?;
-    let [Attribute::EcParams(curve), Attribute::EcPoint(point)] = &attributes[..] else {
-        return Err(unreadable("CKA_EC_POINT"));
+    let attributes = session.get_attributes(public, &[AttributeType::EcParams])?;
+    match attributes.first() {
+        Some(Attribute::EcParams(curve)) if curve[..] == templates::P256 => {
+            on_curve(session, public, EC_PUBLIC_KEY, Some(P256), 65)
+        }
+        Some(Attribute::EcParams(curve)) if curve[..] == templates::ED25519 => {
+            on_curve(session, public, ED25519, None, 32)
+        }
+        _ => Err(HsmError::Refused("the key is on a curve that is not supported".into()).into()),
+    }
+}
+
+/// `length` is the bare point's.
+fn on_curve(
+    session: &Session,
+    public: ObjectHandle,
+    algorithm: ObjectIdentifier,
+    curve: Option<ObjectIdentifier>,
+    length: usize,
+) -> Result<Vec<u8>, Fault> {
+    let point = point(session, public, length)?;
+    encode(|| info(algorithm, curve.map(|curve| Any::encode_from(&curve)).transpose()?, &point))
+}
+
+fn point(session: &Session, public: ObjectHandle, length: usize) -> Result<Vec<u8>, Fault> {
+    let attributes = session.get_attributes(public, &[AttributeType::EcPoint])?;
+    let point = match attributes.first() {
+        Some(Attribute::EcPoint(point)) => quirks::ec_point(point, length),
+        _ => None,
     };
-    let (algorithm, parameters, length) = match &curve[..] {
-        curve if curve == templates::P256 => (EC_PUBLIC_KEY, Some(P256), 65),
-        curve if curve == templates::P384 => (EC_PUBLIC_KEY, Some(P384), 97),
-        curve if curve == templates::ED25519 => (ED25519, None, 32),
-        _ => return Err(HsmError::Refused("the key is on a curve that is not supported".into()).into()),
-    };
-    let point = bare_point(point, length)?;
-    encode(|| info(algorithm, parameters.map(|curve| Any::encode_from(&curve)).transpose()?, &point))
+    point.map(<[u8]>::to_vec).ok_or_else(|| unreadable("CKA_EC_POINT"))
 }
 
 fn info(algorithm: ObjectIdentifier, parameters: Option<Any>, key: &[u8]) -> der::Result<Vec<u8>> {
@@ -82,10 +111,6 @@ fn info(algorithm: ObjectIdentifier, parameters: Option<Any>, key: &[u8]) -> der
         subject_public_key: BitString::from_bytes(key)?,
     }
     .to_der()
-}
-
-fn bare_point(attribute: &[u8], length: usize) -> Result<Vec<u8>, Fault> {
-    quirks::ec_point(attribute, length).map(<[u8]>::to_vec).ok_or_else(|| unreadable("CKA_EC_POINT"))
 }
 
 fn encode(encoded: impl FnOnce() -> der::Result<Vec<u8>>) -> Result<Vec<u8>, Fault> {

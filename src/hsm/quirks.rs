@@ -6,12 +6,14 @@ use cryptoki::mechanism::Mechanism;
 use serde::{Deserialize, Serialize};
 
 /// What passed the self-test on this token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Capabilities {
     /// Suites that sealed a key which then opened, preferred first.
     pub(super) suites: Vec<Suite>,
     /// Ed25519 keys can be made and sign.
     pub(super) ed25519: bool,
+    /// What failed and why, for people.
+    pub(super) missing: Vec<String>,
 }
 
 /// KWP (RFC 5649) is CKM_AES_KEY_WRAP_PAD, 0x210A, on SoftHSM and most modules. PKCS#11 3.0 gave it the new

@@ -51,7 +51,8 @@ impl PairTemplate {
         let mut public = vec![
             Attribute::Class(ObjectClass::PUBLIC_KEY),
             Attribute::KeyType(key_type),
-            Attribute::Private(true),
+            // SoftHSM encrypts every attribute of a private object: needless for a session's public key.
+            Attribute::Private(matches!(life, Life::Token(_))),
             Attribute::Encrypt(false),
             Attribute::Verify(uses.contains(&Use::Sign)),
             Attribute::VerifyRecover(false),

@@ -84,7 +84,7 @@ impl Token {
                 info.model().trim(),
                 info.firmware_version(),
             ),
-            capabilities: Capabilities { suites: Vec::new(), ed25519: false },
+            capabilities: Capabilities::default(),
             objects_made: 0,
             sealing_key: None,
             handles: HashMap::new(),
@@ -125,8 +125,7 @@ impl Token {
         match work(self.session()?, handle) {
             Err(fault) if fault.remedy() == Remedy::FindAgain => {
                 self.forget(id);
-                // What the first attempt made and could not finish goes with its session.
-                self.working = None;
+                // The working session stays: what the verb has made so far lives in it.
                 let handle = self.handle(id, half)?;
                 work(self.session()?, handle)
             }
@@ -146,18 +145,23 @@ impl Token {
         self.handles.retain(|(cached, _), _| cached != id);
     }
 
-    /// Throws the working session away and all that an aborted verb left in it. True if the token is lost and the process should be
-    /// replaced.
+    /// Throws the working session away with all that an aborted verb left in it, and whatever handles may be
+    /// stale. True if the token is lost and the process should be replaced.
     pub(super) fn recover(&mut self, fault: &Fault) -> bool {
         self.working = None;
-        match fault.remedy() {
+        let remedy = fault.remedy();
+        if remedy != Remedy::None {
+            self.handles.clear();
+            self.sealing_key = None;
+        }
+        match remedy {
             Remedy::None | Remedy::FindAgain => false,
-            Remedy::NewProcess => true,
-            // A verb that succeeds in a new session is the proof for these; here it is a small random number.
             Remedy::NewSession | Remedy::Probe => !self.alive(),
+            Remedy::NewProcess => true,
         }
     }
 
+    /// Still logged in, and a new session does something.
     fn alive(&mut self) -> bool {
         let logged_in = self
             .permanent

@@ -34,6 +34,8 @@ const GRACE: Duration = Duration::from_secs(2);
 fn serve() -> io::Result<()> {
     protect_memory();
     let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Not a socket: somebody runs it by hand.
+    stream.peer_addr()?;
     let hello: Hello = read_frame(&mut stream)?;
     let opened = start(&hello);
     drop(hello);
@@ -66,8 +68,8 @@ fn protect_memory() {
 fn start(hello: &Hello) -> Result<(Welcome, Option<Token>), HsmError> {
     if let Task::Initialize(so_pin) = &hello.task {
         token::initialize(&hello.module, &hello.token, so_pin, &hello.pin)?;
-        let capabilities = Capabilities { suites: Vec::new(), ed25519: false };
-        return Ok((Welcome { token_serial: String::new(), module: String::new(), capabilities }, None));
+        let (token_serial, module) = (String::new(), String::new());
+        return Ok((Welcome { token_serial, module, capabilities: Capabilities::default() }, None));
     }
     let mut token = Token::open(&hello.module, &hello.token, &hello.pin)?;
     let stay = match &hello.task {
