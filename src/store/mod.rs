@@ -4,6 +4,7 @@
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
 pub mod records;
+pub mod sqlite;
 
 use crate::audit::event::{Actor, Event};
 use crate::clock::Timestamp;
