@@ -254,12 +254,25 @@ fn pkilint_finds_nothing_wrong_with_certificates_and_crls() {
     assert!(tools.join("lint_crl").exists(), "pkilint is not installed: run `make tools` once");
     let ca = hierarchy(SoftwareKey::p256());
     let lint = |program: &str, arguments: &[&str], file: &Path| {
-        let output = Command::new(tools.join(program)).args(arguments).arg(file).output().unwrap();
-        // The exit status is the number of findings at or above the severity.
-        assert!(output.status.success(), "{program} {}: {}", file.display(), text(&output));
+        let mut command = Command::new(tools.join(program));
+        command.arg("lint").args(arguments).args(["-s", "WARNING", "-f", "JSON"]).arg(file);
+        let output = command.output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{program}: {error}: {}", text(&output)));
+        let results = report["results"].as_array().unwrap();
+        let findings = results.iter().flat_map(|result| result["finding_descriptions"].as_array().unwrap());
+        let wrong: Vec<_> = findings
+            // pkilint takes a URI for a URL with an authority. A URN is one of RFC 5280 4.2.1.6 (a scheme and a
+            // scheme-specific part), and 3GPP TS 33.310 6.1.3c asks for this very one.
+            .filter(|finding| {
+                finding["code"] != "pkix.invalid_uri_syntax"
+                    || !finding["message"].as_str().unwrap().contains("\"urn:uuid:")
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{program} {}: {wrong:#?}", file.display());
     };
     for (name, der) in ca.certificates() {
-        lint("lint_pkix_cert", &["lint", "-s", "WARNING"], &ca.file(name, "CERTIFICATE", der));
+        lint("lint_pkix_cert", &[], &ca.file(name, "CERTIFICATE", der));
     }
     let entries: Vec<_> = RevocationReason::ALL
         .iter()
@@ -269,11 +282,7 @@ fn pkilint_finds_nothing_wrong_with_certificates_and_crls() {
     for (name, crl) in
         [("full.pem", ca.crl(2, &entries)), ("empty.pem", ca.crl(3, &[])), ("root-crl.pem", ca.root_crl())]
     {
-        lint(
-            "lint_crl",
-            &["lint", "-t", "CRL", "-p", "PKIX", "-s", "WARNING"],
-            &ca.file(name, "X509 CRL", &crl),
-        );
+        lint("lint_crl", &["-t", "CRL", "-p", "PKIX"], &ca.file(name, "X509 CRL", &crl));
     }
 }
 
