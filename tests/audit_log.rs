@@ -3,6 +3,8 @@
 //! Method: logs are made and signed here with a software key and then tampered with as an attacker would who can write
 //! every file but cannot sign.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests themselves")]
+
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
