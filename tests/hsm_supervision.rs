@@ -279,3 +279,48 @@ async fn workers_end_when_the_broker_is_killed() {
     broker.wait().unwrap();
     until("the workers end", async || !pids.split(' ').any(alive)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_vanishes_under_a_live_worker_is_down_not_empty() {
+    let fixture = Fixture::new();
+    let hsm = fixture.start().await;
+    let epoch = epoch(&hsm).await;
+    let key = one_key(&hsm, epoch, KeyType::EcP256).await;
+    let (recipient, binding) = (RecipientKey::generate().unwrap(), binding());
+    let sealed = async || seal(&hsm, epoch, &key.wrapped.dek_blob, &binding, &recipient).await;
+    sealed().await.unwrap();
+    let tokens = fixture.directory.path().join("tokens");
+    let elsewhere = fixture.directory.path().join("unplugged");
+    std::fs::rename(&tokens, &elsewhere).unwrap();
+    for _ in 0..20 {
+        match sealed().await {
+            // A module may go on with what it holds in memory.
+            Ok(_) | Err(HsmError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let found = hsm.object_exists(&ObjectId::Kek(tenant(), epoch)).await;
+        assert!(matches!(found, Ok(true) | Err(HsmError::Unavailable(_))), "{found:?}");
+        let gone = hsm.verify_destroyed(vec![ObjectId::Kek(tenant(), epoch)]).await;
+        assert!(matches!(gone, Err(HsmError::Unavailable(_))), "{gone:?}");
+    }
+    std::fs::rename(&elsewhere, &tokens).unwrap();
+    until("service", async || sealed().await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_token_of_the_same_label_is_not_served_before_a_reload() {
+    let fixture = Fixture::new();
+    let hsm = fixture.start().await;
+    let serial = hsm.status().token_serial;
+    let other = Fixture::new();
+    let (tokens, others) = (fixture.directory.path().join("tokens"), other.directory.path().join("tokens"));
+    std::fs::remove_dir_all(&tokens).unwrap();
+    std::fs::rename(&others, &tokens).unwrap();
+    std::fs::copy(&other.token.pin_file, &fixture.token.pin_file).unwrap();
+    hsm.status().worker_pids.into_iter().for_each(kill);
+    until("the circuit opens", async || !hsm.status().available).await;
+    assert!(hsm.status().problem.contains("in place of"), "{}", hsm.status().problem);
+    hsm.reload().await.unwrap();
+    until("service", async || hsm.status().available).await;
+    assert_ne!(hsm.status().token_serial, serial);
+}

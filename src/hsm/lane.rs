@@ -97,19 +97,27 @@ impl Shared {
         }
     }
 
-    /// Starts a worker that serves. One at a time, and none while the PIN is latched.
+    /// Starts a worker that serves. One at a time, none while the PIN is latched, and only on the token that the
+    /// prober found: on another one every key would seem to be gone.
     pub(super) async fn start_worker(&self) -> Result<Worker, HsmError> {
         let _gate = self.gate.lock().await;
         if self.latched.load(Ordering::Acquire) {
             return Err(HsmError::WrongPin);
         }
-        let capabilities = self.health().welcome.capabilities.clone();
+        let Welcome { token_serial, capabilities, .. } = self.health().welcome.clone();
         let started = Worker::start(&self.config, Task::Serve(capabilities)).await;
         if matches!(started, Err(HsmError::WrongPin)) {
             tracing::error!("the token refused the PIN; no further log-in before a reload");
             self.latched.store(true, Ordering::Release);
         }
-        started
+        let worker = started?;
+        let answering = &worker.welcome.token_serial;
+        if *answering != token_serial {
+            return Err(HsmError::Unavailable(format!(
+                "token {answering} answers in place of {token_serial}; reload if that is intended"
+            )));
+        }
+        Ok(worker)
     }
 
     /// Clears the latch and probes again with the PIN that the file has now.
@@ -190,7 +198,11 @@ impl Slot {
                     tracing::warn!(lane = self.lane.as_str(), %error, failures, "cannot start an HSM worker");
                     self.lane_health(|lane| {
                         lane.failures = lane.failures.saturating_add(1);
-                        lane.problem = error.to_string();
+                        lane.problem = match &error {
+                            // Its text only: it is given out as an `Unavailable` again.
+                            HsmError::Unavailable(text) => text.clone(),
+                            other => other.to_string(),
+                        };
                     });
                     self.refuse_waiting();
                     if matches!(error, HsmError::WrongPin) {

@@ -116,6 +116,7 @@ impl Token {
         let handles = session.find_objects(&[Attribute::Token(true)])?;
         let mut objects: Vec<TokenObject> =
             handles.into_iter().map(|handle| describe(session, handle)).collect();
+        self.confirm_present()?;
         report_incomplete(&mut objects);
         objects.sort_by(|a, b| (&a.label, &a.class).cmp(&(&b.label, &b.class)));
         Ok(objects)

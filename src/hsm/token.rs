@@ -5,7 +5,7 @@ use super::protocol::Pin;
 use super::quirks::Capabilities;
 use super::seal::SealingKey;
 use super::{HsmError, ObjectId};
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
@@ -137,7 +137,11 @@ impl Token {
     pub(super) fn find(&mut self, id: &ObjectId, half: Option<Half>) -> Result<Vec<ObjectHandle>, Fault> {
         let mut template = vec![Attribute::Token(true), Attribute::Id(id.to_string().into_bytes())];
         template.extend(half.map(|half| Attribute::Class(half.class())));
-        Ok(self.session()?.find_objects(&template)?)
+        let found = self.session()?.find_objects(&template)?;
+        if found.is_empty() {
+            self.confirm_present()?;
+        }
+        Ok(found)
     }
 
     /// Drops the cached handles of `id`.
@@ -159,6 +163,14 @@ impl Token {
             Remedy::NewSession | Remedy::Probe => !self.alive(),
             Remedy::NewProcess => true,
         }
+    }
+
+    /// "Not found" is believed only of a token that answers: SoftHSM lists nothing when its directory is gone.
+    pub(super) fn confirm_present(&self) -> Result<(), Fault> {
+        let info = self.pkcs11.get_token_info(self.slot);
+        let there =
+            info.is_ok_and(|info| info.token_initialized() && info.serial_number().trim() == self.serial);
+        if there { Ok(()) } else { Err(Fault::Module(RvError::TokenNotPresent, Function::FindObjects)) }
     }
 
     /// Still logged in, and a new session does something.
