@@ -9,7 +9,8 @@ use crate::authorisation::Rpc;
 use crate::broker::BrokerError;
 use crate::broker::vnfcis::{Announcement, Registered};
 use crate::credential::RevocationReason;
-use crate::store::records::{CertificateRecord, InitialCredentialKind, Slot, Vnfci, VnfciState};
+use crate::identity::{CertificateName, InitialCredentialKind};
+use crate::store::records::{CertificateRecord, Slot, Vnfci, VnfciState};
 use tonic::{Request, Response, Status};
 
 /// The most VNFCIs in one call.

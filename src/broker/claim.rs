@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
 use crate::hsm::{HsmError, ObjectId, SealItem, SealRequest, SealedKey};
 use crate::identity::token::{ProofFields, Token, secret_input};
-use crate::identity::{Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof, Verified, token, x509};
+use crate::identity::{Purpose, Refusal, Verified, token, x509};
 use crate::nfv::{
     ClaimId, CredentialId, InitialCredentialId, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
 };
@@ -22,8 +22,7 @@ use crate::pool;
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
 use crate::store::records::{
-    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys, InitialCredential, InitialCredentialKind,
-    InitialCredentialState,
+    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys,
 };
 
 /// New recipient keys that one arming may present before its claim is confirmed.
@@ -139,14 +138,14 @@ impl Broker {
         let now = self.store.now().await?;
         let Some(proof) = proof else {
             let evidence = x509::verify(&peer.chain_der, &self.x509_anchors().await?, now)?;
-            let names: Vec<String> = evidence.pins().iter().map(ToString::to_string).collect();
+            let names: Vec<String> = evidence.names().iter().map(ToString::to_string).collect();
             let mut registered = Vec::new();
             for anchor in evidence.anchors() {
                 let found = self
                     .store
                     .initial_credentials_x509(evidence.tenant(), anchor, evidence.fingerprint(), &names)
                     .await?;
-                registered.extend(found.iter().map(registered_credential));
+                registered.extend(found);
             }
             return Ok(x509::match_registration(&evidence, &registered, purpose, now)?);
         };
@@ -158,7 +157,7 @@ impl Broker {
         let token = Token::new(registered.id, &mac)?;
         let fields =
             ProofFields { exporter: peer.exporter, client_key: facts.public_key, request, recipient_key };
-        Ok(token::verify(&registered_credential(&registered), &token, &fields, &proof.proof, purpose, now)?)
+        Ok(token::verify(&registered, &token, &fields, &proof.proof, purpose, now)?)
     }
 
     /// The anchors of all tenants: the tenant follows from the one that matches.
@@ -379,27 +378,3 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
     }
 }
 
-/// An initial credential of the store as `identity` judges it.
-fn registered_credential(stored: &InitialCredential) -> RegisteredCredential {
-    let proof = match &stored.kind {
-        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
-            RegisteredProof::X509 { anchor: anchor.clone(), pin: Pin::Fingerprint(*fingerprint) }
-        }
-        InitialCredentialKind::X509Name { anchor, name } => {
-            RegisteredProof::X509 { anchor: anchor.clone(), pin: name.parse().expect("x") }
-        }
-        InitialCredentialKind::Token => RegisteredProof::Token { generation: stored.generation },
-    };
-    RegisteredCredential {
-        id: stored.id,
-        tenant: stored.tenant.clone(),
-        vnfci: stored.vnfci.clone(),
-        proof,
-        expires_at: stored.expires_at,
-        state: match stored.state {
-            InitialCredentialState::Open => crate::identity::InitialCredentialState::Open,
-            InitialCredentialState::Spent => crate::identity::InitialCredentialState::Spent,
-            InitialCredentialState::Void => crate::identity::InitialCredentialState::Voided,
-        },
-    }
-}

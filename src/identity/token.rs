@@ -3,7 +3,7 @@
 //!
 //! The secret is `HMAC-SHA256(tenant's HMAC key on the HSM, secret_input)`, so nothing secret is stored.
 
-use super::{Purpose, Refusal, RegisteredCredential, RegisteredProof, Verified};
+use super::{InitialCredential, InitialCredentialKind, Purpose, Refusal, Verified};
 use crate::clock::Timestamp;
 use crate::nfv::{InitialCredentialId, RequestId, Sha256Hash, TenantId, VnfciId, labelled_fields};
 use aws_lc_rs::hmac;
@@ -125,14 +125,14 @@ impl ProofFields {
 /// # Errors
 /// [`Refusal::WrongKind`], [`Refusal::WrongTokenProof`], or that the registration is not usable.
 pub fn verify(
-    registered: &RegisteredCredential,
+    registered: &InitialCredential,
     token: &Token,
     fields: &ProofFields,
     proof: &[u8],
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    if !matches!(registered.proof, RegisteredProof::Token { .. }) {
+    if registered.kind != InitialCredentialKind::Token {
         return Err(Refusal::WrongKind(registered.id));
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.secret.as_slice());
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn check(
-        registered: &RegisteredCredential,
+        registered: &InitialCredential,
         token: &Token,
         fields: &ProofFields,
         proof: &[u8],

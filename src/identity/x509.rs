@@ -4,7 +4,7 @@
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
 use super::{
-    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof,
+    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, InitialCredential, RegisteredProof,
     Verified,
 };
 use crate::ca::{CertificateFacts, PathError, validate_client};
@@ -100,11 +100,11 @@ pub fn verify(
 /// [`Refusal::Spent`], [`Refusal::Voided`] or [`Refusal::RegistrationExpired`] for the one that fits.
 pub fn match_registration(
     evidence: &X509Evidence,
-    registered: &[RegisteredCredential],
+    registered: &[InitialCredential],
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    let fits = |candidate: &&RegisteredCredential, by_fingerprint: bool| match &candidate.proof {
+    let fits = |candidate: &&InitialCredential, by_fingerprint: bool| match &candidate.proof {
         RegisteredProof::X509 { anchor, pin } => {
             candidate.tenant == evidence.tenant
                 && evidence.anchors.contains(anchor)
@@ -193,8 +193,8 @@ mod tests {
         }
     }
 
-    fn registration(vnfci: &str, anchor: &str, pin: Pin) -> RegisteredCredential {
-        RegisteredCredential {
+    fn registration(vnfci: &str, anchor: &str, pin: Pin) -> InitialCredential {
+        InitialCredential {
             id: InitialCredentialId::generate(),
             tenant: "blue".parse().unwrap(),
             vnfci: vnfci.parse().unwrap(),
@@ -213,7 +213,7 @@ mod tests {
         format!("cn:{text}").parse().unwrap()
     }
 
-    fn claim(evidence: &X509Evidence, registered: &[RegisteredCredential]) -> Result<Verified, Refusal> {
+    fn claim(evidence: &X509Evidence, registered: &[InitialCredential]) -> Result<Verified, Refusal> {
         match_registration(evidence, registered, Purpose::Claim, now())
     }
 
@@ -246,9 +246,9 @@ mod tests {
             let verified = claim(&evidence, std::slice::from_ref(&fits)).unwrap();
             assert_eq!((verified.credential(), verified.vnfci().as_str()), (fits.id, "v"));
             assert_eq!(verified.fingerprint(), evidence.fingerprint());
-            let other_tenant = RegisteredCredential { tenant: "red".parse().unwrap(), ..fits.clone() };
+            let other_tenant = InitialCredential { tenant: "red".parse().unwrap(), ..fits.clone() };
             let other_anchor = registration("v", "other", pin);
-            let token = RegisteredCredential { proof: RegisteredProof::Token { generation: 1 }, ..fits };
+            let token = InitialCredential { proof: RegisteredProof::Token { generation: 1 }, ..fits };
             let refused = claim(&evidence, &[other_tenant, other_anchor, token]);
             assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
         }
@@ -270,11 +270,11 @@ mod tests {
     #[test]
     fn a_name_may_serve_again_after_its_vnfci_is_gone_or_armed_again() {
         let evidence = evidence("amf-1");
-        let gone = RegisteredCredential {
+        let gone = InitialCredential {
             state: InitialCredentialState::Voided,
             ..registration("a", "vim", name("amf-1"))
         };
-        let spent = RegisteredCredential {
+        let spent = InitialCredential {
             state: InitialCredentialState::Spent,
             ..registration("b", "vim", name("amf-1"))
         };
