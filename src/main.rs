@@ -1,1 +1,7 @@
-fn main() {}
+//! The `keybroker` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keybroker::cli::main()
+}
