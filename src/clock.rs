@@ -124,7 +124,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
 
 /// A text that is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration: write whole numbers with a unit w, d, h, m, s or ms, e.g. \"7d\" or \"1h30m\"")]
+#[error(
+    "{0:?} is not a duration: write whole numbers with a unit w, d, h, m, s or ms, e.g. \"7d\" or \"1h30m\""
+)]
 pub struct InvalidDuration(pub String);
 
 /// A [`Duration`] that is read from and written as text (see [`parse_duration`]), for configuration files.
@@ -219,7 +221,9 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5_400)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "7", "d", "7 d", "-1d", "1.5h", "7days", "99999999999999999999w", "18446744073709551615w"] {
+        for bad in
+            ["", "7", "d", "7 d", "-1d", "1.5h", "7days", "99999999999999999999w", "18446744073709551615w"]
+        {
             assert!(parse_duration(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 /// An [`Event`] as the store keeps it: the same, with the details as their exact JSON text, so that the bytes which
 /// were hashed never depend on how a JSON library or a database writes numbers and spaces. (A column for it must be
-/// text, not a JSON type.)
+/// text, not a JSON type.) Unknown fields are refused when a row is read: they would not be covered by its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoredEvent {
     /// UUID version 7.
     pub id: Uuid,
@@ -60,8 +61,11 @@ impl StoredEvent {
     /// `ID:SHA-256 of the SubjectPublicKeyInfo`, joined with commas), details. What is absent is empty; no present
     /// value is.
     pub fn bytes(&self) -> Vec<u8> {
-        let credentials: Vec<String> =
-            self.credentials.iter().map(|credential| format!("{}:{}", credential.id, credential.public_key)).collect();
+        let credentials: Vec<String> = self
+            .credentials
+            .iter()
+            .map(|credential| format!("{}:{}", credential.id, credential.public_key))
+            .collect();
         let text = |name: Option<&str>| name.unwrap_or_default().to_owned();
         let fields = [
             self.id.hyphenated().to_string(),
@@ -81,6 +85,7 @@ impl StoredEvent {
 
 /// A row of the log in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainedEntry {
     /// From 0, without gaps.
     pub index: u64,
@@ -127,13 +132,17 @@ mod tests {
     use proptest::prelude::*;
 
     pub(super) fn event() -> Event {
-        Event::new(Timestamp::from_unix_micros(1_700_000_000_000_001), EventKind::Claimed, Actor("vnfci:a".into()))
-            .tenant(&"default".parse().unwrap())
-            .vnf_instance(&"vnf-1".parse().unwrap())
-            .vnfci(&"a".parse().unwrap())
-            .request(RequestId::generate())
-            .credentials([EventCredential { id: CredentialId::generate(), public_key: Sha256Hash([7; 32]) }])
-            .details(serde_json::json!({"claim": "x", "n": 1.5}))
+        Event::new(
+            Timestamp::from_unix_micros(1_700_000_000_000_001),
+            EventKind::Claimed,
+            Actor("vnfci:a".into()),
+        )
+        .tenant(&"default".parse().unwrap())
+        .vnf_instance(&"vnf-1".parse().unwrap())
+        .vnfci(&"a".parse().unwrap())
+        .request(RequestId::generate())
+        .credentials([EventCredential { id: CredentialId::generate(), public_key: Sha256Hash([7; 32]) }])
+        .details(serde_json::json!({"claim": "x", "n": 1.5}))
     }
 
     #[test]
@@ -176,7 +185,9 @@ mod tests {
         };
         // Computed once with: printf and sha256sum over the documented bytes.
         let mut expected = b"keybroker-audit-entry-v1".to_vec();
-        for field in ["00000000-0000-0000-0000-000000000000", "5", "LOG_STARTED", "broker", "", "", "", "", "", "{}"] {
+        for field in
+            ["00000000-0000-0000-0000-000000000000", "5", "LOG_STARTED", "broker", "", "", "", "", "", "{}"]
+        {
             expected.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
             expected.extend(field.as_bytes());
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// State of the log at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Head {
     /// Which log; a new one begins after a recovery.
     pub origin: String,
@@ -33,6 +34,7 @@ impl Head {
 
 /// A head with the audit key's signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SignedHead {
     /// The head.
     pub head: Head,

@@ -47,6 +47,7 @@ named!(
 
 /// What is known of the broker's wrapped copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BrokerCopy {
     /// How far its destruction went.
     pub state: BrokerCopyState,
@@ -66,6 +67,7 @@ pub struct BrokerCopy {
 
 /// What is known of the end of one private key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DestructionReceipt {
     /// The credential.
     pub credential: CredentialId,
@@ -119,6 +121,7 @@ impl DestructionReceipt {
 /// A receipt with the audit key's signature: what `GetDestructionReceipt` gives out and the details of a
 /// `DESTRUCTION_RECEIPT` event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SignedReceipt {
     /// The receipt.
     pub receipt: DestructionReceipt,

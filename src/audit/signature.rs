@@ -22,6 +22,7 @@ named!(
 
 /// A signature with what is needed to find its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuditSignature {
     /// How it was made.
     pub algorithm: AuditAlgorithm,

@@ -81,7 +81,8 @@ pub(super) fn extension(id: ObjectIdentifier, critical: bool, value: &[u8]) -> V
 /// Time of RFC 5280 4.1.2.5: UTCTime from 1950 through 2049, GeneralizedTime otherwise; whole seconds, "Z".
 pub(super) fn time(time: Timestamp) -> Vec<u8> {
     // Years beyond 9999 have no encoding; RFC 5280 4.1.2.5 gives this value to "no well-defined end".
-    let Some(utc) = OffsetDateTime::from_unix_timestamp(time.unix_seconds()).ok().filter(|t| t.year() >= 0) else {
+    let Some(utc) = OffsetDateTime::from_unix_timestamp(time.unix_seconds()).ok().filter(|t| t.year() >= 0)
+    else {
         return tlv(GENERALIZED_TIME, &[b"99991231235959Z"]);
     };
     let (year, month, day) = (utc.year(), u8::from(utc.month()), utc.day());
@@ -122,7 +123,8 @@ mod tests {
 
     #[test]
     fn time_changes_its_type_with_the_year_2050() {
-        let at = |seconds| String::from_utf8(time(Timestamp::from_unix_seconds(seconds))[2..].to_vec()).unwrap();
+        let at =
+            |seconds| String::from_utf8(time(Timestamp::from_unix_seconds(seconds))[2..].to_vec()).unwrap();
         assert_eq!(at(0), "700101000000Z");
         assert_eq!(at(2_524_607_999), "491231235959Z");
         assert_eq!(at(2_524_608_000), "20500101000000Z");

@@ -97,7 +97,8 @@ impl CertificateFacts {
             dns_names,
             uris,
             is_ca: basic_constraints.is_some_and(|(_, constraints)| constraints.ca),
-            subject_key_identifier: key_identifier.map(|(_, identifier)| identifier.0.into_bytes().into_vec()),
+            subject_key_identifier: key_identifier
+                .map(|(_, identifier)| identifier.0.into_bytes().into_vec()),
         })
     }
 }
@@ -109,11 +110,15 @@ fn common_name(attribute: &AttributeTypeAndValue) -> Option<String> {
     }
     let value = &attribute.value;
     match value.tag() {
-        der::Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
+        der::Tag::Utf8String => {
+            value.decode_as::<Utf8StringRef<'_>>().ok().map(|text| text.as_str().to_owned())
+        }
         der::Tag::PrintableString => {
             value.decode_as::<PrintableStringRef<'_>>().ok().map(|text| text.as_str().to_owned())
         }
-        der::Tag::Ia5String => value.decode_as::<Ia5StringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
+        der::Tag::Ia5String => {
+            value.decode_as::<Ia5StringRef<'_>>().ok().map(|text| text.as_str().to_owned())
+        }
         _ => None,
     }
 }

@@ -4,8 +4,8 @@
 //! concatenation without any parsing.
 
 use super::encode::{
-    BOOLEAN, INTEGER, SEQUENCE, bit_string, context, context_constructed, extension, oid, signature_algorithm,
-    time, tlv, unsigned,
+    BOOLEAN, INTEGER, SEQUENCE, bit_string, context, context_constructed, extension, oid,
+    signature_algorithm, time, tlv, unsigned,
 };
 use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, NameValues, check_dns_name, dns_name, plain_name};
@@ -200,8 +200,13 @@ impl SigningCa {
             alternative_names = subject_alt_name(names.subject_is_empty, &names.general_names);
             extensions.push(&alternative_names);
         }
-        let subject =
-            Subject { name_der: &names.subject_der, spki_der, not_before, not_after, extensions: &extensions };
+        let subject = Subject {
+            name_der: &names.subject_der,
+            spki_der,
+            not_before,
+            not_after,
+            extensions: &extensions,
+        };
         self.tbs(&subject, rng)
     }
 
@@ -243,8 +248,7 @@ impl SigningCa {
     ) -> Result<Tbs, IssueError> {
         let mut general_names = Vec::new();
         for name in dns_names {
-            check_dns_name(name)
-                .map_err(|problem| NameError { template: name.clone(), problem })?;
+            check_dns_name(name).map_err(|problem| NameError { template: name.clone(), problem })?;
             general_names.extend(dns_name(name));
         }
         for address in ip_addresses {
@@ -326,7 +330,8 @@ pub fn root(
     let name_der = plain_name(None, common_name)?;
     let (not_before, not_after) = period(now, validity);
     let constraints = certification_authority(1);
-    let subject = Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
+    let subject =
+        Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
     tbs_certificate(algorithm, &signature_algorithm(algorithm), &name_der, &subject, &[], rng)
 }
 

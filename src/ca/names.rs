@@ -105,7 +105,8 @@ impl Template {
             }
             rest = after;
             if let Some(after) = rest.strip_prefix('{') {
-                let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a '{{' without '}}'"))?;
+                let (name, after) =
+                    after.split_once('}').ok_or_else(|| format!("{text:?} has a '{{' without '}}'"))?;
                 let (_, variable) = Variable::ALL.into_iter().find(|(known, _)| *known == name).ok_or_else(|| {
                     format!(
                         "{{{name}}} is not known: use {{tenant}}, {{vnf_instance}}, {{vdu}}, {{credential}} or {{vnfci}}"
@@ -207,7 +208,10 @@ impl Attribute {
         }
         if text.chars().count() > self.upper_bound {
             if self.string == PRINTABLE_STRING {
-                return Err(format!("{} is {text:?}, longer than {} characters", self.name, self.upper_bound));
+                return Err(format!(
+                    "{} is {text:?}, longer than {} characters",
+                    self.name, self.upper_bound
+                ));
             }
             let digest = Sha256Hash::of(text.as_bytes()).to_string();
             let kept: String = text.chars().take(self.upper_bound - 17).collect();
@@ -296,7 +300,11 @@ fn split_rdns(text: &str) -> Result<Vec<String>, String> {
                 _ => return Err(format!("{text:?} has a '\\' before something other than , \\ = + or \"")),
             },
             ',' => parts.push(std::mem::take(&mut part)),
-            '+' => return Err("an RDN has one attribute here: write '\\+' for a plus sign in a value".to_owned()),
+            '+' => {
+                return Err(
+                    "an RDN has one attribute here: write '\\+' for a plus sign in a value".to_owned()
+                );
+            }
             other => part.push(other),
         }
     }
@@ -351,7 +359,8 @@ impl SanTemplate {
             if !template.literals().all(|literal| literal.bytes().all(is_uri_byte)) {
                 return Err(format!("{uri:?} has a character that a URI cannot have"));
             }
-            let scheme = template.literals().next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
+            let scheme =
+                template.literals().next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
             let starts_with_scheme = matches!(template.pieces.first(), Some(Piece::Literal(_)))
                 && scheme.is_some_and(|scheme| {
                     scheme.starts_with(|c: char| c.is_ascii_alphabetic())

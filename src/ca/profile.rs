@@ -183,18 +183,21 @@ impl Profile {
         if self.subject.is_empty() && self.san.is_empty() {
             return Err("subject and san are both empty: a certificate must name something".to_owned());
         }
-        let uses = |variable| {
-            self.subject.uses(variable) || self.san.iter().any(|template| template.uses(variable))
-        };
+        let uses =
+            |variable| self.subject.uses(variable) || self.san.iter().any(|template| template.uses(variable));
         if self.issue == Issue::Ahead && uses(Variable::Vnfci) {
-            return Err("{vnfci} is not known when certificates are issued ahead: set issue = \"at_claim\", or \
+            return Err(
+                "{vnfci} is not known when certificates are issued ahead: set issue = \"at_claim\", or \
                         use {credential}"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         if self.issue == Issue::Ahead && !uses(Variable::Credential) {
-            return Err("certificates issued ahead must tell each other apart: put {credential} into subject or \
+            return Err(
+                "certificates issued ahead must tell each other apart: put {credential} into subject or \
                         san, e.g. san = [\"uri:urn:uuid:{credential}\"]"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         Ok(())
     }

@@ -323,7 +323,8 @@ mod tests {
     fn a_withdrawn_initial_credential_is_good_for_nothing() {
         let voided = registered(InitialCredentialState::Voided);
         for purpose in [Purpose::Claim, Purpose::Confirm] {
-            let refused = Verified::new(&voided, Sha256Hash([0; 32]), purpose, Timestamp::from_unix_seconds(50));
+            let refused =
+                Verified::new(&voided, Sha256Hash([0; 32]), purpose, Timestamp::from_unix_seconds(50));
             assert_eq!(refused, Err(Refusal::Voided(voided.id)));
         }
     }

@@ -74,7 +74,8 @@ impl FromStr for Token {
     /// Reads a token file's line; white space around it is passed over.
     fn from_str(text: &str) -> Result<Self, Refusal> {
         // The text is secret, so that no error repeats any of it.
-        let malformed = || Refusal::MalformedToken("a token is kb1.<UUID>.<43 characters of base64url>".to_owned());
+        let malformed =
+            || Refusal::MalformedToken("a token is kb1.<UUID>.<43 characters of base64url>".to_owned());
         let (id, secret) =
             text.trim().strip_prefix("kb1.").and_then(|rest| rest.split_once('.')).ok_or_else(malformed)?;
         let parsed: InitialCredentialId = id.parse().map_err(|_| malformed())?;
@@ -107,7 +108,13 @@ impl ProofFields {
         let (token, request) = (token.to_string(), self.request.to_string());
         labelled_fields(
             "keybroker-token-proof-v1",
-            &[&self.exporter, &self.client_key.0, token.as_bytes(), request.as_bytes(), &self.recipient_key.0],
+            &[
+                &self.exporter,
+                &self.client_key.0,
+                token.as_bytes(),
+                request.as_bytes(),
+                &self.recipient_key.0,
+            ],
         )
     }
 }

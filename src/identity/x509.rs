@@ -3,7 +3,10 @@
 //! Two steps with the caller's look-up in between: [`verify`] judges the path and says the tenant, which follows
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
-use super::{CertificateName, InitialCredentialState, Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof, Verified};
+use super::{
+    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof,
+    Verified,
+};
 use crate::ca::{CertificateFacts, PathError, validate_client};
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
@@ -130,5 +133,8 @@ pub fn match_registration(
             return Verified::new(candidate, evidence.fingerprint, purpose, now);
         }
     }
-    Err(Refusal::NotRegistered(format!("certificate sha256:{} in tenant {}", evidence.fingerprint, evidence.tenant)))
+    Err(Refusal::NotRegistered(format!(
+        "certificate sha256:{} in tenant {}",
+        evidence.fingerprint, evidence.tenant
+    )))
 }
