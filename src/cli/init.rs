@@ -7,7 +7,7 @@ use super::output::OutputArgs;
 use crate::ca::pem;
 use crate::config::Config;
 use crate::telemetry;
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,7 @@ pub fn has_client(config: &Config, role: &str) -> bool {
 pub fn new_client_key() -> Result<ClientKey, Failure> {
     let failed = |_| Failure::failed("no key could be made: the system's random generator failed");
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
-    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
+    let pkcs8 = pair.to_pkcs8v1().map_err(failed)?;
     let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
     Ok(ClientKey {
         pkcs8_der: Zeroizing::new(pkcs8.as_ref().to_vec()),

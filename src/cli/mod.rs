@@ -4,6 +4,7 @@
 
 mod anchor;
 mod audit;
+mod chain;
 mod claim;
 mod connection;
 mod demo;
@@ -17,6 +18,7 @@ mod pool;
 mod profile;
 mod release;
 pub mod serve;
+mod software_ca;
 mod tenant;
 mod vnfci;
 
