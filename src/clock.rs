@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
@@ -88,6 +89,88 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// Reads a duration as people write it in a configuration: whole numbers with a unit each, largest first or
+/// not, added up (`"7d"`, `"1h30m"`, `"500ms"`). Units: `w`, `d` (24 hours), `h`, `m`, `s`, `ms`.
+///
+/// # Errors
+/// [`InvalidDuration`], which says what to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    let invalid = || InvalidDuration(text.to_owned());
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    loop {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = rest.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| invalid())?;
+        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, after) = after.split_at(letters);
+        let unit_millis: u64 = match unit {
+            "w" => 7 * 86_400_000,
+            "d" => 86_400_000,
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return Err(invalid()),
+        };
+        let part = number.checked_mul(unit_millis).map(Duration::from_millis).ok_or_else(invalid)?;
+        total = total.checked_add(part).ok_or_else(invalid)?;
+        if after.is_empty() {
+            return Ok(total);
+        }
+        rest = after;
+    }
+}
+
+/// A text that is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a duration: write whole numbers with a unit w, d, h, m, s or ms, e.g. \"7d\" or \"1h30m\""
+)]
+pub struct InvalidDuration(pub String);
+
+/// A [`Duration`] that is read from and written as text (see [`parse_duration`]), for configuration files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HumaneDuration(pub Duration);
+
+impl FromStr for HumaneDuration {
+    type Err = InvalidDuration;
+    fn from_str(text: &str) -> Result<Self, InvalidDuration> {
+        parse_duration(text).map(Self)
+    }
+}
+
+impl TryFrom<String> for HumaneDuration {
+    type Error = InvalidDuration;
+    fn try_from(text: String) -> Result<Self, InvalidDuration> {
+        text.parse()
+    }
+}
+
+impl From<HumaneDuration> for String {
+    fn from(duration: HumaneDuration) -> String {
+        duration.to_string()
+    }
+}
+
+impl fmt::Display for HumaneDuration {
+    /// Largest units first, to the millisecond: `1d12h`, `0s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_millis();
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, millis) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+            if rest >= millis {
+                write!(f, "{}{unit}", rest / millis)?;
+                rest %= millis;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Where the time comes from. Implementations are cheap to call and never block.
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
@@ -131,6 +214,32 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_duration_is_read_as_people_write_it() {
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in
+            ["", "7", "d", "7 d", "-1d", "1.5h", "7days", "99999999999999999999w", "18446744073709551615w"]
+        {
+            assert!(parse_duration(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_survives_its_text_form(millis in any::<u32>()) {
+            let duration = HumaneDuration(Duration::from_millis(u64::from(millis)));
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_makes_the_duration_parser_panic(text in ".*") {
+            let _ = parse_duration(&text);
+        }
+    }
 
     #[test]
     fn a_timestamp_is_written_as_rfc_3339() {

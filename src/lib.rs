@@ -5,11 +5,17 @@
 //! [`store`]), the use cases ([`broker`]), and the faces to the outside ([`api`], [`revocation`],
 //! [`server`], [`cli`]). `docs/ARCHITECTURE.md` says what each of them does not know.
 
+pub mod api;
 pub mod audit;
 pub mod authorisation;
+pub mod broker;
+pub mod ca;
 pub mod clock;
 pub mod credential;
 pub mod hsm;
+pub mod identity;
+pub mod lifecycle;
 pub mod nfv;
+pub mod pool;
 pub mod sealing;
 pub mod store;

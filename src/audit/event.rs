@@ -124,6 +124,7 @@ pub struct Event {
 
 /// A credential named in an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EventCredential {
     /// The credential.
     pub id: CredentialId,

@@ -253,7 +253,7 @@ pub trait Store: Send + Sync + 'static {
     /// In one transaction: the initial credential must be `OPEN` and unexpired and the VNFCI not terminated or
     /// released; then, if the arming has an open claim with the same recipient key, that claim is the outcome
     /// (`Replayed`); with another recipient key, that claim's certificates become `REVOCATION_PENDING`, its keys
-    /// are erased (custody ended `UNKNOWN`, reason `REDRAWN`) and fresh ones are drawn, at most
+    /// are erased (custody ended `UNKNOWN`, reason `NEW_RECIPIENT`) and fresh ones are drawn, at most
     /// `request.redraws_allowed` times per arming; a confirmed claim with the same recipient key is `Refused(Spent)`.
     /// Draws take `AVAILABLE` keys that are usable now, of the oldest epoch first. If a slot's pool has none, nothing
     /// is changed and the outcome is `Empty`.
@@ -297,6 +297,13 @@ pub trait Store: Send + Sync + 'static {
 
     // Revocation.
 
+    /// The certificate of an issuer with this serial number (content octets of the INTEGER), within one tenant.
+    async fn certificate(
+        &self,
+        tenant: &TenantId,
+        issuer: IssuerId,
+        serial: &[u8],
+    ) -> Result<Option<CertificateRecord>>;
     /// Marks unexpired certificates `REVOCATION_PENDING`, by (issuer, serial), within one tenant. Per item.
     async fn revoke_certificates(
         &self,

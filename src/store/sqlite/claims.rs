@@ -5,6 +5,7 @@ use super::credentials::{self, erase_keys, held_by_claim};
 use super::value::{CHUNK, Columns, id_list};
 use super::vnfcis;
 use crate::audit::event::EventCredential;
+use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::{HolderCopy, KeyState, RevocationReason};
 use crate::nfv::{
@@ -49,7 +50,7 @@ pub(super) async fn reserve(
     let mut redrawn = DestroyedKeys::default();
     if let Some((open, _)) = arming.open {
         let end = CustodyEnd {
-            reason: "REDRAWN".to_owned(),
+            reason: DestructionReason::NewRecipient,
             holder_copy: HolderCopy::Unknown,
             revocation: RevocationReason::Superseded,
         };

@@ -241,7 +241,7 @@ async fn end_custody(
 ) -> Result<()> {
     let mut sql = QueryBuilder::new("UPDATE credentials SET custody_ended_at = ");
     sql.push_bind(now.unix_micros());
-    sql.push(", custody_reason = ").push_bind(&end.reason);
+    sql.push(", custody_reason = ").push_bind(end.reason.as_str());
     sql.push(", custody_holder_copy = ").push_bind(end.holder_copy.as_str());
     sql.push(", custody_revocation = ").push_bind(end.revocation.as_str());
     sql.push(" WHERE custody_ended_at IS NULL AND id IN ");
@@ -392,6 +392,20 @@ pub(super) async fn by_fingerprint(
 ) -> Result<Option<CertificateRecord>> {
     let mut sql = QueryBuilder::new(SELECT_RECORD);
     sql.push(" WHERE ce.sha256 = ").push_bind(fingerprint.0.as_slice());
+    let row = sql.build().fetch_optional(tx).await?;
+    row.as_ref().map(read_record).transpose()
+}
+
+/// The certificate of an issuer with this serial number, within one tenant.
+pub(super) async fn by_serial(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    issuer: IssuerId,
+    serial: &[u8],
+) -> Result<Option<CertificateRecord>> {
+    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    sql.push(" WHERE ce.issuer = ").push_bind(issuer.to_string());
+    sql.push(" AND ce.serial = ").push_bind(serial).push(" AND c.tenant = ").push_bind(tenant.as_str());
     let row = sql.build().fetch_optional(tx).await?;
     row.as_ref().map(read_record).transpose()
 }

@@ -56,7 +56,7 @@ fn read(row: &SqliteRow) -> Result<Custody> {
     let ended = match row.time_or_null("custody_ended_at")? {
         Some(at) => {
             let end = CustodyEnd {
-                reason: row.text("custody_reason")?,
+                reason: row.parsed("custody_reason")?,
                 holder_copy: row.parsed("custody_holder_copy")?,
                 revocation: row.parsed("custody_revocation")?,
             };

@@ -62,7 +62,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<InitialCredential> {
             fingerprint: row.hash("fingerprint")?,
         },
         "X509_NAME" => {
-            InitialCredentialKind::X509Name { anchor: row.parsed("anchor")?, name: row.text("name")? }
+            InitialCredentialKind::X509Name { anchor: row.parsed("anchor")?, name: row.parsed("name")? }
         }
         "TOKEN" => InitialCredentialKind::Token,
         other => return Err(unreadable(&other)),

@@ -359,6 +359,15 @@ impl Store for SqliteStore {
         read!(self, |tx| credentials::by_fingerprint(tx, fingerprint))
     }
 
+    async fn certificate(
+        &self,
+        tenant: &TenantId,
+        issuer: IssuerId,
+        serial: &[u8],
+    ) -> Result<Option<CertificateRecord>> {
+        read!(self, |tx| credentials::by_serial(tx, tenant, issuer, serial))
+    }
+
     async fn revoke_certificates(
         &self,
         tenant: &TenantId,

@@ -1,0 +1,324 @@
+//! The `details` of each kind of event: the JSON objects that auditors, exports and the offline checks read. Names are
+//! stable; a new field is optional for the reader.
+//!
+//! None of them holds a secret, an envelope or a wrapped key. Durations are microseconds with `_us` at the end, times
+//! microseconds since the Unix epoch, hashes hexadecimal, serial numbers hexadecimal. The keys that an event is about are
+//! in its `credentials`, not repeated here.
+
+use super::head::SignedHead;
+use super::receipt::DestructionReason;
+use crate::clock::Timestamp;
+use crate::credential::{HolderCopy, KeyType, RevocationReason, StepReason};
+use crate::nfv::{
+    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
+    PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
+};
+use serde::{Deserialize, Serialize};
+
+/// Any of the structs below as [`super::event::Event::details`] takes it.
+pub fn json(details: &impl Serialize) -> serde_json::Value {
+    // Unwrap safety: fails only for maps whose keys are no text, which no struct here has.
+    serde_json::to_value(details).unwrap_or_else(|_| serde_json::Value::Object(serde_json::Map::new()))
+}
+
+macro_rules! details {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
+    )+};
+}
+
+details! {
+    /// `LOG_STARTED`
+    LogStartedDetails {
+        /// Origin of this log.
+        origin: String,
+        /// Why a new one: `init` or `recover`.
+        reason: String,
+        /// Last known head of the log before, after a recovery.
+        previous: Option<SignedHead>,
+    }
+
+    /// `BROKER_STARTED`
+    BrokerStartedDetails {
+        /// Version of the program.
+        version: String,
+        /// Number of starts on this database.
+        incarnation: u64,
+        /// Serial number of the token.
+        token_serial: String,
+        /// What the comparison of token and database found, one sentence each; nothing is deleted for it.
+        findings: Vec<String>,
+    }
+
+    /// `TENANT_ADDED`, `TENANT_REMOVED`
+    TenantDetails {
+        /// The tenant.
+        tenant: TenantId,
+    }
+
+    /// `ANCHOR_ADDED`, `ANCHOR_REMOVED`
+    AnchorDetails {
+        /// Name of the anchor.
+        anchor: AnchorName,
+        /// SHA-256 of its certificate's DER.
+        certificate: Sha256Hash,
+        /// Its subject, RFC 4514.
+        subject: String,
+    }
+
+    /// `IDENTITY_ADDED`, `IDENTITY_REMOVED`
+    IdentityDetails {
+        /// Name of the identity.
+        identity: IdentityName,
+        /// Its role.
+        role: String,
+        /// SHA-256 of its client certificate's DER.
+        certificate: Sha256Hash,
+        /// VNF instances that were granted to it.
+        granted_vnfs: Vec<VnfInstanceId>,
+    }
+
+    /// `PROFILE_CHANGED`
+    ProfileDetails {
+        /// Name of the profile.
+        profile: ProfileName,
+        /// SHA-256 of its file; absent if it was removed.
+        content: Option<Sha256Hash>,
+    }
+
+    /// `ISSUER_ADDED`
+    IssuerDetails {
+        /// The issuer.
+        issuer: IssuerId,
+        /// Generation of its key.
+        generation: u32,
+        /// Label of its key on the token.
+        key_label: String,
+        /// SHA-256 of its certificate's DER.
+        certificate: Sha256Hash,
+        /// Its certificate's serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
+    /// `POOL_CREATED`, `POOL_UPDATED`, `POOL_DELETED`
+    PoolDetails {
+        /// The pool.
+        pool: PoolId,
+        /// Its name.
+        name: PoolName,
+        /// Its profile.
+        profile: ProfileName,
+        /// Credentials to be kept ready.
+        target: u32,
+        /// Refilled below this number.
+        refill_below: u32,
+    }
+
+    /// `KEYS_PRODUCED`: the evidence that keys were generated in the HSM.
+    ProducedDetails {
+        /// The pool that they are for.
+        pool: PoolId,
+        /// Its profile.
+        profile: ProfileName,
+        /// Type of the key pairs.
+        key_type: KeyType,
+        /// Epoch whose KEK wraps them.
+        epoch: EpochId,
+        /// Label of the KEK on the token.
+        kek_label: String,
+        /// PKCS#11 mechanisms that were used.
+        mechanisms: Vec<String>,
+        /// Serial number of the token.
+        token_serial: String,
+        /// How long the token worked.
+        duration_us: u64,
+        /// Who certified them; absent if they wait for a certificate.
+        issuer: Option<IssuerId>,
+        /// Their certificates.
+        certificates: Vec<CertificateDetails>,
+    }
+
+    /// One certificate within other details.
+    CertificateDetails {
+        /// Whose certificate.
+        credential: CredentialId,
+        /// SHA-256 of its DER.
+        certificate: Sha256Hash,
+        /// Its serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
+    /// `VNFCIS_REGISTERED`, `VNFCI_REARMED`
+    RegisteredDetails {
+        /// The VNFCIs with their initial credentials.
+        vnfcis: Vec<RegisteredVnfci>,
+    }
+
+    /// One VNFCI within [`RegisteredDetails`].
+    RegisteredVnfci {
+        /// The VNFCI.
+        vnfci: VnfciId,
+        /// Its initial credential.
+        initial_credential: InitialCredentialId,
+        /// `X509` or `TOKEN`.
+        kind: String,
+        /// Anchor and pin of a certificate, `ANCHOR sha256:...`; absent for a token.
+        proof: Option<String>,
+        /// Not accepted for a claim from then on.
+        expires_at: Timestamp,
+        /// Its slots, `SLOT POOL`.
+        slots: Vec<String>,
+    }
+
+    /// `CLAIMED`, `CLAIM_REPLAYED`: keys are about to be sealed to one recipient key.
+    ClaimDetails {
+        /// The claim.
+        claim: ClaimId,
+        /// What the VNFCI showed.
+        initial_credential: InitialCredentialId,
+        /// SHA-256 of the recipient's public point (65 bytes).
+        recipient_key: Sha256Hash,
+        /// Sealing suite.
+        suite: String,
+        /// By when it must be confirmed.
+        confirm_by: Timestamp,
+        /// What goes where.
+        slots: Vec<ClaimedSlot>,
+    }
+
+    /// One slot within [`ClaimDetails`].
+    ClaimedSlot {
+        /// The slot.
+        slot: SlotName,
+        /// The credential drawn for it.
+        credential: CredentialId,
+        /// SHA-256 of its certificate's DER.
+        certificate: Sha256Hash,
+        /// Epoch whose KEK wraps it.
+        epoch: EpochId,
+    }
+
+    /// `CONFIRMED`
+    ConfirmedDetails {
+        /// The claim.
+        claim: ClaimId,
+        /// The recipient key of the claim.
+        recipient_key: Sha256Hash,
+        /// The initial credential that is spent now.
+        initial_credential: InitialCredentialId,
+        /// SHA-256 of the certificates' DER whose keys signed.
+        certificates: Vec<Sha256Hash>,
+    }
+
+    /// `RELEASED`
+    ReleasedDetails {
+        /// The claim.
+        claim: ClaimId,
+        /// SHA-256 of the certificates' DER whose keys signed.
+        certificates: Vec<Sha256Hash>,
+        /// The signatures over the release message, base64, in the order of `certificates`.
+        signatures: Vec<String>,
+    }
+
+    /// `TERMINATED`
+    TerminatedDetails {
+        /// The VNFCIs that ended.
+        vnfcis: Vec<VnfciId>,
+        /// What MANO says of the holders' copies.
+        holder_copy: HolderCopy,
+    }
+
+    /// `KEYS_ERASED`
+    ErasedDetails {
+        /// Why.
+        reason: DestructionReason,
+        /// What is known of the holder's copy.
+        holder_copy: HolderCopy,
+    }
+
+    /// `REVOCATION_REQUESTED`
+    RevocationDetails {
+        /// Why.
+        reason: RevocationReason,
+        /// Serial numbers of the certificates.
+        serials: Vec<String>,
+    }
+
+    /// `CRL_SIGNED`
+    CrlDetails {
+        /// Whose CRL.
+        issuer: IssuerId,
+        /// CRL number.
+        number: u64,
+        /// Entries in it.
+        entries: u64,
+        /// SHA-256 of the CRL's DER.
+        crl: Sha256Hash,
+        /// Of the CRL.
+        this_update: Timestamp,
+        /// Of the CRL.
+        next_update: Timestamp,
+    }
+
+    /// `EPOCH_CREATING`, `EPOCH_OPENED`, `EPOCH_CLOSED`, `EPOCH_SHREDDING`
+    EpochDetails {
+        /// The epoch.
+        epoch: EpochId,
+        /// Label of its KEK on the token.
+        kek_label: String,
+        /// Serial number of the token.
+        token_serial: String,
+        /// Why the step is taken; absent where an epoch is made.
+        reason: Option<StepReason>,
+    }
+
+    /// `EPOCH_SHREDDED`: a fresh process found no KEK.
+    ShreddedDetails {
+        /// The epoch.
+        epoch: EpochId,
+        /// Label that was looked for.
+        kek_label: String,
+        /// Serial number of the token that was asked.
+        token_serial: String,
+        /// Members of the HSM's high-availability group that were asked, this one included.
+        ha_members_verified: u32,
+    }
+
+    /// `KEYS_REWRAPPED`
+    RewrappedDetails {
+        /// Epoch that they leave. Copies from before stay readable until it is shredded.
+        from: EpochId,
+        /// Epoch whose KEK wraps them now.
+        to: EpochId,
+        /// Why.
+        reason: StepReason,
+    }
+
+    /// `REFUSED`
+    RefusedDetails {
+        /// What was called, `Service.Rpc`.
+        rpc: String,
+        /// Stable code of the reason, e.g. that of an `identity::Refusal`.
+        reason_code: String,
+        /// The reason, which the caller was not told.
+        reason: String,
+        /// The caller's address.
+        peer: String,
+    }
+
+    /// `OUTCOME_FAILED`
+    FailedDetails {
+        /// The claim whose intent was recorded.
+        claim: ClaimId,
+        /// The step that failed.
+        step: String,
+        /// The error.
+        error: String,
+    }
+}

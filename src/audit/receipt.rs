@@ -1,0 +1,140 @@
+//! Destruction receipts: what is known of the end of one private key, signed by the audit key.
+//!
+//! A receipt says only what is known. `ERASED`: the broker's rows are deleted; copies in backups of the database may
+//! still be unwrapped by the KEK. `SHREDDED`: a fresh process found no KEK on the token, so that they cannot.
+
+use super::signature::{AuditPublicKey, AuditSignature, SignatureError};
+use crate::clock::Timestamp;
+use crate::credential::{HolderCopy, named};
+use crate::nfv::{CredentialId, EpochId, Sha256Hash, TenantId, VnfciId, labelled_fields};
+use serde::{Deserialize, Serialize};
+
+named!(
+    /// What became of the broker's wrapped copy.
+    BrokerCopyState, "state of the broker's copy" {
+        /// Its row is deleted.
+        Erased = "ERASED",
+        /// Its row is deleted and its key-encryption key is destroyed, verified from a fresh process.
+        Shredded = "SHREDDED",
+    }
+);
+
+named!(
+    /// Why a key ended.
+    DestructionReason, "reason of destruction" {
+        /// Its VNFCI confirmed it: the broker's copy is no longer needed.
+        Delivered = "DELIVERED",
+        /// Its VNFCI gave it back.
+        Released = "RELEASED",
+        /// MANO ended its VNFCI.
+        Terminated = "TERMINATED",
+        /// It was not confirmed by its deadline.
+        Unconfirmed = "UNCONFIRMED",
+        /// Its VNFCI asked again with a new recipient key.
+        NewRecipient = "NEW_RECIPIENT",
+        /// A newer credential took its place.
+        Superseded = "SUPERSEDED",
+        /// Its certificate grew too old in the pool.
+        Aged = "AGED",
+        /// Its pool was deleted or made smaller.
+        PoolReduced = "POOL_REDUCED",
+        /// Its certificate was revoked on request.
+        Revoked = "REVOKED",
+        /// A recovery shredded every epoch.
+        Recovered = "RECOVERED",
+    }
+);
+
+/// What is known of the broker's wrapped copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerCopy {
+    /// How far its destruction went.
+    pub state: BrokerCopyState,
+    /// When its row was deleted.
+    pub erased_at: Timestamp,
+    /// Epoch whose KEK wrapped it last.
+    pub epoch: EpochId,
+    /// Serial number of the token that held the KEK.
+    pub token_serial: String,
+    /// Members of the HSM's high-availability group that were asked and had no KEK; 0 while only erased.
+    pub ha_members_verified: u32,
+    /// How long the HSM's own backups are kept, as the operator configured it; `none` if there are none.
+    pub hsm_backup_retention: String,
+    /// From when on no copy can be read any more, backups of the HSM included; absent while only erased.
+    pub effective_at: Option<Timestamp>,
+}
+
+/// What is known of the end of one private key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestructionReceipt {
+    /// The credential.
+    pub credential: CredentialId,
+    /// SHA-256 of its SubjectPublicKeyInfo, DER.
+    pub public_key: Sha256Hash,
+    /// Serial number of its certificate, hexadecimal; empty if it had none.
+    pub certificate_serial: String,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The VNFCI that it was claimed for, if it was.
+    pub vnfci: Option<VnfciId>,
+    /// Why it ended.
+    pub reason: DestructionReason,
+    /// The broker's wrapped copy.
+    pub broker_copy: BrokerCopy,
+    /// The holder's copy.
+    pub holder_copy: HolderCopy,
+    /// When this was stated.
+    pub issued_at: Timestamp,
+}
+
+impl DestructionReceipt {
+    /// What is signed: label `keybroker-destruction-receipt-v1` and fifteen fields, all text: credential, public key hash,
+    /// certificate serial, tenant, VNFCI (empty if none), reason, state, erased_at, epoch, token serial, HA members,
+    /// backup retention, effective_at (empty if not yet), holder copy, issued_at. Times are microseconds since the Unix
+    /// epoch in decimal, hashes hexadecimal.
+    pub fn bytes(&self) -> Vec<u8> {
+        let micros = |time: Timestamp| time.unix_micros().to_string();
+        let copy = &self.broker_copy;
+        let fields = [
+            self.credential.to_string(),
+            self.public_key.to_string(),
+            self.certificate_serial.clone(),
+            self.tenant.to_string(),
+            self.vnfci.as_ref().map(VnfciId::to_string).unwrap_or_default(),
+            self.reason.as_str().to_owned(),
+            copy.state.as_str().to_owned(),
+            micros(copy.erased_at),
+            copy.epoch.to_string(),
+            copy.token_serial.clone(),
+            copy.ha_members_verified.to_string(),
+            copy.hsm_backup_retention.clone(),
+            copy.effective_at.map(micros).unwrap_or_default(),
+            self.holder_copy.as_str().to_owned(),
+            micros(self.issued_at),
+        ];
+        labelled_fields("keybroker-destruction-receipt-v1", &fields.each_ref().map(|field| field.as_bytes()))
+    }
+}
+
+/// A receipt with the audit key's signature: what `GetDestructionReceipt` gives out and the details of a
+/// `DESTRUCTION_RECEIPT` event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedReceipt {
+    /// The receipt.
+    pub receipt: DestructionReceipt,
+    /// The audit key's signature over [`DestructionReceipt::bytes`].
+    pub signature: AuditSignature,
+}
+
+impl SignedReceipt {
+    /// Verifies the signature.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn verify(&self, key: &AuditPublicKey) -> Result<(), SignatureError> {
+        key.verify(&self.receipt.bytes(), &self.signature)
+    }
+}

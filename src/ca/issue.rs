@@ -1,0 +1,437 @@
+//! To-be-signed certificates (RFC 5280 4.1) of the root, the sub-CAs, the pools, TLS servers and clients.
+//!
+//! What a CA puts into every certificate is encoded once, in [`SigningCa`]; a pool's certificate is then a
+//! concatenation without any parsing.
+
+use super::encode::{
+    BOOLEAN, INTEGER, SEQUENCE, bit_string, context, context_constructed, extension, oid,
+    signature_algorithm, time, tlv, unsigned,
+};
+use super::facts::{CertificateFacts, InvalidCertificate};
+use super::names::{NameError, check_dns_name, dns_name, plain_name};
+use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
+use crate::clock::Timestamp;
+use crate::hsm::{ObjectId, SignatureAlgorithm};
+use crate::nfv::{IssuerId, Sha256Hash, TenantId};
+use const_oid::db::rfc5280 as id;
+use const_oid::db::{rfc5912, rfc8410};
+use der::Decode;
+use rand::{CryptoRng, RngExt};
+use serde::{Deserialize, Serialize};
+use spki::SubjectPublicKeyInfoRef;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// notBefore lies this much before the issue, for relying parties whose clock is behind.
+pub const BACKDATING: Duration = Duration::from_secs(60);
+
+/// A CA certificate that issues or issued, with what is needed to use it. The root has no row of this kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuer {
+    /// Its name in the store; kept with every certificate that it issued.
+    pub id: IssuerId,
+    /// Whose CA it is.
+    pub tenant: TenantId,
+    /// 1 for the first; an older one still signs CRLs until its last leaf expires.
+    pub generation: u32,
+    /// Its key on the token.
+    pub key: ObjectId,
+    /// Its certificate, DER.
+    pub certificate_der: Vec<u8>,
+    /// Trust chain of its leaves: this CA's certificate first, up to but without the root; each DER.
+    pub chain_der: Vec<Vec<u8>>,
+    /// The root's certificate, DER.
+    pub root_der: Vec<u8>,
+    /// Where its CRL is published (an http URL; it goes into the leaves' cRLDistributionPoints).
+    pub crl_url: String,
+}
+
+impl Issuer {
+    /// Reads its certificate once; keep the result for as long as the issuer is in use.
+    ///
+    /// # Errors
+    /// [`IssueError`] if the stored certificate is not one of a CA.
+    pub fn signing_ca(&self) -> Result<SigningCa, IssueError> {
+        SigningCa::new(&self.certificate_der, &self.crl_url)
+    }
+}
+
+/// Why no to-be-signed certificate was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// A name in the certificate is impossible.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The CA's certificate cannot be read.
+    #[error("the CA's certificate: {0}")]
+    InvalidIssuer(#[from] InvalidCertificate),
+    /// The CA's certificate lacks what a CA must have.
+    #[error("the CA's certificate cannot issue: {0}")]
+    UnfitIssuer(String),
+    /// The CA ends too soon for the certificate to be of use.
+    #[error("the CA's certificate ends at {0}, too soon for a new certificate: renew the CA")]
+    IssuerEnding(Timestamp),
+    /// The public key is no SubjectPublicKeyInfo (RFC 5280 4.1.2.7) in DER.
+    #[error("the public key is no SubjectPublicKeyInfo")]
+    InvalidPublicKey,
+}
+
+/// What is to be signed. The serial number is recorded before the HSM signs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tbs {
+    /// TBSCertificate, DER: exactly the bytes to be signed.
+    pub der: Vec<u8>,
+    /// Serial number, big-endian; positive, and its first octet is never 0.
+    pub serial: [u8; 16],
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// How the CA must sign.
+    pub algorithm: SignatureAlgorithm,
+}
+
+/// Joins a TBSCertificate or TBSCertList (DER) with its signature (ECDSA: DER, RFC 3279 2.2.3; Ed25519: 64
+/// octets) to the signed DER. Does not verify: the broker checks what the HSM returns.
+pub fn assemble(tbs_der: &[u8], algorithm: SignatureAlgorithm, signature: &[u8]) -> Vec<u8> {
+    tlv(SEQUENCE, &[tbs_der, &signature_algorithm(algorithm), &bit_string(signature)])
+}
+
+/// A CA ready to issue: its names, key identifier and the parts that all its certificates share.
+#[derive(Debug, Clone)]
+pub struct SigningCa {
+    pub(super) name_der: Vec<u8>,
+    pub(super) algorithm: SignatureAlgorithm,
+    pub(super) algorithm_der: Vec<u8>,
+    pub(super) authority_key_identifier: Vec<u8>,
+    crl_distribution_points: Vec<u8>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+/// What differs between certificates of one CA.
+struct Subject<'a> {
+    name_der: &'a [u8],
+    spki_der: &'a [u8],
+    not_before: Timestamp,
+    not_after: Timestamp,
+    /// Extensions besides the key identifiers and the distribution point, encoded.
+    extensions: &'a [&'a [u8]],
+}
+
+impl SigningCa {
+    /// From a CA's certificate (DER) and the URL of the CRL that it signs.
+    ///
+    /// # Errors
+    /// [`IssueError::InvalidIssuer`], or [`IssueError::UnfitIssuer`] for a certificate that is not a CA's, has
+    /// no subject or a key that this broker cannot sign with.
+    pub fn new(certificate_der: &[u8], crl_url: &str) -> Result<Self, IssueError> {
+        let facts = CertificateFacts::parse(certificate_der)?;
+        if !facts.is_ca {
+            return Err(IssueError::UnfitIssuer("basicConstraints does not say cA".to_owned()));
+        }
+        if facts.subject.is_empty() {
+            return Err(IssueError::UnfitIssuer("its subject is empty".to_owned()));
+        }
+        if !crl_url.is_ascii() || crl_url.is_empty() {
+            return Err(IssueError::UnfitIssuer(format!("its CRL's URL {crl_url:?} is not ASCII")));
+        }
+        let algorithm = algorithm_of(&facts.public_key_der)?;
+        let key_identifier = match facts.subject_key_identifier {
+            Some(identifier) => identifier,
+            None => key_identifier(&facts.public_key_der)?.to_vec(),
+        };
+        let authority_key_identifier = extension(
+            id::ID_CE_AUTHORITY_KEY_IDENTIFIER,
+            false,
+            &tlv(SEQUENCE, &[&tlv(context(0), &[&key_identifier])]),
+        );
+        // SEQUENCE OF DistributionPoint { distributionPoint [0] { fullName [0] { URI [6] } } }
+        let uri = tlv(context(6), &[crl_url.as_bytes()]);
+        let full_name = tlv(context_constructed(0), &[&uri]);
+        let point = tlv(SEQUENCE, &[&tlv(context_constructed(0), &[&full_name])]);
+        let crl_distribution_points =
+            extension(id::ID_CE_CRL_DISTRIBUTION_POINTS, false, &tlv(SEQUENCE, &[&point]));
+        Ok(Self {
+            name_der: facts.subject_der,
+            algorithm,
+            algorithm_der: signature_algorithm(algorithm),
+            authority_key_identifier,
+            crl_distribution_points,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        })
+    }
+
+    /// How it signs.
+    pub fn algorithm(&self) -> SignatureAlgorithm {
+        self.algorithm
+    }
+
+    /// End of its validity; no certificate that it issues lasts longer.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// A pool's certificate by its profile; `names` by [`Profile::names`], for each certificate anew where they carry
+    /// the credential. notAfter is `now` plus validity less a random part of the jitter.
+    ///
+    /// # Errors
+    /// [`IssueError::IssuerEnding`] if the CA's end leaves less than the profile's `min_remaining_at_claim`: such
+    /// a certificate could never be given out.
+    pub fn leaf(
+        &self,
+        profile: &Profile,
+        names: &CertificateNames,
+        spki_der: &[u8],
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        let jitter = rng.random_range(0..=profile.validity_jitter().as_secs());
+        let validity = profile.validity().saturating_sub(Duration::from_secs(jitter));
+        let (not_before, not_after) = self.period(now, validity);
+        if not_after.since(now) < profile.min_remaining_at_claim() {
+            return Err(IssueError::IssuerEnding(self.not_after));
+        }
+        let alternative_names;
+        let mut extensions: Vec<&[u8]> = vec![&END_ENTITY];
+        let usages = extended_key_usage(profile.eku());
+        extensions.push(&usages);
+        if !names.general_names.is_empty() {
+            alternative_names = subject_alt_name(names.subject_is_empty, &names.general_names);
+            extensions.push(&alternative_names);
+        }
+        let subject = Subject {
+            name_der: &names.subject_der,
+            spki_der,
+            not_before,
+            not_after,
+            extensions: &extensions,
+        };
+        self.tbs(&subject, rng)
+    }
+
+    /// A sub-CA of a tenant (this CA is the root): critical basicConstraints with pathLen 0 and keyUsage
+    /// keyCertSign and cRLSign. Its subject tells tenant and generation.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn sub_ca(
+        &self,
+        tenant: &TenantId,
+        generation: u32,
+        spki_der: &[u8],
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        algorithm_of(spki_der)?;
+        let name_der = plain_name(Some(tenant.as_str()), &format!("sub-CA {generation}"))?;
+        let (not_before, not_after) = self.period(now, validity);
+        let constraints = certification_authority(0);
+        let subject =
+            Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
+        self.tbs(&subject, rng)
+    }
+
+    /// Certificate of a TLS server. The first name is the common name, too, shortened if it is too long for one.
+    ///
+    /// # Errors
+    /// [`IssueError::Name`] if there is no name at all or one is no DNS name.
+    pub fn tls_server(
+        &self,
+        dns_names: &[String],
+        ip_addresses: &[IpAddr],
+        spki_der: &[u8],
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        let mut general_names = Vec::new();
+        for name in dns_names {
+            check_dns_name(name).map_err(|problem| NameError { template: name.clone(), problem })?;
+            general_names.extend(dns_name(name));
+        }
+        for address in ip_addresses {
+            // iPAddress [7]: 4 or 16 octets (RFC 5280 4.2.1.6).
+            general_names.extend(match address {
+                IpAddr::V4(v4) => tlv(context(7), &[&v4.octets()]),
+                IpAddr::V6(v6) => tlv(context(7), &[&v6.octets()]),
+            });
+        }
+        let first = dns_names.first().cloned().or_else(|| ip_addresses.first().map(IpAddr::to_string));
+        let common_name = first.ok_or_else(|| NameError {
+            template: String::new(),
+            problem: "a TLS server needs at least one DNS name or IP address".to_owned(),
+        })?;
+        let name_der = plain_name(None, &common_name)?;
+        let (not_before, not_after) = self.period(now, validity);
+        let extensions: [&[u8]; 3] = [
+            &END_ENTITY,
+            &extended_key_usage(&[ExtendedKeyUsage::ServerAuth]),
+            &subject_alt_name(false, &general_names),
+        ];
+        self.tbs(
+            &Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &extensions },
+            rng,
+        )
+    }
+
+    /// Client certificate of an operator, a MANO function or an auditor: `CN=name,OU=role,O=keybroker`. The
+    /// broker authorises by the registered fingerprint; the names are for people.
+    ///
+    /// # Errors
+    /// [`IssueError::Name`] if a text is empty.
+    pub fn client(
+        &self,
+        name: &str,
+        role: &str,
+        spki_der: &[u8],
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        let name_der = plain_name(Some(role), name)?;
+        let (not_before, not_after) = self.period(now, validity);
+        let extensions: [&[u8]; 2] = [&END_ENTITY, &extended_key_usage(&[ExtendedKeyUsage::ClientAuth])];
+        self.tbs(
+            &Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &extensions },
+            rng,
+        )
+    }
+
+    /// notBefore and notAfter, in whole seconds and within the CA's own validity.
+    fn period(&self, now: Timestamp, validity: Duration) -> (Timestamp, Timestamp) {
+        let (not_before, not_after) = period(now, validity);
+        (not_before.max(self.not_before), not_after.min(self.not_after))
+    }
+
+    fn tbs(&self, subject: &Subject<'_>, rng: &mut impl CryptoRng) -> Result<Tbs, IssueError> {
+        if subject.not_after <= subject.not_before {
+            return Err(IssueError::IssuerEnding(self.not_after));
+        }
+        let common: [&[u8]; 2] = [&self.authority_key_identifier, &self.crl_distribution_points];
+        tbs_certificate(self.algorithm, &self.algorithm_der, &self.name_der, subject, &common, rng)
+    }
+}
+
+/// A self-signed root: critical basicConstraints with pathLen 1, keyUsage keyCertSign and cRLSign. The signature
+/// algorithm follows from its own key. `common_name` should tell it from other roots of the operator.
+///
+/// # Errors
+/// [`IssueError`] for an empty name or a key that the broker cannot sign with.
+pub fn root(
+    common_name: &str,
+    spki_der: &[u8],
+    validity: Duration,
+    now: Timestamp,
+    rng: &mut impl CryptoRng,
+) -> Result<Tbs, IssueError> {
+    let algorithm = algorithm_of(spki_der)?;
+    let name_der = plain_name(None, common_name)?;
+    let (not_before, not_after) = period(now, validity);
+    let constraints = certification_authority(1);
+    let subject =
+        Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
+    tbs_certificate(algorithm, &signature_algorithm(algorithm), &name_der, &subject, &[], rng)
+}
+
+fn period(now: Timestamp, validity: Duration) -> (Timestamp, Timestamp) {
+    let whole = |time: Timestamp| Timestamp::from_unix_seconds(time.unix_seconds());
+    (whole(now.minus(BACKDATING)), whole(now.plus(validity)))
+}
+
+fn tbs_certificate(
+    algorithm: SignatureAlgorithm,
+    algorithm_der: &[u8],
+    issuer_der: &[u8],
+    subject: &Subject<'_>,
+    common_extensions: &[&[u8]],
+    rng: &mut impl CryptoRng,
+) -> Result<Tbs, IssueError> {
+    let mut serial = [0; 16];
+    rng.fill_bytes(&mut serial);
+    // Positive and of fixed length, so that a serial number is the same 16 octets in DER, CRL, store and text;
+    // 126 random bits are left.
+    serial[0] = (serial[0] & 0x7f) | 0x40;
+    let key_identifier = extension(
+        id::ID_CE_SUBJECT_KEY_IDENTIFIER,
+        false,
+        &tlv(super::encode::OCTET_STRING, &[&key_identifier(subject.spki_der)?]),
+    );
+    let mut extensions: Vec<&[u8]> = subject.extensions.to_vec();
+    extensions.push(&key_identifier);
+    extensions.extend_from_slice(common_extensions);
+    let der = tlv(
+        SEQUENCE,
+        &[
+            &VERSION_3,
+            &unsigned(&serial),
+            algorithm_der,
+            issuer_der,
+            &tlv(SEQUENCE, &[&time(subject.not_before), &time(subject.not_after)]),
+            subject.name_der,
+            subject.spki_der,
+            &tlv(context_constructed(3), &[&tlv(SEQUENCE, &extensions)]),
+        ],
+    );
+    Ok(Tbs { der, serial, not_before: subject.not_before, not_after: subject.not_after, algorithm })
+}
+
+/// `[0] EXPLICIT Version`: v3(2).
+const VERSION_3: [u8; 5] = [0xa0, 3, INTEGER, 1, 2];
+
+/// Critical basicConstraints with cA absent (FALSE is the default and not encoded) and critical keyUsage
+/// digitalSignature: two Extensions that every end-entity certificate begins with.
+const END_ENTITY: [u8; 30] = [
+    SEQUENCE, 12, 6, 3, 0x55, 0x1d, 0x13, BOOLEAN, 1, 0xff, 4, 2, SEQUENCE, 0, // basicConstraints
+    SEQUENCE, 14, 6, 3, 0x55, 0x1d, 0x0f, BOOLEAN, 1, 0xff, 4, 4, 3, 2, 7, 0x80, // keyUsage
+];
+
+/// Critical basicConstraints with cA and pathLen, and critical keyUsage keyCertSign (5) and cRLSign (6).
+fn certification_authority(path_length: u8) -> Vec<u8> {
+    let constraints = tlv(SEQUENCE, &[&[BOOLEAN, 1, 0xff], &unsigned(&[path_length])]);
+    let mut extensions = extension(id::ID_CE_BASIC_CONSTRAINTS, true, &constraints);
+    extensions.extend(extension(id::ID_CE_KEY_USAGE, true, &[3, 2, 1, 0b0000_0110]));
+    extensions
+}
+
+/// extKeyUsage, not critical (3GPP TS 33.310 6.1.3c).
+fn extended_key_usage(usages: &[ExtendedKeyUsage]) -> Vec<u8> {
+    let ids: Vec<u8> = usages
+        .iter()
+        .flat_map(|usage| {
+            oid(match usage {
+                ExtendedKeyUsage::ClientAuth => id::ID_KP_CLIENT_AUTH,
+                ExtendedKeyUsage::ServerAuth => id::ID_KP_SERVER_AUTH,
+            })
+        })
+        .collect();
+    extension(id::ID_CE_EXT_KEY_USAGE, false, &tlv(SEQUENCE, &[&ids]))
+}
+
+fn subject_alt_name(critical: bool, general_names: &[u8]) -> Vec<u8> {
+    extension(id::ID_CE_SUBJECT_ALT_NAME, critical, &tlv(SEQUENCE, &[general_names]))
+}
+
+/// Key identifier of a SubjectPublicKeyInfo (DER): the leftmost 160 bits of the SHA-256 of the key's BIT STRING
+/// (RFC 7093 2, method 1).
+fn key_identifier(spki_der: &[u8]) -> Result<[u8; 20], IssueError> {
+    let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|_| IssueError::InvalidPublicKey)?;
+    let mut identifier = [0; 20];
+    identifier.copy_from_slice(&Sha256Hash::of(spki.subject_public_key.raw_bytes()).0[..20]);
+    Ok(identifier)
+}
+
+/// How a CA with this public key signs.
+fn algorithm_of(spki_der: &[u8]) -> Result<SignatureAlgorithm, IssueError> {
+    let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|_| IssueError::InvalidPublicKey)?;
+    if spki.algorithm.oid == rfc8410::ID_ED_25519 {
+        return Ok(SignatureAlgorithm::Ed25519);
+    }
+    let curve = spki.algorithm.parameters_oid().ok();
+    if spki.algorithm.oid == rfc5912::ID_EC_PUBLIC_KEY && curve == Some(rfc5912::SECP_256_R_1) {
+        return Ok(SignatureAlgorithm::EcdsaP256Sha256);
+    }
+    Err(IssueError::UnfitIssuer(format!("its key ({}) is neither P-256 nor Ed25519", spki.algorithm.oid)))
+}

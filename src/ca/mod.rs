@@ -1,0 +1,19 @@
+//! Certificates: profiles, what is to be signed, CRLs, and validation of a client's path.
+//!
+//! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It does no
+//! I/O, holds no key and knows neither the store nor the token.
+
+pub mod crl;
+mod encode;
+pub mod facts;
+pub mod issue;
+pub mod names;
+pub mod path;
+pub mod profile;
+
+pub use crl::{CrlEntry, TbsCrl, crl};
+pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem};
+pub use issue::{IssueError, Issuer, SigningCa, Tbs, assemble};
+pub use names::{NameError, NameValues};
+pub use path::{PathError, validate_client};
+pub use profile::{Issue, OnEmpty, Profile, ProfileError};

@@ -1,0 +1,356 @@
+//! Certificate profiles: reviewed files that say what a pool's certificates look like.
+
+use super::names::{NameError, NameValues, SanTemplate, SubjectTemplate, Variable};
+use crate::clock::HumaneDuration;
+use crate::credential::{KeyType, named};
+use crate::nfv::ProfileName;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use std::time::Duration;
+
+/// The profile that `init` installs, and a sample with every field.
+pub const VNFCI_TRANSPORT: &str = include_str!("../../profiles/vnfci-transport.toml");
+
+named!(
+    /// Who signs the certificates.
+    ProfileIssuer, "issuer" {
+        /// The tenant's own sub-CA in the HSM.
+        SubCa = "sub-ca",
+    }
+);
+
+named!(
+    /// When certificates are issued.
+    Issue, "time of issue" {
+        /// With the key, before any VNFCI exists (SEC 005 8.1.2.3): names carry the pool's identity.
+        Ahead = "ahead",
+        /// During the claim, with the VNFCI's own name; only keys wait in the pool.
+        AtClaim = "at_claim",
+    }
+);
+
+named!(
+    /// What a claim does when its pool is empty.
+    OnEmpty, "action on an empty pool" {
+        /// Makes the credential during the claim.
+        Generate = "GENERATE",
+        /// Answers "try again later" with an estimate.
+        Retry = "RETRY",
+    }
+);
+
+named!(
+    /// What the certificate may be used for (RFC 5280 4.2.1.12).
+    ExtendedKeyUsage, "extended key usage" {
+        /// TLS client.
+        ClientAuth = "clientAuth",
+        /// TLS server.
+        ServerAuth = "serverAuth",
+    }
+);
+
+/// Why a profile was not accepted: where, what is wrong, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("profile {profile}: {problem}")]
+pub struct ProfileError {
+    /// Its name.
+    pub profile: ProfileName,
+    /// With line and column where the file's text is at fault.
+    pub problem: String,
+}
+
+/// What a certificate looks like and how its pool behaves. Made by [`Profile::parse`] only, so it is consistent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    name: ProfileName,
+    issuer: ProfileIssuer,
+    subject: SubjectTemplate,
+    san: Vec<SanTemplate>,
+    eku: Vec<ExtendedKeyUsage>,
+    key_type: KeyType,
+    validity: Duration,
+    issue: Issue,
+    on_empty: OnEmpty,
+    min_remaining_at_claim: Duration,
+    validity_jitter: Duration,
+}
+
+/// The file's fields. Unknown ones are refused: a misspelt field must not fall back to a default silently.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    #[serde(default = "default_issuer")]
+    issuer: ProfileIssuer,
+    #[serde(deserialize_with = "subject_template")]
+    subject: SubjectTemplate,
+    #[serde(default, deserialize_with = "san_templates")]
+    san: Vec<SanTemplate>,
+    #[serde(default = "default_eku")]
+    eku: Vec<ExtendedKeyUsage>,
+    #[serde(default = "default_key_type")]
+    key_type: KeyType,
+    #[serde(default = "default_validity")]
+    validity: HumaneDuration,
+    #[serde(default = "default_issue")]
+    issue: Issue,
+    on_empty: Option<OnEmpty>,
+    min_remaining_at_claim: Option<HumaneDuration>,
+    validity_jitter: Option<HumaneDuration>,
+}
+
+/// The tenant's own sub-CA.
+fn default_issuer() -> ProfileIssuer {
+    ProfileIssuer::SubCa
+}
+
+/// A VNFCI is client and server of its peers.
+fn default_eku() -> Vec<ExtendedKeyUsage> {
+    vec![ExtendedKeyUsage::ClientAuth, ExtendedKeyUsage::ServerAuth]
+}
+
+/// Fast in every HSM and accepted everywhere.
+fn default_key_type() -> KeyType {
+    KeyType::EcP256
+}
+
+/// Seven days: short enough that an unnoticed loss ends by itself, long enough to outlive a long weekend.
+fn default_validity() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(7 * 86_400))
+}
+
+/// Ready before the VNFCI exists, as SEC 005 8.1.2.3 describes.
+fn default_issue() -> Issue {
+    Issue::Ahead
+}
+
+/// Three years, the limit of 3GPP TS 33.310 for a network function.
+const MAX_VALIDITY: Duration = Duration::from_secs(3 * 366 * 86_400);
+
+/// Below this a certificate would expire between its production and its use.
+const MIN_VALIDITY: Duration = Duration::from_secs(5 * 60);
+
+impl Profile {
+    /// Reads a profile from its TOML text.
+    ///
+    /// # Errors
+    /// [`ProfileError`] with line and remedy: unknown fields or variables, impossible templates or durations.
+    pub fn parse(name: ProfileName, toml: &str) -> Result<Self, ProfileError> {
+        let problem = |problem: String| ProfileError { profile: name.clone(), problem };
+        let file: ProfileFile = toml::from_str(toml).map_err(|error| problem(error.to_string()))?;
+        let validity = file.validity.0;
+        let profile = Self {
+            name: name.clone(),
+            issuer: file.issuer,
+            subject: file.subject,
+            san: file.san,
+            eku: file.eku,
+            key_type: file.key_type,
+            validity,
+            issue: file.issue,
+            // An RSA key takes up to seconds: too long for a claim to wait by default.
+            on_empty: file.on_empty.unwrap_or(match file.key_type {
+                KeyType::EcP256 | KeyType::EcP384 => OnEmpty::Generate,
+                KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => OnEmpty::Retry,
+            }),
+            min_remaining_at_claim: file.min_remaining_at_claim.map_or(validity * 2 / 3, |given| given.0),
+            validity_jitter: file.validity_jitter.map_or(validity / 20, |given| given.0),
+        };
+        profile.check().map_err(problem)?;
+        Ok(profile)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.validity < MIN_VALIDITY || self.validity > MAX_VALIDITY {
+            return Err(format!(
+                "validity = {:?} is out of range: give between {:?} and {:?}",
+                HumaneDuration(self.validity).to_string(),
+                HumaneDuration(MIN_VALIDITY).to_string(),
+                HumaneDuration(MAX_VALIDITY).to_string(),
+            ));
+        }
+        // Otherwise a fresh certificate could already count as too old, and the pool would never be ready.
+        if self.min_remaining_at_claim.saturating_add(self.validity_jitter) >= self.validity {
+            return Err("min_remaining_at_claim and validity_jitter together reach validity, so that a new \
+                        certificate could never be claimed: lower one of them"
+                .to_owned());
+        }
+        if self.eku.is_empty() {
+            return Err("eku is empty: give \"clientAuth\", \"serverAuth\" or both".to_owned());
+        }
+        if (1..self.eku.len()).any(|i| self.eku[..i].contains(&self.eku[i])) {
+            return Err("eku names a usage twice: remove one".to_owned());
+        }
+        if self.subject.is_empty() && self.san.is_empty() {
+            return Err("subject and san are both empty: a certificate must name something".to_owned());
+        }
+        let uses =
+            |variable| self.subject.uses(variable) || self.san.iter().any(|template| template.uses(variable));
+        if self.issue == Issue::Ahead && uses(Variable::Vnfci) {
+            return Err(
+                "{vnfci} is not known when certificates are issued ahead: set issue = \"at_claim\", or \
+                        use {credential}"
+                    .to_owned(),
+            );
+        }
+        if self.issue == Issue::Ahead && !uses(Variable::Credential) {
+            return Err(
+                "certificates issued ahead must tell each other apart: put {credential} into subject or \
+                        san, e.g. san = [\"uri:urn:uuid:{credential}\"]"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Its name, the file's name without `.toml`.
+    pub fn name(&self) -> &ProfileName {
+        &self.name
+    }
+
+    /// Who signs.
+    pub fn issuer(&self) -> ProfileIssuer {
+        self.issuer
+    }
+
+    /// Type of the key pairs.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// Extended key usages, in the file's order.
+    pub fn eku(&self) -> &[ExtendedKeyUsage] {
+        &self.eku
+    }
+
+    /// From issue to notAfter, before jitter.
+    pub fn validity(&self) -> Duration {
+        self.validity
+    }
+
+    /// notAfter is earlier by a random part of this, so that a pool does not expire at once.
+    pub fn validity_jitter(&self) -> Duration {
+        self.validity_jitter
+    }
+
+    /// When certificates are issued.
+    pub fn issue(&self) -> Issue {
+        self.issue
+    }
+
+    /// What a claim does when the pool is empty.
+    pub fn on_empty(&self) -> OnEmpty {
+        self.on_empty
+    }
+
+    /// A waiting credential counts as available only while at least this much validity is left.
+    pub fn min_remaining_at_claim(&self) -> Duration {
+        self.min_remaining_at_claim
+    }
+
+    /// Subject and subject alternative names for `values`. Called when a pool is created, too, so that a value
+    /// that makes no name is refused to MANO and not met by the producer.
+    ///
+    /// # Errors
+    /// [`NameError`] that names the value which does not fit.
+    pub fn names(&self, values: &NameValues) -> Result<CertificateNames, NameError> {
+        let mut general_names = Vec::new();
+        for template in &self.san {
+            general_names.extend(template.general_name(values)?);
+        }
+        Ok(CertificateNames {
+            subject_der: self.subject.name_der(values)?,
+            subject_is_empty: self.subject.is_empty(),
+            general_names,
+        })
+    }
+}
+
+/// The names of one certificate, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// Name, DER.
+    pub(super) subject_der: Vec<u8>,
+    /// The subjectAltName must then be critical (RFC 5280 4.2.1.6).
+    pub(super) subject_is_empty: bool,
+    /// GeneralName after GeneralName, DER; empty for no subjectAltName.
+    pub(super) general_names: Vec<u8>,
+}
+
+fn subject_template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SubjectTemplate, D::Error> {
+    SubjectTemplate::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn san_templates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SanTemplate>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| SanTemplate::parse(text).map_err(D::Error::custom)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(toml: &str) -> Result<Profile, ProfileError> {
+        Profile::parse("p".parse().unwrap(), toml)
+    }
+
+    const SUBJECT: &str = "subject = \"CN={credential}\"\n";
+
+    #[test]
+    fn the_installed_profile_has_the_documented_defaults() {
+        let installed = parse(VNFCI_TRANSPORT).unwrap();
+        let defaults = parse(
+            "subject = \"CN={vdu}.{vnf_instance},OU={tenant},O=keybroker\"\nsan = [\"uri:urn:uuid:{credential}\"]",
+        );
+        assert_eq!(Ok(installed), defaults);
+    }
+
+    #[test]
+    fn defaults_follow_the_key_type_and_the_validity() {
+        let profile = parse(&format!("{SUBJECT}key_type = \"RSA_3072\"\nvalidity = \"30h\"")).unwrap();
+        assert_eq!(profile.on_empty(), OnEmpty::Retry);
+        assert_eq!(profile.min_remaining_at_claim(), Duration::from_secs(20 * 3600));
+        assert_eq!(profile.validity_jitter(), Duration::from_secs(90 * 60));
+        assert_eq!(parse(SUBJECT).unwrap().on_empty(), OnEmpty::Generate);
+    }
+
+    #[test]
+    fn an_error_in_the_text_names_the_line() {
+        for (line, expected) in [
+            ("validty = \"7d\"", "unknown field"),
+            ("validity = \"7 days\"", "is not a duration"),
+            ("san = [\"{credential}\"]", "uri:..."),
+            ("key_type = \"EC\"", "EC_P256"),
+            ("issue = \"later\"", "at_claim"),
+        ] {
+            let error = parse(&format!("{SUBJECT}{line}")).unwrap_err().to_string();
+            assert!(error.contains("line 2") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other_are_refused_with_a_remedy() {
+        for (toml, expected) in [
+            ("subject = \"CN={vnfci}\"", "at_claim"),
+            ("subject = \"CN={vdu}\"", "{credential}"),
+            ("subject = \"\"", "must name something"),
+            ("subject = \"CN={credential}\"\neku = []", "clientAuth"),
+            ("subject = \"CN={credential}\"\neku = [\"clientAuth\", \"clientAuth\"]", "twice"),
+            ("subject = \"CN={credential}\"\nvalidity = \"1s\"", "between"),
+            ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
+            ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
+            ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),
+        ] {
+            let error = parse(toml).unwrap_err().to_string();
+            assert!(error.contains(expected), "{toml}: {error}");
+        }
+        assert!(parse("subject = \"CN={vnfci}\"\nissue = \"at_claim\"").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_profile_parser_panic(text in "(subject|san|eku|validity|[a-z]*) ?= ?.*") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! An X.509 certificate as initial credential (SEC 005 8.1.2.3: a certificate from an anchor that the tenant trusts).
+//!
+//! Two steps with the caller's look-up in between: [`verify`] judges the path and says the tenant, which follows
+//! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
+
+use super::{
+    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, InitialCredential, RegisteredProof,
+    Verified,
+};
+use crate::ca::{CertificateFacts, PathError, validate_client};
+use crate::clock::Timestamp;
+use crate::nfv::{AnchorName, Sha256Hash, TenantId};
+
+/// A trust anchor that an operator configured for one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Whose anchor it is.
+    pub tenant: TenantId,
+    /// Its name, unique in the tenant.
+    pub name: AnchorName,
+    /// Its certificate, DER.
+    pub der: Vec<u8>,
+}
+
+/// A client certificate with a valid path to anchors of exactly one tenant. Only [`verify`] makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct X509Evidence {
+    tenant: TenantId,
+    anchors: Vec<AnchorName>,
+    fingerprint: Sha256Hash,
+    names: Vec<CertificateName>,
+}
+
+impl X509Evidence {
+    /// The tenant of the anchors.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// Every anchor of the tenant that the path leads to, at least one.
+    pub fn anchors(&self) -> &[AnchorName] {
+        &self.anchors
+    }
+
+    /// SHA-256 of the leaf certificate's DER.
+    pub fn fingerprint(&self) -> Sha256Hash {
+        self.fingerprint
+    }
+
+    /// What a registration may have pinned: the fingerprint first, then every dNSName, URI and common name. Look
+    /// these up among the tenant's registrations.
+    pub fn pins(&self) -> Vec<Pin> {
+        let fingerprint = Pin::Fingerprint(self.fingerprint);
+        std::iter::once(fingerprint).chain(self.names.iter().cloned().map(Pin::Name)).collect()
+    }
+}
+
+/// Judges a peer's chain (DER, leaf first) against the anchors of **all** tenants.
+///
+/// # Errors
+/// [`Refusal::Path`] if it leads to none, [`Refusal::Ambiguous`] if it leads to anchors of more than one tenant.
+pub fn verify(
+    chain: &[impl AsRef<[u8]>],
+    anchors: &[Anchor],
+    now: Timestamp,
+) -> Result<X509Evidence, Refusal> {
+    let ders: Vec<&[u8]> = anchors.iter().map(|anchor| anchor.der.as_slice()).collect();
+    let mut reached = validate_client(chain, &ders, now)?.into_iter().map(|index| &anchors[index]);
+    let leaf = chain.first().ok_or(PathError::Empty)?;
+    let facts = CertificateFacts::parse(leaf.as_ref()).map_err(|error| PathError::Malformed(error.0))?;
+    let first = reached.next().ok_or_else(|| PathError::UnknownIssuer("no anchor".to_owned()))?;
+    let mut names_of_anchors = vec![first.name.clone()];
+    for anchor in reached {
+        if anchor.tenant != first.tenant {
+            return Err(Refusal::Ambiguous(format!(
+                "anchors {}/{} and {}/{} both issued it",
+                first.tenant, first.name, anchor.tenant, anchor.name
+            )));
+        }
+        names_of_anchors.push(anchor.name.clone());
+    }
+    let names = (facts.dns_names.iter().map(|name| CertificateName::dns(name)))
+        .chain(facts.uris.iter().map(|uri| CertificateName::uri(uri)))
+        .chain(facts.common_names.iter().map(|text| CertificateName::common_name(text)))
+        .collect();
+    Ok(X509Evidence {
+        tenant: first.tenant.clone(),
+        anchors: names_of_anchors,
+        fingerprint: facts.fingerprint,
+        names,
+    })
+}
+
+/// Finds the registration that the evidence is for, among what the caller looked up by [`X509Evidence::pins`]
+/// (more may be given: tenant, anchor and pin are compared here). A fingerprint goes before a name: names are
+/// shared by a renewed certificate, a fingerprint is not.
+///
+/// # Errors
+/// [`Refusal::NotRegistered`]; [`Refusal::Ambiguous`] if it fits registrations of several VNFCIs;
+/// [`Refusal::Spent`], [`Refusal::Voided`] or [`Refusal::RegistrationExpired`] for the one that fits.
+pub fn match_registration(
+    evidence: &X509Evidence,
+    registered: &[InitialCredential],
+    purpose: Purpose,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
+    let fits = |candidate: &&InitialCredential, by_fingerprint: bool| match &candidate.proof {
+        RegisteredProof::X509 { anchor, pin } => {
+            candidate.tenant == evidence.tenant
+                && evidence.anchors.contains(anchor)
+                && match pin {
+                    Pin::Fingerprint(hash) => by_fingerprint && *hash == evidence.fingerprint,
+                    Pin::Name(name) => !by_fingerprint && evidence.names.contains(name),
+                }
+        }
+        RegisteredProof::Token { .. } => false,
+    };
+    for by_fingerprint in [true, false] {
+        let fitting: Vec<_> = registered.iter().filter(|candidate| fits(candidate, by_fingerprint)).collect();
+        // A name may have served before: for a VNFCI that is gone, or for an earlier arming of this one.
+        let mut usable = fitting.iter().filter(|candidate| match candidate.state {
+            InitialCredentialState::Open => true,
+            InitialCredentialState::Spent => purpose == Purpose::Confirm,
+            InitialCredentialState::Voided => false,
+        });
+        if let Some(&first) = usable.next()
+            && let Some(other) = usable.find(|other| other.vnfci != first.vnfci)
+        {
+            return Err(Refusal::Ambiguous(format!(
+                "initial credentials {} and {} of different VNFCIs both fit",
+                first.id, other.id
+            )));
+        }
+        // Open before spent before voided, then the newest (ids sort by time).
+        let best = fitting.iter().min_by_key(|candidate| (candidate.state, std::cmp::Reverse(candidate.id)));
+        if let Some(candidate) = best {
+            return Verified::new(candidate, evidence.fingerprint, purpose, now);
+        }
+    }
+    Err(Refusal::NotRegistered(format!(
+        "certificate sha256:{} in tenant {}",
+        evidence.fingerprint, evidence.tenant
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::issue::root;
+    use crate::ca::{SigningCa, assemble};
+    use crate::nfv::InitialCredentialId;
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+    use std::time::Duration;
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    fn now() -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000)
+    }
+
+    fn key() -> (EcdsaKeyPair, Vec<u8>) {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let spki = key.public_key().as_der().unwrap().as_ref().to_vec();
+        (key, spki)
+    }
+
+    /// An operator's CA that issues initial certificates by itself.
+    struct OperatorCa {
+        key: EcdsaKeyPair,
+        der: Vec<u8>,
+    }
+
+    impl OperatorCa {
+        fn new() -> Self {
+            let (key, spki) = key();
+            let tbs = root("initial", &spki, YEAR, now(), &mut rand::rng()).unwrap();
+            let signature = key.sign(&SystemRandom::new(), &tbs.der).unwrap();
+            let der = assemble(&tbs.der, tbs.algorithm, signature.as_ref());
+            Self { key, der }
+        }
+
+        fn client(&self, common_name: &str) -> Vec<u8> {
+            let ca = SigningCa::new(&self.der, "http://example.org/crl").unwrap();
+            let tbs = ca.client(common_name, "vnfci", &key().1, YEAR / 2, now(), &mut rand::rng()).unwrap();
+            let signature = self.key.sign(&SystemRandom::new(), &tbs.der).unwrap();
+            assemble(&tbs.der, tbs.algorithm, signature.as_ref())
+        }
+
+        fn anchor(&self, tenant: &str, name: &str) -> Anchor {
+            Anchor { tenant: tenant.parse().unwrap(), name: name.parse().unwrap(), der: self.der.clone() }
+        }
+    }
+
+    fn registration(vnfci: &str, anchor: &str, pin: Pin) -> InitialCredential {
+        InitialCredential {
+            id: InitialCredentialId::generate(),
+            tenant: "blue".parse().unwrap(),
+            vnfci: vnfci.parse().unwrap(),
+            proof: RegisteredProof::X509 { anchor: anchor.parse().unwrap(), pin },
+            expires_at: now().plus(YEAR),
+            state: InitialCredentialState::Open,
+        }
+    }
+
+    fn evidence(common_name: &str) -> X509Evidence {
+        let ca = OperatorCa::new();
+        verify(&[ca.client(common_name)], &[ca.anchor("blue", "vim")], now()).unwrap()
+    }
+
+    fn name(text: &str) -> Pin {
+        format!("cn:{text}").parse().unwrap()
+    }
+
+    fn claim(evidence: &X509Evidence, registered: &[InitialCredential]) -> Result<Verified, Refusal> {
+        match_registration(evidence, registered, Purpose::Claim, now())
+    }
+
+    #[test]
+    fn the_tenant_follows_from_the_anchor_that_issued() {
+        let (blue, red) = (OperatorCa::new(), OperatorCa::new());
+        let anchors = [red.anchor("red", "vim"), blue.anchor("blue", "vim"), blue.anchor("blue", "second")];
+        // The subject says another tenant; it is not asked.
+        let evidence = verify(&[blue.client("red")], &anchors, now()).unwrap();
+        assert_eq!(evidence.tenant().as_str(), "blue");
+        assert_eq!(evidence.anchors().iter().map(AnchorName::as_str).collect::<Vec<_>>(), ["vim", "second"]);
+    }
+
+    #[test]
+    fn an_anchor_of_two_tenants_refuses() {
+        let ca = OperatorCa::new();
+        let anchors = [ca.anchor("blue", "vim"), ca.anchor("red", "vim")];
+        let refused = verify(&[ca.client("x")], &anchors, now());
+        assert!(matches!(refused, Err(Refusal::Ambiguous(_))), "{refused:?}");
+        let refused = verify(&[ca.client("x")], &[OperatorCa::new().anchor("blue", "vim")], now());
+        assert!(matches!(refused, Err(Refusal::Path(PathError::UnknownIssuer(_)))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_registration_fits_by_fingerprint_or_name_with_its_tenant_and_anchor() {
+        let evidence = evidence("amf-1");
+        assert_eq!(evidence.pins(), [Pin::Fingerprint(evidence.fingerprint()), name("amf-1")]);
+        for pin in evidence.pins() {
+            let fits = registration("v", "vim", pin.clone());
+            let verified = claim(&evidence, std::slice::from_ref(&fits)).unwrap();
+            assert_eq!((verified.credential(), verified.vnfci().as_str()), (fits.id, "v"));
+            assert_eq!(verified.fingerprint(), evidence.fingerprint());
+            let other_tenant = InitialCredential { tenant: "red".parse().unwrap(), ..fits.clone() };
+            let other_anchor = registration("v", "other", pin);
+            let token = InitialCredential { proof: RegisteredProof::Token { generation: 1 }, ..fits };
+            let refused = claim(&evidence, &[other_tenant, other_anchor, token]);
+            assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
+        }
+        let refused = claim(&evidence, &[registration("v", "vim", name("amf-2"))]);
+        assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_registered_for_two_vnfcis_refuses() {
+        let evidence = evidence("amf-1");
+        let both = [registration("a", "vim", name("amf-1")), registration("b", "vim", name("amf-1"))];
+        assert!(matches!(claim(&evidence, &both), Err(Refusal::Ambiguous(_))));
+        // A fingerprint is more than a name.
+        let pinned = registration("c", "vim", Pin::Fingerprint(evidence.fingerprint()));
+        let [a, b] = both;
+        assert_eq!(claim(&evidence, &[a, b, pinned]).unwrap().vnfci().as_str(), "c");
+    }
+
+    #[test]
+    fn a_name_may_serve_again_after_its_vnfci_is_gone_or_armed_again() {
+        let evidence = evidence("amf-1");
+        let gone = InitialCredential {
+            state: InitialCredentialState::Voided,
+            ..registration("a", "vim", name("amf-1"))
+        };
+        let spent = InitialCredential {
+            state: InitialCredentialState::Spent,
+            ..registration("b", "vim", name("amf-1"))
+        };
+        let open = registration("b", "vim", name("amf-1"));
+        let all = [gone.clone(), spent.clone(), open.clone()];
+        assert_eq!(claim(&evidence, &all).unwrap().credential(), open.id);
+        assert_eq!(claim(&evidence, &all[..2]), Err(Refusal::Spent(spent.id)));
+        assert_eq!(claim(&evidence, &all[..1]), Err(Refusal::Voided(gone.id)));
+        let confirms = match_registration(&evidence, &all[..2], Purpose::Confirm, now()).unwrap();
+        assert_eq!(confirms.credential(), spent.id);
+    }
+}
