@@ -1,11 +1,15 @@
 //! `keybroker init`: what a broker needs before it can serve. Idempotent; what exists is never overwritten.
 
+use super::assembly;
 use super::connection::ClientProfile;
 use super::failure::Failure;
 use super::files::{self, Readers};
 use super::output::OutputArgs;
+use crate::authorisation::Role;
+use crate::broker::initialise::default_tenant;
 use crate::ca::pem;
 use crate::config::Config;
+use crate::nfv::VnfInstanceId;
 use crate::telemetry;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
@@ -14,7 +18,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Roles that get a client certificate, with the names that they are registered by.
-pub const CLIENT_ROLES: [&str; 5] = ["operator", "nfvo", "vnfm", "auditor", "security-operator"];
+const CLIENT_ROLES: [Role; 5] =
+    [Role::Operator, Role::Nfvo, Role::Vnfm, Role::Auditor, Role::SecurityOperator];
 
 /// The profile that `init` installs.
 const TRANSPORT_PROFILE: &str = include_str!("../../profiles/vnfci-transport.toml");
@@ -25,6 +30,9 @@ pub struct InitArgs {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
     config: PathBuf,
+    /// A VNF instance that the VNFM's identity may manage; give it once for each
+    #[arg(long = "grant", value_name = "VNF_INSTANCE")]
+    grants: Vec<VnfInstanceId>,
 }
 
 /// What `init` made or found, for the report.
@@ -48,7 +56,7 @@ pub struct ClientKey {
 pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     telemetry::init_logging(&config.log).map_err(Failure::usage)?;
-    let report = run(&config).await?;
+    let report = run(&config, &args.grants).await?;
     output.object(&json!({
         "directory": config.directory,
         "created": report.created,
@@ -58,13 +66,39 @@ pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> 
 }
 
 /// Makes the token's objects, the database, `root.pem`, `audit.pub`, the roles' client certificates and the profile.
+/// `granted` are the VNF instances that the VNFM may manage.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(config: &Config) -> Result<Report, Failure> {
+pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, Failure> {
     let mut report = Report::default();
     install_transport_profile(config, &mut report)?;
-    Err(Failure::failed("this build has no broker to initialise"))
+    let broker = assembly::open(config).await?;
+    broker.initialise(&format!("keybroker root, token {}", config.hsm.token)).await?;
+    install_public(config, "root.pem", "CERTIFICATE", &broker.root_der()?, &mut report)?;
+    install_public(config, "audit.pub", "PUBLIC KEY", &broker.audit_key_der().await?, &mut report)?;
+    let tenant = default_tenant();
+    for role in CLIENT_ROLES {
+        if has_client(config, role.as_str()) {
+            report.kept.push(format!("clients/{role}"));
+            continue;
+        }
+        let key = new_client_key()?;
+        let name = role.as_str().parse().map_err(Failure::failed)?;
+        let tenant = (role != Role::Operator).then_some(&tenant);
+        let granted = if role == Role::Vnfm { granted } else { &[] };
+        match broker.issue_identity(&name, role, tenant, granted, &key.public_key_der).await? {
+            Some(chain) => install_client(config, role.as_str(), &key, &chain, &mut report)?,
+            None => {
+                return Err(Failure::failed(format!(
+                    "identity {role} is registered, but clients/{role} is not complete: restore it, or have another \
+                     operator remove the identity and run init again"
+                )));
+            }
+        }
+    }
+    broker.hsm().shutdown().await;
+    Ok(report)
 }
 
 /// Installs `profiles/vnfci-transport.toml` unless there is one.
