@@ -14,4 +14,5 @@ pub mod credential;
 pub mod hsm;
 pub mod nfv;
 pub mod sealing;
+pub mod server;
 pub mod store;
