@@ -20,5 +20,6 @@ pub mod lifecycle;
 pub mod nfv;
 pub mod pool;
 pub mod sealing;
+pub mod server;
 pub mod store;
 pub mod telemetry;
