@@ -6,16 +6,15 @@
 use super::assembly::server_names;
 use super::failure::Failure;
 use super::files::{self, Readers};
-use super::init::new_client_key;
+use super::init::client_key;
 use crate::broker::Broker;
 use crate::ca::{CertificateFacts, certificates_from_pem, pem};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::hsm::{ObjectId, SignatureAlgorithm};
 use crate::server::TlsMaterial;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// What the listeners prove themselves with.
 #[derive(Clone)]
@@ -40,8 +39,7 @@ pub(super) async fn listener_tls(broker: &Arc<Broker>, config: &Config) -> Resul
     };
     let bootstrap = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(Failure::failed)?;
     let key_file = directory.join("server-key.pem");
-    let public_file = directory.join("server-public.pem");
-    let key = software_key(&key_file, &public_file)?;
+    let key = client_key(&key_file)?.public_key_der;
     let chain_file = directory.join("server.pem");
     certificate(broker, config, &chain_file, &key).await?;
     let software = TlsMaterial::from_files(&chain_file, &key_file).map_err(Failure::failed)?;
@@ -76,15 +74,4 @@ fn usable(config: &Config, file: &Path, spki_der: &[u8]) -> Option<Vec<Vec<u8>>>
         && facts.dns_names == dns_names
         && left > facts.not_after.since(facts.not_before) / 3;
     good.then_some(chain)
-}
-
-/// The software key's SubjectPublicKeyInfo; the pair is made at the first start.
-fn software_key(key_file: &PathBuf, public_file: &PathBuf) -> Result<Vec<u8>, Failure> {
-    if !key_file.exists() {
-        let key = new_client_key()?;
-        files::replace(public_file, pem("PUBLIC KEY", &key.public_key_der).as_bytes(), Readers::Everyone)?;
-        let private = Zeroizing::new(pem("PRIVATE KEY", &key.pkcs8_der));
-        files::replace(key_file, private.as_bytes(), Readers::Owner)?;
-    }
-    files::public_key_of(key_file)
 }

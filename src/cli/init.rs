@@ -44,12 +44,12 @@ pub struct Report {
     pub kept: Vec<String>,
 }
 
-/// A new client key, still without certificate.
-pub struct ClientKey {
+/// A key in software.
+pub(super) struct ClientKey {
     /// Private key, PKCS#8, DER.
-    pub pkcs8_der: Zeroizing<Vec<u8>>,
+    pub(super) pkcs8_der: Zeroizing<Vec<u8>>,
     /// SubjectPublicKeyInfo, DER.
-    pub public_key_der: Vec<u8>,
+    pub(super) public_key_der: Vec<u8>,
 }
 
 /// Runs the command.
@@ -83,16 +83,19 @@ pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, F
             report.kept.push(format!("clients/{role}"));
             continue;
         }
-        let key = new_client_key()?;
+        let directory = client_directory(config, role.as_str());
+        files::private_directory(&directory)?;
+        // The key first: an identity whose key was lost could not be used and not be made again.
+        let key = client_key(&directory.join("key.pem"))?;
         let name = role.as_str().parse().map_err(Failure::failed)?;
         let tenant = (role != Role::Operator).then_some(&tenant);
         let granted = if role == Role::Vnfm { granted } else { &[] };
         match broker.issue_identity(&name, role, tenant, granted, &key.public_key_der).await? {
-            Some(chain) => install_client(config, role.as_str(), &key, &chain, &mut report)?,
+            Some(chain) => install_client(config, role.as_str(), &chain, &mut report)?,
             None => {
                 return Err(Failure::failed(format!(
-                    "identity {role} is registered, but clients/{role} is not complete: restore it, or have another \
-                     operator remove the identity and run init again"
+                    "identity {role} is registered with another key than clients/{role}/key.pem: restore that file, or \
+                     have another operator remove the identity and run init again"
                 )));
             }
         }
@@ -129,37 +132,42 @@ pub fn has_client(config: &Config, role: &str) -> bool {
     client_directory(config, role).join("cert.pem").exists()
 }
 
-/// A new P-256 key for a client. Clients are people's tools and MANO functions, which keep their keys in software.
+/// The P-256 key in `file`, made now if there is none. Clients are people's tools and MANO functions, which keep their
+/// keys in software; so do the listeners that must be there while the HSM is away.
 ///
 /// # Errors
-/// [`Failure`] if the system's random generator fails.
-pub fn new_client_key() -> Result<ClientKey, Failure> {
+/// [`Failure`] with the path.
+pub(super) fn client_key(file: &Path) -> Result<ClientKey, Failure> {
     let failed = |_| Failure::failed("no key could be made: the system's random generator failed");
-    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
-    let pkcs8 = pair.to_pkcs8v1().map_err(failed)?;
+    let (pair, pkcs8_der) = if file.exists() {
+        let pkcs8_der = files::read_private_key(file)?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8_der)
+            .map_err(|_| Failure::failed(format!("{} has no P-256 key in PKCS#8", file.display())))?;
+        (pair, pkcs8_der)
+    } else {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
+        let pkcs8_der = Zeroizing::new(pkcs8.as_ref().to_vec());
+        let text = Zeroizing::new(pem("PRIVATE KEY", &pkcs8_der));
+        files::create_new(file, text.as_bytes(), Readers::Owner)?;
+        (pair, pkcs8_der)
+    };
     let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
-    Ok(ClientKey {
-        pkcs8_der: Zeroizing::new(pkcs8.as_ref().to_vec()),
-        public_key_der: public_key.as_ref().to_vec(),
-    })
+    Ok(ClientKey { pkcs8_der, public_key_der: public_key.as_ref().to_vec() })
 }
 
-/// Writes `clients/ROLE/{key.pem,cert.pem,profile.toml}`; `chain_der` is leaf first, without the root. The certificate
-/// comes last, so that an interrupted `init` makes the client anew.
+/// Writes `clients/ROLE/{cert.pem,profile.toml}` beside the key; `chain_der` is leaf first, without the root. The
+/// certificate comes last, so that an interrupted `init` is taken up again.
 ///
 /// # Errors
 /// [`Failure`] with the path.
 pub fn install_client(
     config: &Config,
     role: &str,
-    key: &ClientKey,
     chain_der: &[Vec<u8>],
     report: &mut Report,
 ) -> Result<(), Failure> {
     let directory = client_directory(config, role);
-    files::private_directory(&directory)?;
-    let key_pem = Zeroizing::new(pem("PRIVATE KEY", &key.pkcs8_der));
-    files::replace(&directory.join("key.pem"), key_pem.as_bytes(), Readers::Owner)?;
     let profile = ClientProfile {
         server: format!("https://{}", config.listen.management),
         cert: "cert.pem".into(),
