@@ -18,5 +18,6 @@ pub mod hsm;
 pub mod identity;
 pub mod nfv;
 pub mod sealing;
+pub mod server;
 pub mod store;
 pub mod telemetry;

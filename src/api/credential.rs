@@ -1,0 +1,195 @@
+//! `CredentialService`: what a VNFCI calls, on the bootstrap and on the VNFCI listener.
+
+use super::error;
+use super::gate::{Call, Face, Gate};
+use super::parse::{invalid, required, signatures, to_timestamp, token_proof};
+use super::proto::{self, credential_service_server::CredentialService};
+use crate::authorisation::{Caller, Rpc};
+use crate::broker::BrokerError;
+use crate::broker::claim::{Claim, SealedClaim, SealedCredential};
+use crate::broker::confirm::Confirm;
+use crate::broker::release::Release;
+use crate::broker::revocation::TrustChain;
+use crate::sealing::{RecipientPoint, Suite};
+use tonic::{Request, Response, Status};
+
+/// The most suites that are read from a claim.
+const SUITES_MAX: usize = 16;
+
+/// The service.
+pub(super) struct Credentials(pub(super) Gate);
+
+#[tonic::async_trait]
+impl CredentialService for Credentials {
+    async fn claim(
+        &self,
+        request: Request<proto::ClaimRequest>,
+    ) -> Result<Response<proto::ClaimResponse>, Status> {
+        if self.0.face() != Face::Bootstrap {
+            return Err(error::not_here("Claim is served by the bootstrap listener (listen.bootstrap)"));
+        }
+        self.0
+            .call_with_evidence("Claim", request, |call, message| async move {
+                let claim = parse_claim(&call, message)?;
+                Ok(sealed(call.broker.claim(&call.peer, claim).await?))
+            })
+            .await
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<proto::ConfirmRequest>,
+    ) -> Result<Response<proto::ConfirmResponse>, Status> {
+        if self.0.face() == Face::Bootstrap {
+            self.0
+                .call_with_evidence("Confirm", request, |call, message| async move {
+                    let confirm = parse_confirm(&call, message)?;
+                    let newly_confirmed = call.broker.confirm(&call.peer, confirm).await?;
+                    Ok(proto::ConfirmResponse { newly_confirmed })
+                })
+                .await
+        } else {
+            self.0
+                .call(Rpc::Confirm, request, |call, caller, message| async move {
+                    let confirm = parse_confirm(&call, message)?;
+                    let newly_confirmed = call.broker.confirm_delivered(&caller, confirm).await?;
+                    Ok(proto::ConfirmResponse { newly_confirmed })
+                })
+                .await
+        }
+    }
+
+    async fn release(
+        &self,
+        request: Request<proto::ReleaseRequest>,
+    ) -> Result<Response<proto::ReleaseResponse>, Status> {
+        if self.0.face() == Face::Bootstrap {
+            return Err(error::not_here(
+                "Release is served by the VNFCI listener (listen.vnfci), with a delivered certificate",
+            ));
+        }
+        self.0
+            .call(Rpc::Release, request, |call, caller, message| async move {
+                let release = Release {
+                    request: call.request()?,
+                    claim: required("claim_id", &message.claim_id)?,
+                    signatures: signatures(message.signatures)?,
+                };
+                let serials = call.broker.release(&caller, release).await?;
+                Ok(proto::ReleaseResponse { serials })
+            })
+            .await
+    }
+
+    async fn get_trust_chain(
+        &self,
+        request: Request<proto::GetTrustChainRequest>,
+    ) -> Result<Response<proto::GetTrustChainResponse>, Status> {
+        if self.0.face() == Face::Bootstrap {
+            self.0
+                .call_with_evidence("GetTrustChain", request, |call, _| async move {
+                    call.broker.trust_chain_for_peer(&call.peer).await.map(trust_chain)
+                })
+                .await
+        } else {
+            self.0
+                .call_of_any_vnfci("GetTrustChain", request, |call, caller: Caller, _| async move {
+                    let Some(tenant) = &caller.tenant else {
+                        return Err(BrokerError::Internal("a VNFCI without a tenant".into()));
+                    };
+                    call.broker.trust_chain(tenant).await.map(trust_chain)
+                })
+                .await
+        }
+    }
+}
+
+fn parse_claim(call: &Call, message: proto::ClaimRequest) -> Result<Claim, BrokerError> {
+    Ok(Claim {
+        request: call.request()?,
+        recipient: RecipientPoint::parse(&message.recipient_public_key)
+            .map_err(|problem| invalid("recipient_public_key", problem))?,
+        suites: suites(&message.suites)?,
+        token: token_proof(message.token)?,
+    })
+}
+
+/// The suites that we know among those that the VNFCI does. What we do not know is passed over: it may be newer.
+fn suites(names: &[String]) -> Result<Vec<Suite>, BrokerError> {
+    if names.len() > SUITES_MAX {
+        return Err(invalid("suites", format!("has {} entries; at most {SUITES_MAX}", names.len())));
+    }
+    let mut known: Vec<Suite> = Vec::new();
+    for suite in names.iter().filter_map(|name| name.parse().ok()) {
+        if !known.contains(&suite) {
+            known.push(suite);
+        }
+    }
+    if known.is_empty() {
+        let ours: Vec<&str> = Suite::ALL.iter().map(|suite| suite.as_str()).collect();
+        return Err(invalid("suites", format!("names none that the broker knows: {}", ours.join(", "))));
+    }
+    Ok(known)
+}
+
+fn parse_confirm(call: &Call, message: proto::ConfirmRequest) -> Result<Confirm, BrokerError> {
+    Ok(Confirm {
+        request: call.request()?,
+        claim: required("claim_id", &message.claim_id)?,
+        signatures: signatures(message.signatures)?,
+        token: token_proof(message.token)?,
+    })
+}
+
+fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
+    proto::ClaimResponse {
+        claim_id: claim.claim.to_string(),
+        vnfci_id: claim.vnfci.into(),
+        tenant: claim.tenant.into(),
+        suite: claim.suite.to_string(),
+        context_request_id: claim.context_request.to_string(),
+        credentials: claim.credentials.into_iter().map(sealed_credential).collect(),
+        confirm_by: to_timestamp(claim.confirm_by),
+    }
+}
+
+fn sealed_credential(credential: SealedCredential) -> proto::SealedCredential {
+    proto::SealedCredential {
+        slot: credential.slot.into(),
+        credential_id: credential.credential.to_string(),
+        certificate_der: credential.certificate_der,
+        chain_der: credential.chain_der,
+        root_der: credential.root_der,
+        hsm_public_key: credential.hsm_point,
+        wrapped_data_key: credential.wrapped_dek,
+        wrapped_private_key: credential.wrapped_key,
+    }
+}
+
+fn trust_chain(chain: TrustChain) -> proto::GetTrustChainResponse {
+    proto::GetTrustChainResponse {
+        chain_der: chain.chain_der,
+        root_der: chain.root_der,
+        crl_url: chain.crl_url,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_that_are_not_known_are_passed_over_in_the_order_given() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let parsed =
+            suites(&names(&["NEWER", "ECDH_P256_CBCENC_KWP_V1", "ECDH_P256_X963SHA256_KWP"])).unwrap();
+        assert_eq!(parsed, [Suite::EcdhP256CbcencKwpV1, Suite::EcdhP256X963Sha256Kwp]);
+    }
+
+    #[test]
+    fn a_claim_without_a_common_suite_is_told_which_there_are() {
+        let error = suites(&["NEWER".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("ECDH_P256_X963SHA256_KWP"), "{error}");
+        assert!(suites(&vec!["ECDH_P256_X963SHA256_KWP".to_owned(); 17]).is_err());
+    }
+}

@@ -1,0 +1,366 @@
+//! `LifecycleService`: MANO announces VNFCIs and reports their end.
+
+use super::gate::Gate;
+use super::parse::{
+    SLOTS_MAX, hash, invalid, next_page_token, optional, page, required, serial, timestamp, to_timestamp,
+};
+use super::proto::{self, lifecycle_service_server::LifecycleService};
+use crate::authorisation::Rpc;
+use crate::broker::BrokerError;
+use crate::broker::vnfcis::{Announcement, Registered};
+use crate::credential::RevocationReason;
+use crate::store::records::{CertificateRecord, InitialCredentialKind, Slot, Vnfci, VnfciState};
+use tonic::{Request, Response, Status};
+
+/// The most VNFCIs in one call.
+const BATCH_MAX: usize = 1_000;
+/// The longest name that an X.509 initial credential is pinned to.
+const NAME_MAX: usize = 255;
+
+/// The service.
+pub(super) struct Lifecycle(pub(super) Gate);
+
+#[tonic::async_trait]
+impl LifecycleService for Lifecycle {
+    async fn register_vnfcis(
+        &self,
+        request: Request<proto::RegisterVnfcisRequest>,
+    ) -> Result<Response<proto::RegisterVnfcisResponse>, Status> {
+        self.0
+            .call(Rpc::RegisterVnfcis, request, |call, caller, message| async move {
+                let request = call.request()?;
+                let tenant = optional("tenant", &message.tenant)?;
+                let (ids, items) = batch(message.vnfcis)?;
+                let registered = call.broker.register_vnfcis(&caller, request, tenant, items).await?;
+                if registered.len() != ids.len() {
+                    return Err(BrokerError::Internal(format!(
+                        "{} answers for {} VNFCIs",
+                        registered.len(),
+                        ids.len()
+                    )));
+                }
+                let results = ids.into_iter().zip(registered).map(result).collect();
+                Ok(proto::RegisterVnfcisResponse { results })
+            })
+            .await
+    }
+
+    async fn get_vnfci(
+        &self,
+        request: Request<proto::GetVnfciRequest>,
+    ) -> Result<Response<proto::GetVnfciResponse>, Status> {
+        self.0
+            .call(Rpc::GetVnfci, request, |call, caller, message| async move {
+                let tenant = optional("tenant", &message.tenant)?;
+                let id = required("vnfci_id", &message.vnfci_id)?;
+                let vnfci = call.broker.vnfci(&caller, tenant, id).await?;
+                Ok(proto::GetVnfciResponse { vnfci: Some(shown(vnfci)) })
+            })
+            .await
+    }
+
+    async fn list_vnfcis(
+        &self,
+        request: Request<proto::ListVnfcisRequest>,
+    ) -> Result<Response<proto::ListVnfcisResponse>, Status> {
+        self.0
+            .call(Rpc::ListVnfcis, request, |call, caller, message| async move {
+                let tenant = optional("tenant", &message.tenant)?;
+                let vnf_instance = optional("vnf_instance_id", &message.vnf_instance_id)?;
+                let page = page(message.page_size, &message.page_token)?;
+                let vnfcis = call.broker.vnfcis(&caller, tenant, vnf_instance, page.clone()).await?;
+                Ok(proto::ListVnfcisResponse {
+                    next_page_token: next_page_token(&vnfcis, &page, |vnfci| {
+                        format!("{}/{}", vnfci.tenant, vnfci.id)
+                    }),
+                    vnfcis: vnfcis.into_iter().map(shown).collect(),
+                })
+            })
+            .await
+    }
+
+    async fn terminate_vnfci(
+        &self,
+        request: Request<proto::TerminateVnfciRequest>,
+    ) -> Result<Response<proto::TerminateVnfciResponse>, Status> {
+        self.0
+            .call(Rpc::TerminateVnfci, request, |call, caller, message| async move {
+                let tenant = optional("tenant", &message.tenant)?;
+                let id = required("vnfci_id", &message.vnfci_id)?;
+                let request = call.request()?;
+                let ended =
+                    call.broker.terminate_vnfci(&caller, request, tenant, id, message.storage_wiped).await?;
+                Ok(proto::TerminateVnfciResponse {
+                    serials: ended.serials,
+                    newly_terminated: ended.newly_terminated,
+                })
+            })
+            .await
+    }
+
+    async fn revoke_certificate(
+        &self,
+        request: Request<proto::RevokeCertificateRequest>,
+    ) -> Result<Response<proto::RevokeCertificateResponse>, Status> {
+        self.0
+            .call(Rpc::RevokeCertificate, request, |call, caller, message| async move {
+                let reason = revocation_reason(message.reason)?;
+                let tenant = optional("tenant", &message.tenant)?;
+                let issuer = required("issuer_id", &message.issuer_id)?;
+                let serial = serial("serial", &message.serial)?;
+                let request = call.request()?;
+                let newly_revoked =
+                    call.broker.revoke_certificate(&caller, request, tenant, issuer, serial, reason).await?;
+                Ok(proto::RevokeCertificateResponse { newly_revoked })
+            })
+            .await
+    }
+}
+
+/// One item of a batch: what was announced, or its id as written and what is wrong with it.
+type Item = Result<Announcement, (String, String)>;
+
+/// The ids as they were written, and the items: one that does not parse is refused by itself.
+fn batch(vnfcis: Vec<proto::NewVnfci>) -> Result<(Vec<String>, Vec<Item>), BrokerError> {
+    if vnfcis.is_empty() || vnfcis.len() > BATCH_MAX {
+        return Err(invalid("vnfcis", format!("has {} items; give 1 to {BATCH_MAX}", vnfcis.len())));
+    }
+    Ok(vnfcis
+        .into_iter()
+        .map(|item| {
+            // Echoed in the answer, so that a caller finds its item again; not trusted further.
+            let id: String = item.vnfci_id.chars().take(255).collect();
+            let parsed = announcement(item).map_err(|problem| (id.clone(), problem.to_string()));
+            (id, parsed)
+        })
+        .unzip())
+}
+
+fn announcement(item: proto::NewVnfci) -> Result<Announcement, BrokerError> {
+    let credential = item.initial_credential.ok_or_else(|| {
+        invalid("initial_credential", "is missing: say by which X.509 certificate or token it is recognised")
+    })?;
+    Ok(Announcement {
+        id: required("vnfci_id", &item.vnfci_id)?,
+        vnf_instance: required("vnf_instance_id", &item.vnf_instance_id)?,
+        vdu: required("vdu_id", &item.vdu_id)?,
+        slots: slots(&item.slots)?,
+        initial_credential: initial_credential(credential.kind)?,
+        expires_at: timestamp("initial_credential.expires_at", credential.expires_at)?,
+    })
+}
+
+fn slots(slots: &[proto::Slot]) -> Result<Vec<Slot>, BrokerError> {
+    if slots.is_empty() || slots.len() > SLOTS_MAX {
+        return Err(invalid("slots", format!("has {} entries; give 1 to {SLOTS_MAX}", slots.len())));
+    }
+    let mut parsed: Vec<Slot> = Vec::with_capacity(slots.len());
+    for (i, slot) in slots.iter().enumerate() {
+        let name = required(&format!("slots[{i}].name"), &slot.name)?;
+        if parsed.iter().any(|earlier| earlier.name == name) {
+            return Err(invalid(format!("slots[{i}].name"), format!("{name} was named before")));
+        }
+        parsed.push(Slot { name, pool: required(&format!("slots[{i}].pool"), &slot.pool)? });
+    }
+    Ok(parsed)
+}
+
+fn initial_credential(
+    kind: Option<proto::initial_credential::Kind>,
+) -> Result<InitialCredentialKind, BrokerError> {
+    use proto::initial_credential::Kind;
+    use proto::x509_initial_credential::Pin;
+    match kind {
+        Some(Kind::Token(proto::TokenInitialCredential {})) => Ok(InitialCredentialKind::Token),
+        Some(Kind::X509(x509)) => {
+            let anchor = required("initial_credential.x509.anchor", &x509.anchor)?;
+            match x509.pin {
+                Some(Pin::CertificateSha256(fingerprint)) => Ok(InitialCredentialKind::X509Fingerprint {
+                    anchor,
+                    fingerprint: hash("initial_credential.x509.certificate_sha256", &fingerprint)?,
+                }),
+                Some(Pin::Name(name)) => Ok(InitialCredentialKind::X509Name {
+                    anchor,
+                    name: pinned_name("initial_credential.x509.name", name)?,
+                }),
+                None => Err(invalid(
+                    "initial_credential.x509",
+                    "names no certificate: give certificate_sha256, or a name of its SAN",
+                )),
+            }
+        }
+        None => Err(invalid("initial_credential", "has no kind: give x509 or token")),
+    }
+}
+
+/// A name that a certificate is recognised by.
+fn pinned_name(field: &str, name: String) -> Result<String, BrokerError> {
+    let problem = match name.split_once(':') {
+        _ if name.len() > NAME_MAX => "is longer than 255 bytes",
+        Some(("dns" | "uri", rest))
+            if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            return Ok(name);
+        }
+        Some(("cn", rest)) if !rest.trim().is_empty() && !rest.chars().any(char::is_control) => {
+            return Ok(name);
+        }
+        _ => "is not dns:NAME, uri:URI (printable ASCII) or cn:COMMON NAME",
+    };
+    Err(invalid(field, problem))
+}
+
+fn revocation_reason(reason: i32) -> Result<RevocationReason, BrokerError> {
+    use proto::RevocationReason as Named;
+    match Named::try_from(reason) {
+        Ok(Named::Unspecified) => Ok(RevocationReason::Unspecified),
+        Ok(Named::KeyCompromise) => Ok(RevocationReason::KeyCompromise),
+        Ok(Named::AffiliationChanged) => Ok(RevocationReason::AffiliationChanged),
+        Ok(Named::Superseded) => Ok(RevocationReason::Superseded),
+        Ok(Named::CessationOfOperation) => Ok(RevocationReason::CessationOfOperation),
+        Err(_) => Err(invalid("reason", format!("{reason} is not a reason that this version knows"))),
+    }
+}
+
+fn result((vnfci_id, registered): (String, Registered)) -> proto::RegisterResult {
+    let (error, token) = match registered {
+        Registered::Done(_, token) => {
+            (String::new(), token.map(|token| token.as_str().to_owned()).unwrap_or_default())
+        }
+        Registered::Refused(_, error) => (error, String::new()),
+    };
+    proto::RegisterResult { vnfci_id, error, token }
+}
+
+fn shown(vnfci: Vnfci) -> proto::Vnfci {
+    let state = match vnfci.state {
+        VnfciState::Registered => proto::VnfciState::Registered,
+        VnfciState::Active => proto::VnfciState::Active,
+        VnfciState::Released => proto::VnfciState::Released,
+        VnfciState::Terminated => proto::VnfciState::Terminated,
+    };
+    proto::Vnfci {
+        tenant: vnfci.tenant.into(),
+        vnfci_id: vnfci.id.into(),
+        vnf_instance_id: vnfci.vnf_instance.into(),
+        vdu_id: vnfci.vdu.into(),
+        state: state.into(),
+        slots: vnfci
+            .slots
+            .into_iter()
+            .map(|slot| proto::Slot { name: slot.name.into(), pool: slot.pool.into() })
+            .collect(),
+        credentials: vnfci.credentials.into_iter().map(credential).collect(),
+        registered_at: to_timestamp(vnfci.registered_at),
+        initial_credential_state: vnfci.initial_credential.state.to_string(),
+        initial_credential_expires_at: to_timestamp(vnfci.initial_credential.expires_at),
+    }
+}
+
+fn credential(certificate: CertificateRecord) -> proto::Credential {
+    proto::Credential {
+        credential_id: certificate.credential.id.to_string(),
+        slot: certificate.slot.map(String::from).unwrap_or_default(),
+        public_key_sha256: certificate.credential.public_key.0.to_vec(),
+        serial: certificate.serial,
+        key_state: certificate.key_state.to_string(),
+        certificate_state: certificate.state.to_string(),
+        not_before: to_timestamp(certificate.not_before),
+        not_after: to_timestamp(certificate.not_after),
+        issuer_id: certificate.issuer.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proto::initial_credential::Kind;
+    use proto::x509_initial_credential::Pin;
+
+    fn announced() -> proto::NewVnfci {
+        proto::NewVnfci {
+            vnfci_id: "amf-0001".into(),
+            vnf_instance_id: "amf".into(),
+            vdu_id: "worker".into(),
+            slots: vec![proto::Slot { name: "transport".into(), pool: "amf-transport".into() }],
+            initial_credential: Some(proto::InitialCredential {
+                kind: Some(Kind::Token(proto::TokenInitialCredential {})),
+                expires_at: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_malformed_item_is_refused_by_itself_and_named() {
+        let mut bad = announced();
+        bad.slots.push(proto::Slot { name: "transport".into(), pool: "other".into() });
+        let (ids, items) = batch(vec![announced(), bad, announced()]).unwrap();
+        assert_eq!(ids.len(), 3);
+        assert!(items[0].is_ok() && items[2].is_ok());
+        let (id, problem) = items[1].as_ref().unwrap_err();
+        assert_eq!(
+            (id.as_str(), problem.as_str()),
+            ("amf-0001", "slots[1].name: transport was named before")
+        );
+    }
+
+    #[test]
+    fn a_batch_has_one_to_a_thousand_items() {
+        assert!(batch(vec![]).is_err());
+        assert!(batch(vec![announced(); 1_000]).is_ok());
+        assert!(batch(vec![announced(); 1_001]).is_err());
+    }
+
+    #[test]
+    fn a_vnfci_has_one_to_sixteen_slots() {
+        let slot = |n: usize| proto::Slot { name: format!("s{n}"), pool: "p".into() };
+        assert!(slots(&[]).is_err());
+        assert!(slots(&(0..16).map(slot).collect::<Vec<_>>()).is_ok());
+        assert!(slots(&(0..17).map(slot).collect::<Vec<_>>()).is_err());
+    }
+
+    #[test]
+    fn an_x509_initial_credential_pins_a_certificate_or_a_name() {
+        let x509 = |pin| {
+            initial_credential(Some(Kind::X509(proto::X509InitialCredential { anchor: "vim".into(), pin })))
+        };
+        assert!(x509(None).is_err());
+        assert!(x509(Some(Pin::CertificateSha256(vec![0; 31]))).is_err());
+        assert!(x509(Some(Pin::CertificateSha256(vec![0; 32]))).is_ok());
+        for good in ["dns:a.example", "uri:urn:uuid:1", "cn:Worker 1"] {
+            assert!(x509(Some(Pin::Name(good.into()))).is_ok(), "{good}");
+        }
+        for bad in ["", "a.example", "dns:", "dns:a b", "cn: ", "ip:1.2.3.4", "DNS:a"] {
+            assert!(x509(Some(Pin::Name(bad.into()))).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_revocation_reason_has_its_domain_word() {
+        let parsed: Vec<_> = (0..5).map(|reason| revocation_reason(reason).unwrap()).collect();
+        assert_eq!(parsed, RevocationReason::ALL);
+        assert!(revocation_reason(5).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_but_never_a_panic(
+            vnfci_id in ".*", name in ".*", pool in ".*", pin in ".*",
+            hash in proptest::collection::vec(any::<u8>(), 0..40), by_name in any::<bool>(),
+        ) {
+            let pin = if by_name { Pin::Name(pin) } else { Pin::CertificateSha256(hash) };
+            let item = proto::NewVnfci {
+                vnfci_id,
+                slots: vec![proto::Slot { name, pool }],
+                initial_credential: Some(proto::InitialCredential {
+                    kind: Some(Kind::X509(proto::X509InitialCredential { anchor: "a".into(), pin: Some(pin) })),
+                    expires_at: None,
+                }),
+                ..announced()
+            };
+            let (ids, _) = batch(vec![item]).unwrap();
+            prop_assert!(ids[0].chars().count() <= 255);
+        }
+    }
+}
