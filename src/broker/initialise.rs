@@ -160,9 +160,12 @@ impl Broker {
         let identities = self.store.identities().await?;
         let known = identities.into_iter().find(|identity| identity.name == *name);
         let same_key = |identity: &Identity| {
-            CertificateFacts::parse(&identity.certificate_der).is_ok_and(|facts| facts.public_key_der == spki_der)
+            CertificateFacts::parse(&identity.certificate_der)
+                .is_ok_and(|facts| facts.public_key_der == spki_der)
         };
-        Ok(known.filter(same_key).map(|identity| std::iter::once(identity.certificate_der).chain(chain).collect()))
+        Ok(known
+            .filter(same_key)
+            .map(|identity| std::iter::once(identity.certificate_der).chain(chain).collect()))
     }
 }
 

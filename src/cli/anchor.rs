@@ -84,7 +84,8 @@ pub async fn run(command: AnchorCommand, output: OutputArgs) -> Result<(), Failu
         AnchorCommand::Show { name, tenant, connection } => {
             let anchors = anchors(&connection, Some(&tenant)).await?;
             let found = anchors.iter().find(|anchor| anchor.name == name.as_str());
-            let found = found.ok_or_else(|| Failure::failed(format!("anchor {tenant}/{name} does not exist")))?;
+            let found =
+                found.ok_or_else(|| Failure::failed(format!("anchor {tenant}/{name} does not exist")))?;
             output.object(&object(found));
         }
         AnchorCommand::Remove { name, tenant, connection } => {

@@ -160,7 +160,9 @@ pub async fn run(command: AuditCommand, output: OutputArgs) -> Result<(), Failur
             }
             output.object(&object);
             if !report.is_good() {
-                return Err(Failure::failed("the log is not what the head was signed over, see the problems"));
+                return Err(Failure::failed(
+                    "the log is not what the head was signed over, see the problems",
+                ));
             }
         }
         AuditCommand::Receipt { credential, file, public_key, tenant, connection } => {
@@ -233,8 +235,10 @@ fn export_failure(error: ExportError) -> Failure {
 
 fn chained(event: &proto::Event) -> Result<ChainedEntry, Failure> {
     let unreadable = |problem: String| Failure::failed(format!("event {}: {problem}", event.index));
-    let stored: StoredEvent = serde_json::from_str(&event.json).map_err(|error| unreadable(error.to_string()))?;
-    let hash = Sha256Hash::try_from(event.chain_hash.as_slice()).map_err(|error| unreadable(error.to_string()))?;
+    let stored: StoredEvent =
+        serde_json::from_str(&event.json).map_err(|error| unreadable(error.to_string()))?;
+    let hash =
+        Sha256Hash::try_from(event.chain_hash.as_slice()).map_err(|error| unreadable(error.to_string()))?;
     Ok(ChainedEntry { index: event.index, event: stored, hash })
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn listener_tls(broker: &Arc<Broker>, config: &Config) -> Resul
     };
     let bootstrap = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(Failure::failed)?;
     let key_file = directory.join("server-key.pem");
-    let key = client_key(&key_file)?.public_key_der;
+    let key = client_key(&key_file)?;
     let chain_file = directory.join("server.pem");
     certificate(broker, config, &chain_file, &key).await?;
     let software = TlsMaterial::from_files(&chain_file, &key_file).map_err(Failure::failed)?;

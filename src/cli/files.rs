@@ -29,7 +29,8 @@ pub enum Readers {
 /// [`Failure`] with the path.
 pub fn replace(path: &Path, content: &[u8], readers: Readers) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let temporary = directory.join(name);
@@ -38,7 +39,8 @@ pub fn replace(path: &Path, content: &[u8], readers: Readers) -> Result<(), Fail
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

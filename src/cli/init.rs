@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Roles that get a client certificate, with the names that they are registered by.
-const CLIENT_ROLES: [Role; 5] =
+pub(super) const CLIENT_ROLES: [Role; 5] =
     [Role::Operator, Role::Nfvo, Role::Vnfm, Role::Auditor, Role::SecurityOperator];
 
 /// The profile that `init` installs.
@@ -90,7 +90,7 @@ pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, F
         let name = role.as_str().parse().map_err(Failure::failed)?;
         let tenant = (role != Role::Operator).then_some(&tenant);
         let granted = if role == Role::Vnfm { granted } else { &[] };
-        match broker.issue_identity(&name, role, tenant, granted, &key.public_key_der).await? {
+        match broker.issue_identity(&name, role, tenant, granted, &key).await? {
             Some(chain) => install_client(config, role.as_str(), &chain, &mut report)?,
             None => {
                 return Err(Failure::failed(format!(
@@ -115,7 +115,13 @@ pub fn install_transport_profile(config: &Config, report: &mut Report) -> Result
 
 /// Writes `root.pem` or another public file unless there is one with the same content; a different one is a failure:
 /// it belongs to another token or database.
-pub fn install_public(config: &Config, name: &str, label: &str, der: &[u8], report: &mut Report) -> Result<(), Failure> {
+pub fn install_public(
+    config: &Config,
+    name: &str,
+    label: &str,
+    der: &[u8],
+    report: &mut Report,
+) -> Result<(), Failure> {
     let file = config.directory.join(name);
     let content = pem(label, der);
     if file.exists() && files::read(&file)? != content.as_bytes() {
@@ -132,28 +138,37 @@ pub fn has_client(config: &Config, role: &str) -> bool {
     client_directory(config, role).join("cert.pem").exists()
 }
 
-/// The P-256 key in `file`, made now if there is none. Clients are people's tools and MANO functions, which keep their
-/// keys in software; so do the listeners that must be there while the HSM is away.
+/// A new P-256 key in software.
+///
+/// # Errors
+/// [`Failure`] if the system's random generator fails.
+pub(super) fn new_client_key() -> Result<ClientKey, Failure> {
+    let failed = |_| Failure::failed("no key could be made: the system's random generator failed");
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
+    let pkcs8_der = Zeroizing::new(pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec());
+    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
+    Ok(ClientKey { pkcs8_der, public_key_der: public_key.as_ref().to_vec() })
+}
+
+/// The public half (SubjectPublicKeyInfo, DER) of the P-256 key in `file`, made now if there is none. Clients are people's
+/// tools and MANO functions, which keep their keys in software; so do the listeners that must be there while the HSM is
+/// away.
 ///
 /// # Errors
 /// [`Failure`] with the path.
-pub(super) fn client_key(file: &Path) -> Result<ClientKey, Failure> {
-    let failed = |_| Failure::failed("no key could be made: the system's random generator failed");
-    let (pair, pkcs8_der) = if file.exists() {
-        let pkcs8_der = files::read_private_key(file)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8_der)
-            .map_err(|_| Failure::failed(format!("{} has no P-256 key in PKCS#8", file.display())))?;
-        (pair, pkcs8_der)
-    } else {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
-        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
-        let pkcs8_der = Zeroizing::new(pkcs8.as_ref().to_vec());
-        let text = Zeroizing::new(pem("PRIVATE KEY", &pkcs8_der));
+pub(super) fn client_key(file: &Path) -> Result<Vec<u8>, Failure> {
+    if !file.exists() {
+        let key = new_client_key()?;
+        let text = Zeroizing::new(pem("PRIVATE KEY", &key.pkcs8_der));
         files::create_new(file, text.as_bytes(), Readers::Owner)?;
-        (pair, pkcs8_der)
-    };
-    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
-    Ok(ClientKey { pkcs8_der, public_key_der: public_key.as_ref().to_vec() })
+        return Ok(key.public_key_der);
+    }
+    let unusable = || Failure::failed(format!("{} has no P-256 key in PKCS#8", file.display()));
+    let pkcs8_der = files::read_private_key(file)?;
+    let pair =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8_der).map_err(|_| unusable())?;
+    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| unusable())?;
+    Ok(public_key.as_ref().to_vec())
 }
 
 /// Writes `clients/ROLE/{cert.pem,profile.toml}` beside the key; `chain_der` is leaf first, without the root. The

@@ -97,7 +97,8 @@ pub async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), Failure
                     break;
                 }
             }
-            let columns = ["name", "vnf_instance_id", "vdu_id", "profile", "target", "available", "delivered"];
+            let columns =
+                ["name", "vnf_instance_id", "vdu_id", "profile", "target", "available", "delivered"];
             output.list(&columns, &objects);
         }
         PoolCommand::Show { name, tenant, connection } => {

@@ -79,7 +79,8 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
         metrics,
         ready: Arc::new(move || Result::clone(&seen.load())),
     };
-    let running = server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
+    let running =
+        server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
     let holder = format!("{}/{}", std::process::id(), uuid::Uuid::now_v7());
     let background = Background::start(&broker, &holder);
     let addresses = running.addresses();

@@ -254,12 +254,7 @@ async fn a_revoked_credential_is_not_drawn(f: Fixture) {
     let ids = f.fill(2).await;
     let serial = ids[0].0.as_bytes().to_vec();
     f.store
-        .revoke_certificates(
-            &f.tenant,
-            vec![(f.issuer, serial)],
-            RevocationReason::KeyCompromise,
-            silent(),
-        )
+        .revoke_certificates(&f.tenant, vec![(f.issuer, serial)], RevocationReason::KeyCompromise, silent())
         .await
         .unwrap();
     let levels = f.store.pool_levels(f.pool.id).await.unwrap();
@@ -275,7 +270,8 @@ async fn the_oldest_epoch_is_drawn_first(f: Fixture) {
     f.fill(2).await;
     f.advance(first, EpochChange::Close).await;
     f.open_epoch(second).await;
-    let younger = younger.into_iter().map(|c| keybroker::store::records::NewCredential { epoch: second, ..c });
+    let younger =
+        younger.into_iter().map(|c| keybroker::store::records::NewCredential { epoch: second, ..c });
     f.store.insert_credentials(younger.collect(), silent()).await.unwrap();
     let initial = f.register("a", &["1", "2", "3"]).await;
     let claim = f.claim(initial.id, 1).await;

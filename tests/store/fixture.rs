@@ -159,7 +159,11 @@ impl Fixture {
         }
     }
 
-    pub(crate) fn claim_request(&self, initial_credential: InitialCredentialId, recipient: u8) -> ClaimRequest {
+    pub(crate) fn claim_request(
+        &self,
+        initial_credential: InitialCredentialId,
+        recipient: u8,
+    ) -> ClaimRequest {
         ClaimRequest {
             initial_credential,
             claim: ClaimId::generate(),

@@ -64,7 +64,7 @@ pub(super) async fn patiently<T>(
             Err(error) => error,
         };
         let asked = match &error {
-            Attempt::Connect(ConnectError::Unreachable(_)) => None,
+            Attempt::Connect(ConnectError::Unreachable { .. }) => None,
             Attempt::Status(status)
                 if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) =>
             {
@@ -73,7 +73,10 @@ pub(super) async fn patiently<T>(
             _ => return Err(error),
         };
         // Half to all of it: VNFCIs that failed together do not come back together.
-        let wait = asked.unwrap_or(pause).mul_f64(rand::rng().random_range(0.5..=1.0)).max(asked.unwrap_or_default());
+        let wait = asked
+            .unwrap_or(pause)
+            .mul_f64(rand::rng().random_range(0.5..=1.0))
+            .max(asked.unwrap_or_default());
         if start.elapsed() + wait > patience {
             return Err(error);
         }

@@ -9,8 +9,8 @@ use super::output::OutputArgs;
 use crate::api::proto;
 use crate::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::api::proto::{
-    GetVnfciRequest, ListVnfcisRequest, RegisterVnfcisRequest, RevokeCertificateRequest, TerminateVnfciRequest,
-    Vnfci,
+    GetVnfciRequest, ListVnfcisRequest, RegisterVnfcisRequest, RevokeCertificateRequest,
+    TerminateVnfciRequest, Vnfci,
 };
 use crate::nfv::{IssuerId, VnfInstanceId, VnfciId};
 use announcement::RegisterArgs;
@@ -123,7 +123,8 @@ pub async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(), Failur
                     break;
                 }
             }
-            let columns = ["vnfci_id", "vnf_instance_id", "vdu_id", "state", "initial_credential", "registered_at"];
+            let columns =
+                ["vnfci_id", "vnf_instance_id", "vdu_id", "state", "initial_credential", "registered_at"];
             output.list(&columns, &objects);
         }
         VnfciCommand::Show { vnfci, tenant, connection } => {
