@@ -155,9 +155,10 @@ async fn a_certificate_is_found_by_fingerprint_and_by_serial_number(f: Fixture) 
     assert_eq!((delivered.claim, delivered.vnfci.clone()), (Some(claim.id), Some(claim.vnfci.clone())));
     assert_eq!((delivered.key_state, delivered.state), (KeyState::Delivered, CertificateState::Valid));
     assert_eq!((delivered.tenant.clone(), delivered.vnf_instance.as_str()), (f.tenant.clone(), "vnf-1"));
+    let other = "other".parse().unwrap();
     let by_serial = async |tenant, issuer| f.store.certificate(tenant, issuer, &certificate.serial).await;
     assert_eq!(by_serial(&f.tenant, f.issuer).await.unwrap(), Some(delivered));
-    assert_eq!(by_serial(&"other".parse().unwrap(), f.issuer).await.unwrap(), None);
+    assert_eq!(by_serial(&other, f.issuer).await.unwrap(), None);
     assert_eq!(by_serial(&f.tenant, IssuerId::generate()).await.unwrap(), None);
     assert_eq!(f.store.certificate_by_fingerprint(Sha256Hash::of(b"no")).await.unwrap(), None);
 }
