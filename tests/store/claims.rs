@@ -2,6 +2,7 @@
 
 use super::fixture::{DAY, Fixture, MINUTE, REDRAWS, audited, end, request, silent, unaudited};
 use super::promises;
+use keybroker::audit::receipt::DestructionReason;
 use keybroker::clock::Clock;
 use keybroker::credential::{CertificateState, EpochChange, HolderCopy, KeyState, RevocationReason};
 use keybroker::nfv::{ClaimId, EpochId, InitialCredentialId, RequestId, Sha256Hash};
@@ -165,7 +166,7 @@ async fn another_recipient_key_destroys_and_redraws_at_most_the_allowed_times(f:
         assert_eq!(custody.key_state, KeyState::Destroyed);
         assert_eq!(custody.certificate_state, Some(CertificateState::RevocationPending));
         let (ended, at) = custody.ended.unwrap();
-        assert_eq!((ended.reason.as_str(), ended.holder_copy), ("REDRAWN", HolderCopy::Unknown));
+        assert_eq!((ended.reason, ended.holder_copy), (DestructionReason::NewRecipient, HolderCopy::Unknown));
         assert_eq!((at, custody.erased_at), (f.now(), Some(f.now())));
         before = claim;
     }
@@ -222,12 +223,15 @@ async fn an_ended_vnfci_is_refused(f: Fixture) {
     let terminated = f.register("terminated", &["s"]).await;
     let items = vec![(terminated.vnfci.clone(), None)];
     f.store
-        .terminate_vnfcis(&f.tenant, items, end("TERMINATED", HolderCopy::Unknown), silent())
+        .terminate_vnfcis(&f.tenant, items, end(DestructionReason::Terminated, HolderCopy::Unknown), silent())
         .await
         .unwrap();
     assert_eq!(f.try_claim(terminated.id, 1).await, ClaimOutcome::Refused(ClaimRefusal::VnfciEnded));
     let released = f.deliver("released", &["s"]).await;
-    f.store.release_claim(released.id, end("RELEASED", HolderCopy::ReleasedSigned), silent()).await.unwrap();
+    f.store
+        .release_claim(released.id, end(DestructionReason::Released, HolderCopy::ReleasedSigned), silent())
+        .await
+        .unwrap();
     let outcome = f.try_claim(released.initial_credential, 1).await;
     assert_eq!(outcome, ClaimOutcome::Refused(ClaimRefusal::VnfciEnded));
 }
@@ -333,7 +337,10 @@ async fn a_confirmation_after_the_deadline_is_too_late(f: Fixture) {
     let claim = f.claim(initial.id, 1).await;
     f.clock.advance(15 * MINUTE);
     assert_eq!(f.confirm(claim.id).await, ConfirmOutcome::TooLate);
-    f.store.destroy_claim(claim.id, end("UNCONFIRMED", HolderCopy::Unknown), silent()).await.unwrap();
+    f.store
+        .destroy_claim(claim.id, end(DestructionReason::Unconfirmed, HolderCopy::Unknown), silent())
+        .await
+        .unwrap();
     assert_eq!(f.confirm(claim.id).await, ConfirmOutcome::TooLate);
     let error = f.store.confirm_claim(ClaimId::generate(), unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound(_)), "{error}");
@@ -362,7 +369,7 @@ async fn an_overdue_claim_is_destroyed_and_its_initial_credential_stays_open(f: 
     assert_eq!(overdue, [old.clone(), young], "oldest first");
     assert_eq!(f.store.overdue_claims(f.now(), 1).await.unwrap().len(), 1);
 
-    let end = end("UNCONFIRMED", HolderCopy::Unknown);
+    let end = end(DestructionReason::Unconfirmed, HolderCopy::Unknown);
     let destroyed = f.store.destroy_claim(old.id, end.clone(), audited()).await.unwrap();
     assert_eq!(destroyed.keys, [old.credentials[0].credential.clone()]);
     assert_eq!(destroyed.revoked.len(), 1);
@@ -379,7 +386,7 @@ async fn a_released_claim_is_withdrawn_and_answers_the_same_again(f: Fixture) {
     f.fill(2).await;
     let claim = f.deliver("a", &["s", "t"]).await;
     f.clock.advance(MINUTE);
-    let end = end("RELEASED", HolderCopy::ReleasedSigned);
+    let end = end(DestructionReason::Released, HolderCopy::ReleasedSigned);
     let released = f.store.release_claim(claim.id, end.clone(), audited()).await.unwrap();
     assert_eq!((released.keys.len(), released.revoked.len()), (2, 2));
     assert_eq!(f.store.claim(claim.id).await.unwrap().unwrap().state, ClaimState::Released);
@@ -397,7 +404,7 @@ async fn only_a_confirmed_claim_is_released(f: Fixture) {
     f.fill(1).await;
     let initial = f.register("a", &["s"]).await;
     let claim = f.claim(initial.id, 1).await;
-    let end = end("RELEASED", HolderCopy::ReleasedSigned);
+    let end = end(DestructionReason::Released, HolderCopy::ReleasedSigned);
     let error = f.store.release_claim(claim.id, end.clone(), unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict(_)), "{error}");
     let error = f.store.release_claim(ClaimId::generate(), end, unaudited()).await.unwrap_err();
