@@ -7,6 +7,8 @@ mod accept;
 mod error;
 mod http;
 mod limits;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 pub use error::ServeError;
