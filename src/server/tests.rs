@@ -434,3 +434,95 @@ async fn an_address_in_use_is_named_with_its_configuration_key() {
 fn the_exporter_label_is_the_contracts() {
     assert_eq!(EXPORTER_LABEL, b"EXPORTER-keybroker-v1");
 }
+
+fn switch() -> (super::Ready, Arc<std::sync::atomic::AtomicBool>) {
+    let on = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let read = Arc::clone(&on);
+    let ready: super::Ready =
+        Arc::new(
+            move || if read.load(Ordering::SeqCst) { Ok(()) } else { Err("the HSM is away".to_owned()) },
+        );
+    (ready, on)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_follows_readiness_and_management_reflects_its_services() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_request::MessageRequest};
+
+    let mut listening = Listening::start(Limits::default());
+    let (ready, on) = switch();
+    let (listener, address) = bind_one("listen.management", "127.0.0.1:0".parse().unwrap()).unwrap();
+    let acceptor = Acceptor {
+        face: Face::Management,
+        listener,
+        config: Arc::clone(&listening.config),
+        limits: Limits::default(),
+        stopping: listening.stopping.clone(),
+        closing: listening.closing.clone(),
+    };
+    let routes = Routes::new(CredentialServiceServer::new(Mirror));
+    let routes = super::with_health(Face::Management, routes, &ready, &listening.stopping);
+    tokio::spawn(serve_grpc(acceptor, routes, listening.stopping.clone()));
+    listening.address = address;
+
+    let channel = listening.connect(&Made::new("anyone")).await.unwrap().channel;
+    let mut health = HealthClient::new(channel.clone());
+    let mut seen = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    // The first answer may come before the first look at readiness.
+    while seen.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    on.store(false, Ordering::SeqCst);
+    while seen.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
+
+    let asked = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol("keybroker.v1.PoolService".into())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let mut answers =
+        reflection.server_reflection_info(tokio_stream::once(asked)).await.unwrap().into_inner();
+    let answer = format!("{:?}", answers.message().await.unwrap().unwrap());
+    assert!(answer.contains("FileDescriptorResponse"), "{answer}");
+}
+
+/// One request over plain TCP, to the end of the connection.
+async fn over_tcp(address: SocketAddr, request: &[u8]) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let _ = tcp.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = tcp.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_face_tells_life_from_readiness_and_survives_garbage() {
+    let (ready, on) = switch();
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
+    let stopping = CancellationToken::new();
+    let (listener, address) = bind_one("listen.admin", "127.0.0.1:0".parse().unwrap()).unwrap();
+    let router = super::http::admin(metrics, ready, stopping.clone());
+    let closing = CancellationToken::new();
+    let task = tokio::spawn(super::http::serve(listener, router, closing.clone()));
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        async move { over_tcp(address, request.as_bytes()).await }
+    };
+    assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/metrics").await.contains("text/plain; version=0.0.4"));
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
+    on.store(false, Ordering::SeqCst);
+    let away = get("/readyz").await;
+    assert!(away.starts_with("HTTP/1.1 503") && away.contains("the HSM is away"), "{away}");
+    on.store(true, Ordering::SeqCst);
+    assert!(over_tcp(address, &[0xff; 100]).await.starts_with("HTTP/1.1 400"));
+    let long = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(100_000));
+    let refused = over_tcp(address, long.as_bytes()).await;
+    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
+    assert!(get("/nothing").await.starts_with("HTTP/1.1 404"));
+    stopping.cancel();
+    assert!(get("/readyz").await.contains("stopping"));
+    closing.cancel();
+    task.await.unwrap();
+}
