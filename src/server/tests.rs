@@ -170,7 +170,7 @@ async fn a_self_made_certificate_reaches_the_handler_and_both_sides_agree_on_the
     let client = Made::new("vnfci");
     let connection = listening.connect(&client).await.unwrap();
     let seen = ask(&connection).await.unwrap();
-    assert_eq!(seen.chain_der, [client.certificate.clone()]);
+    assert_eq!(seen.chain_der, std::slice::from_ref(&client.certificate));
     assert_eq!(seen.root_der, connection.exporter);
     let again = listening.connect(&client).await.unwrap();
     assert_ne!(again.exporter, connection.exporter, "a proof could be replayed on another connection");
@@ -421,6 +421,61 @@ async fn a_shutdown_frees_the_port_and_cuts_what_does_not_end() {
     listening.task.await.unwrap().unwrap();
     let cut = describe(&endless.await.unwrap().unwrap_err());
     assert_ne!(cut.class, FailureClass::Refused, "{cut:?}");
+}
+
+fn supervised(
+    shutdown: &CancellationToken,
+    listener: impl Future<Output = ()> + Send + 'static,
+) -> super::Supervisor {
+    let closing = CancellationToken::new();
+    let mut draining = tokio::task::JoinSet::new();
+    draining.spawn(async {
+        listener.await;
+        Ok(())
+    });
+    super::Supervisor {
+        draining,
+        running: tokio_util::task::TaskTracker::new(),
+        admin: tokio::spawn(closing.clone().cancelled_owned()),
+        closing,
+        drain: Duration::from_millis(200),
+        shutdown: shutdown.clone(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_shutdown_is_never_reported_as_a_failure() {
+    for _ in 0..100 {
+        let shutdown = CancellationToken::new();
+        let supervisor = supervised(&shutdown, shutdown.clone().cancelled_owned());
+        shutdown.cancel();
+        tokio::task::yield_now().await;
+        supervisor.run().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_ends_by_itself_stops_the_others_and_is_reported() {
+    let shutdown = CancellationToken::new();
+    let failure = supervised(&shutdown, std::future::ready(())).run().await.unwrap_err();
+    assert!(failure.to_string().contains("ended by itself"), "{failure}");
+    assert!(shutdown.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_case_that_was_begun_is_waited_for_but_not_for_ever() {
+    let shutdown = CancellationToken::new();
+    let supervisor = supervised(&shutdown, shutdown.clone().cancelled_owned());
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    supervisor.running.spawn(finished);
+    shutdown.cancel();
+    let run = tokio::spawn(supervisor.run());
+    finish.send(()).unwrap();
+    run.await.unwrap().unwrap();
+
+    let supervisor = supervised(&shutdown, std::future::ready(()));
+    supervisor.running.spawn(std::future::pending::<()>());
+    supervisor.run().await.unwrap();
 }
 
 #[tokio::test]
