@@ -139,11 +139,7 @@ mod tests {
     fn every_error() -> Vec<(BrokerError, Code, &'static str)> {
         let wait = Duration::from_secs(3);
         vec![
-            (
-                BrokerError::refused("TOKEN_PROOF_WRONG", SECRET),
-                Code::Unauthenticated,
-                "NOT_AUTHENTICATED",
-            ),
+            (BrokerError::refused("TOKEN_PROOF_WRONG", SECRET), Code::Unauthenticated, "NOT_AUTHENTICATED"),
             (
                 BrokerError::Denied(Denied::Role(Role::Auditor, Rpc::AddTenant)),
                 Code::PermissionDenied,

@@ -147,7 +147,8 @@ impl Broker {
             }
             let matched = x509::match_registration(&evidence, &registered, purpose, now);
             let vnfci = registered.first().map(|credential| &credential.vnfci);
-            return matched.map_err(|refusal| BrokerError::from(refusal).concerning(evidence.tenant(), vnfci));
+            return matched
+                .map_err(|refusal| BrokerError::from(refusal).concerning(evidence.tenant(), vnfci));
         };
         let (_, facts) = self.presented(peer).await?;
         let registered = self.store.initial_credential(proof.id).await?;
@@ -157,8 +158,9 @@ impl Broker {
         let token = Token::new(registered.id, &mac)?;
         let fields =
             ProofFields { exporter: peer.exporter, client_key: facts.public_key, request, recipient_key };
-        token::verify(&registered, &token, &fields, &proof.proof, purpose, now)
-            .map_err(|refusal| BrokerError::from(refusal).concerning(&registered.tenant, Some(&registered.vnfci)))
+        token::verify(&registered, &token, &fields, &proof.proof, purpose, now).map_err(|refusal| {
+            BrokerError::from(refusal).concerning(&registered.tenant, Some(&registered.vnfci))
+        })
     }
 
     /// The anchors of all tenants: the tenant follows from the one that matches.

@@ -321,8 +321,12 @@ impl Broker {
     /// [`BrokerError::Refused`] if there is none.
     pub async fn identify_registered(&self, peer: &Peer) -> Result<Caller, BrokerError> {
         let (fingerprint, _) = self.presented(peer).await?;
-        let identity =
-            self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| BrokerError::refused("IDENTITY_UNKNOWN", format!("certificate sha256:{fingerprint} is not registered")))?;
+        let identity = self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| {
+            BrokerError::refused(
+                "IDENTITY_UNKNOWN",
+                format!("certificate sha256:{fingerprint} is not registered"),
+            )
+        })?;
         Ok(Caller::registered(identity.role, &identity.name, identity.tenant, identity.granted_vnfs))
     }
 
