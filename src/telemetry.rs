@@ -8,7 +8,9 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The level is no filter.
-    #[error("[log] level {level:?} is no log filter ({problem}); write e.g. \"info\" or \"info,keybroker=debug\"")]
+    #[error(
+        "[log] level {level:?} is no log filter ({problem}); write e.g. \"info\" or \"info,keybroker=debug\""
+    )]
     Level {
         /// As configured.
         level: String,

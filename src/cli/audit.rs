@@ -25,7 +25,7 @@ const PAGE: u32 = 1_000;
 
 /// What to do with the audit log.
 #[derive(Debug, clap::Subcommand)]
-pub enum AuditCommand {
+pub(super) enum AuditCommand {
     /// List events
     List {
         #[command(flatten)]
@@ -88,7 +88,7 @@ pub enum AuditCommand {
 
 /// Which events.
 #[derive(Debug, Clone, clap::Args)]
-pub struct QueryArgs {
+pub(super) struct QueryArgs {
     #[command(flatten)]
     tenant: TenantArgs,
     /// Only of this VNFCI
@@ -112,7 +112,7 @@ pub struct QueryArgs {
 }
 
 /// Runs the command.
-pub async fn run(command: AuditCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: AuditCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         AuditCommand::List { query, from, limit, connection } => {
             let mut client = AuditServiceClient::new(connection.connect().await?.channel);
@@ -160,7 +160,9 @@ pub async fn run(command: AuditCommand, output: OutputArgs) -> Result<(), Failur
             }
             output.object(&object);
             if !report.is_good() {
-                return Err(Failure::failed("the log is not what the head was signed over, see the problems"));
+                return Err(Failure::failed(
+                    "the log is not what the head was signed over, see the problems",
+                ));
             }
         }
         AuditCommand::Receipt { credential, file, public_key, tenant, connection } => {
@@ -233,8 +235,10 @@ fn export_failure(error: ExportError) -> Failure {
 
 fn chained(event: &proto::Event) -> Result<ChainedEntry, Failure> {
     let unreadable = |problem: String| Failure::failed(format!("event {}: {problem}", event.index));
-    let stored: StoredEvent = serde_json::from_str(&event.json).map_err(|error| unreadable(error.to_string()))?;
-    let hash = Sha256Hash::try_from(event.chain_hash.as_slice()).map_err(|error| unreadable(error.to_string()))?;
+    let stored: StoredEvent =
+        serde_json::from_str(&event.json).map_err(|error| unreadable(error.to_string()))?;
+    let hash =
+        Sha256Hash::try_from(event.chain_hash.as_slice()).map_err(|error| unreadable(error.to_string()))?;
     Ok(ChainedEntry { index: event.index, event: stored, hash })
 }
 

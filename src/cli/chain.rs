@@ -24,13 +24,23 @@ pub(super) fn verify_chain(
     let leaf = EndEntityCert::try_from(&leaf).map_err(invalid)?;
     let anchors: Vec<CertificateDer<'_>> =
         anchors.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let anchors = anchors.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
+    let anchors =
+        anchors.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
     let intermediates: Vec<CertificateDer<'_>> =
         intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
+    let time =
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
     let verify = |usage| {
-        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &intermediates, time, usage, None, None)
-            .map(|_| ())
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &anchors,
+            &intermediates,
+            time,
+            usage,
+            None,
+            None,
+        )
+        .map(|_| ())
     };
     verify(KeyUsage::client_auth()).or_else(|_| verify(KeyUsage::server_auth())).map_err(invalid)
 }

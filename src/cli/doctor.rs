@@ -25,7 +25,7 @@ const DISK_FAILURE: u64 = 100 << 20;
 
 /// `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
     config: PathBuf,
@@ -44,7 +44,7 @@ enum Verdict {
 struct Findings(Vec<(Verdict, Value)>);
 
 /// Runs the command.
-pub async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());
@@ -86,7 +86,8 @@ impl Findings {
             Verdict::Fail => "fail",
         };
         let remedy = (!remedy.is_empty()).then_some(remedy);
-        let row = json!({ "check": check, "status": status, "finding": finding.to_string(), "remedy": remedy });
+        let row =
+            json!({ "check": check, "status": status, "finding": finding.to_string(), "remedy": remedy });
         self.0.push((verdict, row));
     }
 }
@@ -99,7 +100,8 @@ fn module(config: &Config, findings: &mut Findings) {
         let remedy = "install the HSM's PKCS#11 module (SoftHSM: package softhsm2) or correct [hsm] module";
         findings.fail("module", format!("{} is no file", module.display()), remedy);
     }
-    if let Some(path) = config.hsm.environment.get("SOFTHSM2_CONF").filter(|path| !Path::new(path).is_file()) {
+    if let Some(path) = config.hsm.environment.get("SOFTHSM2_CONF").filter(|path| !Path::new(path).is_file())
+    {
         let remedy = "correct [hsm] environment SOFTHSM2_CONF";
         findings.fail("module", format!("SOFTHSM2_CONF names {path}, which is no file"), remedy);
     }
@@ -134,7 +136,11 @@ async fn hsm(config: &Config, findings: &mut Findings) {
     let hsm = match Hsm::start(config.hsm(&program)).await {
         Ok(hsm) => hsm,
         Err(error) => {
-            return findings.fail("token", error, "see the finding; `keybroker serve` would fail the same way");
+            return findings.fail(
+                "token",
+                error,
+                "see the finding; `keybroker serve` would fail the same way",
+            );
         }
     };
     let status = hsm.status();
@@ -193,8 +199,14 @@ fn clock(config: &Path, findings: &mut Findings) {
     let remedy = "set the clock and keep it with NTP: certificates and deadlines depend on it";
     if now < EARLIEST {
         findings.fail("clock", format!("it is {now}"), remedy);
-    } else if let Ok(written) = written && written > now {
-        findings.warn("clock", format!("it is {now}, but the configuration was written at {written}"), remedy);
+    } else if let Ok(written) = written
+        && written > now
+    {
+        findings.warn(
+            "clock",
+            format!("it is {now}, but the configuration was written at {written}"),
+            remedy,
+        );
     } else {
         findings.ok("clock", now);
     }
@@ -210,12 +222,21 @@ fn store(config: &Config, findings: &mut Findings) {
             if mode & 0o007 == 0 {
                 findings.ok("store", path.display());
             } else {
-                let problem = format!("{} has mode {mode:04o}: everyone on this machine may read it", path.display());
-                findings.warn("store", problem, "chmod 600 it; keys in it are wrapped, names and events are not");
+                let problem =
+                    format!("{} has mode {mode:04o}: everyone on this machine may read it", path.display());
+                findings.warn(
+                    "store",
+                    problem,
+                    "chmod 600 it; keys in it are wrapped, names and events are not",
+                );
             }
         }
         Ok(()) => {
-            findings.fail("store", format!("{} is no SQLite database", path.display()), "correct [store] url");
+            findings.fail(
+                "store",
+                format!("{} is no SQLite database", path.display()),
+                "correct [store] url",
+            );
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let remedy = "run keybroker init, or restore it; see keybroker recover for a backup";
@@ -235,10 +256,11 @@ fn certificates(config: &Config, findings: &mut Findings) {
     for path in paths {
         let name = path.strip_prefix(&config.directory).unwrap_or(&path).display().to_string();
         let check = format!("certificate {name}");
-        let facts = files::read_certificates(&path).map_err(|failure| failure.text).and_then(|certificates| {
-            let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
-            CertificateFacts::parse(leaf).map_err(|error| error.to_string())
-        });
+        let facts =
+            files::read_certificates(&path).map_err(|failure| failure.text).and_then(|certificates| {
+                let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
+                CertificateFacts::parse(leaf).map_err(|error| error.to_string())
+            });
         match facts {
             Err(_) if !path.exists() && !name.starts_with("clients") => {
                 findings.fail(&check, "does not exist", "run keybroker init");
@@ -247,7 +269,11 @@ fn certificates(config: &Config, findings: &mut Findings) {
             Err(_) if !path.exists() => findings.warn(&check, "is not here", "none needed if it was moved"),
             Err(problem) => findings.fail(&check, problem, "restore it"),
             Ok(facts) if facts.not_after <= now => {
-                findings.fail(&check, format!("expired at {}", facts.not_after), "remove it and run keybroker init");
+                findings.fail(
+                    &check,
+                    format!("expired at {}", facts.not_after),
+                    "remove it and run keybroker init",
+                );
             }
             Ok(facts) if facts.not_after <= now.plus(EXPIRY_WARNING) => {
                 findings.warn(&check, format!("expires at {}", facts.not_after), "renew it in time");
@@ -264,7 +290,9 @@ fn profiles(config: &Config, findings: &mut Findings) {
         return findings.fail("profiles", problem, "run keybroker init");
     };
     let mut good = Vec::new();
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("toml".as_ref())) {
+    for path in
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("toml".as_ref()))
+    {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let parsed = name.parse::<ProfileName>().map_err(|error| error.to_string()).and_then(|name| {
             let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
@@ -322,6 +350,8 @@ fn disk(config: &Config, findings: &mut Findings) {
                 _ => findings.ok("disk", finding),
             }
         }
-        Err(error) => findings.fail("disk", format!("{}: {error}", directory.display()), "correct [store] url"),
+        Err(error) => {
+            findings.fail("disk", format!("{}: {error}", directory.display()), "correct [store] url")
+        }
     }
 }

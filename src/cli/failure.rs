@@ -1,11 +1,10 @@
 //! How a command ends: the exit codes and the sentence for standard error.
 
-use crate::api::client::ConnectError;
+use crate::api::client::{ConnectError, FailureClass, describe};
 use crate::config::ConfigError;
 use crate::hsm::HsmError;
 use std::fmt;
 use std::process::ExitCode;
-use tonic::Code;
 
 /// Exit codes other than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,26 +63,28 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<FailureClass> for Exit {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Refused => Self::Refused,
+            FailureClass::Unavailable => Self::Unavailable,
+            FailureClass::Failed => Self::Failed,
+        }
+    }
+}
+
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
-        let exit = match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => Exit::Refused,
-            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted => {
-                Exit::Unavailable
-            }
-            Code::InvalidArgument => Exit::Usage,
-            _ => Exit::Failed,
-        };
-        Self { exit, text: crate::api::client::describe(&status) }
+        let explained = describe(&status);
+        Self { exit: explained.class.into(), text: explained.text }
     }
 }
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let exit = match &error {
-            ConnectError::Input(_) => Exit::Usage,
-            ConnectError::Refused(_) => Exit::Refused,
-            ConnectError::Unreachable(_) => Exit::Unavailable,
+            ConnectError::Address { .. } | ConnectError::Material(_) => Exit::Usage,
+            other => other.class().into(),
         };
         Self { exit, text: error.to_string() }
     }
@@ -99,7 +100,9 @@ impl From<HsmError> for Failure {
     fn from(error: HsmError) -> Self {
         let exit = match &error {
             HsmError::Configuration(_) => Exit::Usage,
-            HsmError::Unavailable(_) | HsmError::DeadlineExceeded(_) | HsmError::Overloaded => Exit::Unavailable,
+            HsmError::Unavailable(_) | HsmError::DeadlineExceeded(_) | HsmError::Overloaded => {
+                Exit::Unavailable
+            }
             _ => Exit::Failed,
         };
         Self { exit, text: error.to_string() }

@@ -78,7 +78,13 @@ pub fn install_transport_profile(config: &Config, report: &mut Report) -> Result
 
 /// Writes `root.pem` or another public file unless there is one with the same content; a different one is a failure:
 /// it belongs to another token or database.
-pub fn install_public(config: &Config, name: &str, label: &str, der: &[u8], report: &mut Report) -> Result<(), Failure> {
+pub fn install_public(
+    config: &Config,
+    name: &str,
+    label: &str,
+    der: &[u8],
+    report: &mut Report,
+) -> Result<(), Failure> {
     let file = config.directory.join(name);
     let content = pem(label, der);
     if file.exists() && files::read(&file)? != content.as_bytes() {

@@ -33,7 +33,9 @@ impl OutputArgs {
             Format::Json => objects.iter().for_each(|object| line(&object.to_string())),
             Format::Table => {
                 let mut table = Table::new();
-                table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+                table
+                    .load_style(presets::UTF8_HORIZONTAL_ONLY)
+                    .set_content_arrangement(ContentArrangement::Dynamic);
                 table.set_header(columns.iter().map(|name| name.replace('_', " ")));
                 for object in objects {
                     table.add_row(columns.iter().map(|name| cell(object.get(name))));
@@ -60,7 +62,7 @@ impl OutputArgs {
 }
 
 /// One line on standard output. A reader that went away (`| head`) is no fault of ours.
-pub fn line(text: &str) {
+pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
@@ -68,9 +70,7 @@ fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join("\n")
-        }
+        Some(Value::Array(items)) => items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join("\n"),
         Some(Value::Object(fields)) => {
             let pairs = fields.iter().map(|(name, value)| format!("{name}={}", cell(Some(value))));
             pairs.collect::<Vec<_>>().join(" ")

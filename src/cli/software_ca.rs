@@ -35,7 +35,8 @@ impl SoftwareCa {
         let own = new_client_key()?;
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &own.pkcs8_der)
             .map_err(|error| Failure::failed(format!("a new key is not usable: {error}")))?;
-        let tbs = root(name, &own.public_key_der, validity, now, &mut rand::rng()).map_err(Failure::failed)?;
+        let tbs =
+            root(name, &own.public_key_der, validity, now, &mut rand::rng()).map_err(Failure::failed)?;
         let certificate_der = sign(&key, &tbs)?;
         let ca = SigningCa::new(&certificate_der, "http://127.0.0.1/no-crl").map_err(Failure::failed)?;
         Ok(Self { key, ca, certificate_der })

@@ -59,12 +59,15 @@ impl InitialArgs {
                     String::from_utf8(files::read_secret(file)?.to_vec())
                         .map_err(|_| Failure::usage(format!("{} is no token", file.display())))?,
                 );
-                let token: Token = text
-                    .parse()
-                    .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+                let token: Token =
+                    text.parse().map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
                 let now = SystemClock.now();
-                let own = SoftwareCa::new("self-made", SELF_MADE_VALIDITY, now)?
-                    .client("vnfci", "self-made", SELF_MADE_VALIDITY, now)?;
+                let own = SoftwareCa::new("self-made", SELF_MADE_VALIDITY, now)?.client(
+                    "vnfci",
+                    "self-made",
+                    SELF_MADE_VALIDITY,
+                    now,
+                )?;
                 let tls = ClientTls {
                     trust_anchor_pem,
                     certificate_chain_der: vec![own.certificate_der],
@@ -86,8 +89,12 @@ impl Initial {
         recipient_key: Sha256Hash,
     ) -> Option<TokenProof> {
         let token = self.token.as_ref()?;
-        let fields =
-            ProofFields { exporter: connection.exporter, client_key: self.client_key, request, recipient_key };
+        let fields = ProofFields {
+            exporter: connection.exporter,
+            client_key: self.client_key,
+            request,
+            recipient_key,
+        };
         Some(TokenProof { token_id: token.id().to_string(), proof: token.prove(&fields).to_vec() })
     }
 }

@@ -41,7 +41,8 @@ pub(super) fn open_all(
                 .map_err(|failure| failure.during(format!("slot {:?}", sealed.slot)))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    if opened.iter().map(|one| &one.slot).collect::<BTreeSet<_>>().len() != opened.len() || opened.is_empty() {
+    if opened.iter().map(|one| &one.slot).collect::<BTreeSet<_>>().len() != opened.len() || opened.is_empty()
+    {
         return Err(Failure::failed("the broker's answer names no slot, or one twice"));
     }
     let claimed = Claimed {

@@ -1,11 +1,10 @@
 //! Trying again: bounded, slower each time, at different moments for different VNFCIs, and as the broker asks.
 
 use super::super::failure::Failure;
-use crate::api::client::ConnectError;
+use crate::api::client::{ConnectError, describe};
 use rand::RngExt;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
 /// First pause.
 const FIRST: Duration = Duration::from_millis(250);
@@ -64,16 +63,19 @@ pub(super) async fn patiently<T>(
             Err(error) => error,
         };
         let asked = match &error {
-            Attempt::Connect(ConnectError::Unreachable(_)) => None,
+            Attempt::Connect(ConnectError::Unreachable { .. }) => None,
             Attempt::Status(status)
                 if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) =>
             {
-                status.get_details_retry_info().and_then(|info| info.retry_delay)
+                describe(status).retry_after
             }
             _ => return Err(error),
         };
         // Half to all of it: VNFCIs that failed together do not come back together.
-        let wait = asked.unwrap_or(pause).mul_f64(rand::rng().random_range(0.5..=1.0)).max(asked.unwrap_or_default());
+        let wait = asked
+            .unwrap_or(pause)
+            .mul_f64(rand::rng().random_range(0.5..=1.0))
+            .max(asked.unwrap_or_default());
         if start.elapsed() + wait > patience {
             return Err(error);
         }

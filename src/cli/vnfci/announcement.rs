@@ -202,16 +202,14 @@ fn from_csv(text: &str) -> Result<Vec<Item>, String> {
             if fields.len() != names.len() {
                 return Err(format!("{} fields, the header has {}", fields.len(), names.len()));
             }
-            csv_item(&row)
-                .map_err(|problem| format!("line {}: {problem}", index + 1))
+            csv_item(&row).map_err(|problem| format!("line {}: {problem}", index + 1))
         })
         .collect()
 }
 
 fn csv_item(row: &BTreeMap<&str, &str>) -> Result<Item, String> {
-    const KNOWN: [&str; 8] = [
-        "vnfci_id", "vnf_instance_id", "vdu_id", "slots", "token", "anchor", "certificate_sha256", "name",
-    ];
+    const KNOWN: [&str; 8] =
+        ["vnfci_id", "vnf_instance_id", "vdu_id", "slots", "token", "anchor", "certificate_sha256", "name"];
     if let Some(unknown) = row.keys().find(|name| !KNOWN.contains(name)) {
         return Err(format!("unknown column {unknown:?}; known are {}", KNOWN.join(", ")));
     }
