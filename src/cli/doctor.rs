@@ -25,7 +25,7 @@ const DISK_FAILURE: u64 = 100 << 20;
 
 /// `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
     config: PathBuf,
@@ -44,7 +44,7 @@ enum Verdict {
 struct Findings(Vec<(Verdict, Value)>);
 
 /// Runs the command.
-pub async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());

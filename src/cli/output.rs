@@ -62,7 +62,7 @@ impl OutputArgs {
 }
 
 /// One line on standard output. A reader that went away (`| head`) is no fault of ours.
-pub fn line(text: &str) {
+pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
