@@ -12,7 +12,7 @@ N ?=
 KEEP ?=
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^#/!q;s/^# //p' Makefile
 
 build:
 	@scripts/packages.sh build
