@@ -21,7 +21,7 @@ use keybroker::audit::{
     SignedReceipt, StoredEvent, genesis, next_hash,
 };
 use keybroker::clock::Timestamp;
-use keybroker::credential::{HolderCopy, KeyType};
+use keybroker::credential::{HolderCopy, KeyType, StepReason};
 use keybroker::nfv::{ClaimId, CredentialId, EpochId, InitialCredentialId, PoolId, Sha256Hash};
 use std::fs;
 use std::path::Path;
@@ -345,19 +345,17 @@ impl Story {
         let details = ClaimDetails {
             claim: ClaimId::generate(),
             initial_credential: InitialCredentialId::generate(),
-            kind: "TOKEN".to_owned(),
-            evidence: Sha256Hash([0; 32]),
             recipient_key: Sha256Hash([recipient; 32]),
             suite: "ECDH_P256_CBCENC_KWP_V1".to_owned(),
-            recipient_count: 1,
+            confirm_by: at(0),
             slots: Vec::new(),
         };
         self.tell(kind, json(&details));
     }
 
-    fn erase(&mut self, epoch: usize) {
+    fn erase(&mut self) {
         let details =
-            ErasedDetails { reason: DestructionReason::Delivered, epochs: vec![self.epochs[epoch]] };
+            ErasedDetails { reason: DestructionReason::Released, holder_copy: HolderCopy::ReleasedSigned };
         self.tell(EventKind::KeysErased, json(&details));
     }
 
@@ -411,7 +409,7 @@ fn the_log_proves_generation_one_recipient_and_destruction() {
     story.claim(EventKind::Claimed, 1);
     story.claim(EventKind::ClaimReplayed, 1);
     story.tell(EventKind::Confirmed, serde_json::json!({}));
-    story.erase(0);
+    story.erase();
     assert!(!story.history().is_shredded(), "erased is not shredded");
     story.shred(0);
     story.tell(EventKind::DestructionReceipt, json(&story.receipt()));
@@ -432,9 +430,13 @@ fn a_rewrapped_key_is_shredded_only_when_both_epochs_are() {
     let mut story = Story::begin();
     story.tell(
         EventKind::KeysRewrapped,
-        json(&RewrappedDetails { from: story.epochs[0], to: story.epochs[1] }),
+        json(&RewrappedDetails {
+            from: story.epochs[0],
+            to: story.epochs[1],
+            reason: StepReason::HorizonNears,
+        }),
     );
-    story.erase(1);
+    story.erase();
     story.shred(1);
     assert!(!story.history().is_shredded());
     story.shred(0);
@@ -452,7 +454,7 @@ fn what_breaks_a_promise_is_named_with_its_row() {
     assert_eq!(story.history().problems, ["it was sealed to 2 recipient keys"]);
 
     let mut story = Story::begin();
-    story.erase(0);
+    story.erase();
     story.claim(EventKind::Claimed, 1);
     assert_eq!(story.history().problems, ["row 2: it was sealed after it was erased in row 1"]);
 

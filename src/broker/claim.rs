@@ -21,9 +21,7 @@ use crate::nfv::{
 use crate::pool;
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
-use crate::store::records::{
-    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys,
-};
+use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -377,4 +375,3 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
         ClaimOutcome::Empty { .. } | ClaimOutcome::Refused(_) => Vec::new(),
     }
 }
-

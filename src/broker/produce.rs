@@ -180,8 +180,10 @@ impl Broker {
                 credential,
                 vnfci: None,
             };
-            let tbs = ca::issue::leaf(profile, &authority.ca, spki, &values, now, &mut rand::rng());
-            unsigned.push((credential, tbs.map_err(unissued)?));
+            let names =
+                profile.names(&values).map_err(|error| BrokerError::Precondition(error.to_string()))?;
+            let tbs = authority.ca.leaf(profile, &names, spki, now, &mut rand::rng()).map_err(unissued)?;
+            unsigned.push((credential, tbs));
         }
         let messages = unsigned.iter().map(|(_, tbs)| tbs.der.clone()).collect();
         let signatures =

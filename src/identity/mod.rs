@@ -10,7 +10,9 @@ pub mod x509;
 use crate::ca::PathError;
 use crate::clock::Timestamp;
 use crate::credential::named;
-use crate::nfv::{AnchorName, InitialCredentialId, InvalidName, Sha256Hash, TenantId, VnfciId};
+use crate::nfv::{
+    AnchorName, InitialCredentialId, InvalidName, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -41,6 +43,11 @@ impl CertificateName {
     /// A uniformResourceIdentifier, compared octet by octet.
     pub fn uri(uri: &str) -> Self {
         Self(format!("uri:{uri}"))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// A common name, compared octet by octet.
@@ -265,7 +272,9 @@ mod tests {
             id: InitialCredentialId::generate(),
             tenant: "default".parse().unwrap(),
             vnfci: "amf-0001".parse().unwrap(),
-            proof: RegisteredProof::Token { generation: 1 },
+            vnf_instance: "amf".parse().unwrap(),
+            generation: 1,
+            kind: InitialCredentialKind::Token,
             expires_at: Timestamp::from_unix_seconds(100),
             state,
         }
@@ -302,9 +311,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pin_survives_its_text_form(text in "(sha256|dns|uri|cn|x):.{0,70}") {
-            if let Ok(pin) = text.parse::<Pin>() {
-                prop_assert_eq!(pin.to_string().parse::<Pin>(), Ok(pin));
+        fn a_name_survives_its_text_form(text in "(dns|uri|cn|x):.{0,70}") {
+            if let Ok(name) = text.parse::<CertificateName>() {
+                prop_assert_eq!(name.to_string().parse::<CertificateName>(), Ok(name));
             }
         }
     }

@@ -145,15 +145,17 @@ pub fn verify(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{InitialCredentialKind, InitialCredentialState, Pin};
+    use crate::identity::InitialCredentialState;
     use proptest::prelude::*;
 
-    fn registered() -> RegisteredCredential {
-        RegisteredCredential {
+    fn registered() -> InitialCredential {
+        InitialCredential {
             id: InitialCredentialId::generate(),
             tenant: "default".parse().unwrap(),
             vnfci: "amf-0001".parse().unwrap(),
-            proof: RegisteredProof::Token { generation: 1 },
+            vnf_instance: "amf".parse().unwrap(),
+            generation: 1,
+            kind: InitialCredentialKind::Token,
             expires_at: Timestamp::from_unix_seconds(100),
             state: InitialCredentialState::Open,
         }
@@ -185,7 +187,6 @@ mod tests {
         let fields = fields();
         let verified = check(&registered, &at_broker, &fields, &at_vnfci.prove(&fields)).unwrap();
         assert_eq!((verified.vnfci(), verified.tenant()), (&registered.vnfci, &registered.tenant));
-        assert_eq!(verified.kind(), InitialCredentialKind::Token);
         assert_eq!(verified.credential(), registered.id);
     }
 
@@ -215,9 +216,11 @@ mod tests {
 
     #[test]
     fn a_token_is_no_proof_for_what_was_registered_with_a_certificate() {
-        let pin = Pin::Fingerprint(Sha256Hash([0; 32]));
-        let proof = RegisteredProof::X509 { anchor: "a".parse().unwrap(), pin };
-        let registered = RegisteredCredential { proof, ..registered() };
+        let kind = InitialCredentialKind::X509Fingerprint {
+            anchor: "a".parse().unwrap(),
+            fingerprint: Sha256Hash([0; 32]),
+        };
+        let registered = InitialCredential { kind, ..registered() };
         let token = Token::new(registered.id, &[9; 32]).unwrap();
         let fields = fields();
         let refused = check(&registered, &token, &fields, &token.prove(&fields));

@@ -4,7 +4,7 @@
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
 use super::{
-    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, InitialCredential, RegisteredProof,
+    CertificateName, InitialCredential, InitialCredentialKind, InitialCredentialState, Purpose, Refusal,
     Verified,
 };
 use crate::ca::{CertificateFacts, PathError, validate_client};
@@ -47,11 +47,14 @@ impl X509Evidence {
         self.fingerprint
     }
 
-    /// What a registration may have pinned: the fingerprint first, then every dNSName, URI and common name. Look
-    /// these up among the tenant's registrations.
-    pub fn pins(&self) -> Vec<Pin> {
-        let fingerprint = Pin::Fingerprint(self.fingerprint);
-        std::iter::once(fingerprint).chain(self.names.iter().cloned().map(Pin::Name)).collect()
+    /// Every name in the leaf, for looking up registrations by name.
+    pub fn names(&self) -> &[CertificateName] {
+        &self.names
+    }
+
+    /// Whether it leads to this anchor of this tenant.
+    fn leads_to(&self, tenant: &TenantId, anchor: &AnchorName) -> bool {
+        self.tenant == *tenant && self.anchors.contains(anchor)
     }
 }
 
@@ -91,7 +94,8 @@ pub fn verify(
     })
 }
 
-/// Finds the registration that the evidence is for, among what the caller looked up by [`X509Evidence::pins`]
+/// Finds the registration that the evidence is for, among what the caller looked up by fingerprint and
+/// [`X509Evidence::names`]
 /// (more may be given: tenant, anchor and pin are compared here). A fingerprint goes before a name: names are
 /// shared by a renewed certificate, a fingerprint is not.
 ///
@@ -104,16 +108,16 @@ pub fn match_registration(
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    let fits = |candidate: &&InitialCredential, by_fingerprint: bool| match &candidate.proof {
-        RegisteredProof::X509 { anchor, pin } => {
-            candidate.tenant == evidence.tenant
-                && evidence.anchors.contains(anchor)
-                && match pin {
-                    Pin::Fingerprint(hash) => by_fingerprint && *hash == evidence.fingerprint,
-                    Pin::Name(name) => !by_fingerprint && evidence.names.contains(name),
-                }
+    let fits = |candidate: &&InitialCredential, by_fingerprint: bool| match &candidate.kind {
+        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
+            by_fingerprint
+                && evidence.leads_to(&candidate.tenant, anchor)
+                && *fingerprint == evidence.fingerprint
         }
-        RegisteredProof::Token { .. } => false,
+        InitialCredentialKind::X509Name { anchor, name } => {
+            !by_fingerprint && evidence.leads_to(&candidate.tenant, anchor) && evidence.names.contains(name)
+        }
+        InitialCredentialKind::Token => false,
     };
     for by_fingerprint in [true, false] {
         let fitting: Vec<_> = registered.iter().filter(|candidate| fits(candidate, by_fingerprint)).collect();
@@ -121,7 +125,7 @@ pub fn match_registration(
         let mut usable = fitting.iter().filter(|candidate| match candidate.state {
             InitialCredentialState::Open => true,
             InitialCredentialState::Spent => purpose == Purpose::Confirm,
-            InitialCredentialState::Voided => false,
+            InitialCredentialState::Void => false,
         });
         if let Some(&first) = usable.next()
             && let Some(other) = usable.find(|other| other.vnfci != first.vnfci)
@@ -131,7 +135,7 @@ pub fn match_registration(
                 first.id, other.id
             )));
         }
-        // Open before spent before voided, then the newest (ids sort by time).
+        // Open before spent before void, then the newest (ids sort by time).
         let best = fitting.iter().min_by_key(|candidate| (candidate.state, std::cmp::Reverse(candidate.id)));
         if let Some(candidate) = best {
             return Verified::new(candidate, evidence.fingerprint, purpose, now);
@@ -193,12 +197,14 @@ mod tests {
         }
     }
 
-    fn registration(vnfci: &str, anchor: &str, pin: Pin) -> InitialCredential {
+    fn registration(vnfci: &str, kind: InitialCredentialKind) -> InitialCredential {
         InitialCredential {
             id: InitialCredentialId::generate(),
             tenant: "blue".parse().unwrap(),
             vnfci: vnfci.parse().unwrap(),
-            proof: RegisteredProof::X509 { anchor: anchor.parse().unwrap(), pin },
+            vnf_instance: "amf".parse().unwrap(),
+            generation: 1,
+            kind,
             expires_at: now().plus(YEAR),
             state: InitialCredentialState::Open,
         }
@@ -209,8 +215,14 @@ mod tests {
         verify(&[ca.client(common_name)], &[ca.anchor("blue", "vim")], now()).unwrap()
     }
 
-    fn name(text: &str) -> Pin {
-        format!("cn:{text}").parse().unwrap()
+    fn name(anchor: &str, text: &str) -> InitialCredentialKind {
+        let name = CertificateName::common_name(text);
+        InitialCredentialKind::X509Name { anchor: anchor.parse().unwrap(), name }
+    }
+
+    fn fingerprint(anchor: &str, evidence: &X509Evidence) -> InitialCredentialKind {
+        let fingerprint = evidence.fingerprint();
+        InitialCredentialKind::X509Fingerprint { anchor: anchor.parse().unwrap(), fingerprint }
     }
 
     fn claim(evidence: &X509Evidence, registered: &[InitialCredential]) -> Result<Verified, Refusal> {
@@ -240,29 +252,29 @@ mod tests {
     #[test]
     fn a_registration_fits_by_fingerprint_or_name_with_its_tenant_and_anchor() {
         let evidence = evidence("amf-1");
-        assert_eq!(evidence.pins(), [Pin::Fingerprint(evidence.fingerprint()), name("amf-1")]);
-        for pin in evidence.pins() {
-            let fits = registration("v", "vim", pin.clone());
+        assert_eq!(evidence.names(), [CertificateName::common_name("amf-1")]);
+        for kind in [|anchor, _: &_| name(anchor, "amf-1"), fingerprint] {
+            let fits = registration("v", kind("vim", &evidence));
             let verified = claim(&evidence, std::slice::from_ref(&fits)).unwrap();
             assert_eq!((verified.credential(), verified.vnfci().as_str()), (fits.id, "v"));
             assert_eq!(verified.fingerprint(), evidence.fingerprint());
             let other_tenant = InitialCredential { tenant: "red".parse().unwrap(), ..fits.clone() };
-            let other_anchor = registration("v", "other", pin);
-            let token = InitialCredential { proof: RegisteredProof::Token { generation: 1 }, ..fits };
+            let other_anchor = registration("v", kind("other", &evidence));
+            let token = InitialCredential { kind: InitialCredentialKind::Token, ..fits };
             let refused = claim(&evidence, &[other_tenant, other_anchor, token]);
             assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
         }
-        let refused = claim(&evidence, &[registration("v", "vim", name("amf-2"))]);
+        let refused = claim(&evidence, &[registration("v", name("vim", "amf-2"))]);
         assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
     }
 
     #[test]
     fn a_name_that_is_registered_for_two_vnfcis_refuses() {
         let evidence = evidence("amf-1");
-        let both = [registration("a", "vim", name("amf-1")), registration("b", "vim", name("amf-1"))];
+        let both = [registration("a", name("vim", "amf-1")), registration("b", name("vim", "amf-1"))];
         assert!(matches!(claim(&evidence, &both), Err(Refusal::Ambiguous(_))));
         // A fingerprint is more than a name.
-        let pinned = registration("c", "vim", Pin::Fingerprint(evidence.fingerprint()));
+        let pinned = registration("c", fingerprint("vim", &evidence));
         let [a, b] = both;
         assert_eq!(claim(&evidence, &[a, b, pinned]).unwrap().vnfci().as_str(), "c");
     }
@@ -271,14 +283,14 @@ mod tests {
     fn a_name_may_serve_again_after_its_vnfci_is_gone_or_armed_again() {
         let evidence = evidence("amf-1");
         let gone = InitialCredential {
-            state: InitialCredentialState::Voided,
-            ..registration("a", "vim", name("amf-1"))
+            state: InitialCredentialState::Void,
+            ..registration("a", name("vim", "amf-1"))
         };
         let spent = InitialCredential {
             state: InitialCredentialState::Spent,
-            ..registration("b", "vim", name("amf-1"))
+            ..registration("b", name("vim", "amf-1"))
         };
-        let open = registration("b", "vim", name("amf-1"));
+        let open = registration("b", name("vim", "amf-1"));
         let all = [gone.clone(), spent.clone(), open.clone()];
         assert_eq!(claim(&evidence, &all).unwrap().credential(), open.id);
         assert_eq!(claim(&evidence, &all[..2]), Err(Refusal::Spent(spent.id)));

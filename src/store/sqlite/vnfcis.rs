@@ -4,6 +4,7 @@ use super::credentials::{Held, SELECT_HELD, read_held};
 use super::value::{CHUNK, Columns, id_list, text_list};
 use super::{credentials, initial_credentials, pools, tenants};
 use crate::clock::Timestamp;
+use crate::identity::CertificateName;
 use crate::nfv::{InitialCredentialId, PoolName, TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{
     CustodyEnd, InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool,
@@ -27,7 +28,7 @@ struct Known {
 #[derive(PartialEq, Eq, Hash)]
 enum Recognition {
     Fingerprint([u8; 32]),
-    Name(String),
+    Name(CertificateName),
 }
 
 fn recognised_by(kind: &InitialCredentialKind) -> Option<Recognition> {

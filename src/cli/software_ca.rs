@@ -1,0 +1,71 @@
+//! A CA whose key is in this process: for self-made client certificates and for the demo's MANO side. Nothing that the
+//! broker issues comes from here.
+
+use super::failure::Failure;
+use super::init::new_client_key;
+use crate::ca::issue::{Tbs, root};
+use crate::ca::{SigningCa, assemble};
+use crate::clock::Timestamp;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// A CA with its P-256 key.
+pub(super) struct SoftwareCa {
+    key: EcdsaKeyPair,
+    ca: SigningCa,
+    /// Its self-signed certificate, DER.
+    pub(super) certificate_der: Vec<u8>,
+}
+
+/// A client's certificate and key.
+pub(super) struct SoftwareClient {
+    /// DER.
+    pub(super) certificate_der: Vec<u8>,
+    /// SubjectPublicKeyInfo, DER.
+    pub(super) public_key_der: Vec<u8>,
+    /// Private key, PKCS#8, DER.
+    pub(super) pkcs8_der: Zeroizing<Vec<u8>>,
+}
+
+impl SoftwareCa {
+    /// A new CA.
+    pub(super) fn new(name: &str, validity: Duration, now: Timestamp) -> Result<Self, Failure> {
+        let own = new_client_key()?;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &own.pkcs8_der)
+            .map_err(|error| Failure::failed(format!("a new key is not usable: {error}")))?;
+        let tbs =
+            root(name, &own.public_key_der, validity, now, &mut rand::rng()).map_err(Failure::failed)?;
+        let certificate_der = sign(&key, &tbs)?;
+        let ca = SigningCa::new(&certificate_der, "http://127.0.0.1/no-crl").map_err(Failure::failed)?;
+        Ok(Self { key, ca, certificate_der })
+    }
+
+    /// A new client certificate under it.
+    pub(super) fn client(
+        &self,
+        name: &str,
+        role: &str,
+        validity: Duration,
+        now: Timestamp,
+    ) -> Result<SoftwareClient, Failure> {
+        let own = new_client_key()?;
+        let tbs = self
+            .ca
+            .client(name, role, &own.public_key_der, validity, now, &mut rand::rng())
+            .map_err(Failure::failed)?;
+        Ok(SoftwareClient {
+            certificate_der: sign(&self.key, &tbs)?,
+            public_key_der: own.public_key_der,
+            pkcs8_der: own.pkcs8_der,
+        })
+    }
+}
+
+fn sign(key: &EcdsaKeyPair, tbs: &Tbs) -> Result<Vec<u8>, Failure> {
+    let signature = key
+        .sign(&SystemRandom::new(), &tbs.der)
+        .map_err(|_| Failure::failed("no signature could be made: the system's random generator failed"))?;
+    Ok(assemble(&tbs.der, tbs.algorithm, signature.as_ref()))
+}
