@@ -88,17 +88,17 @@ impl Site {
                 let arguments = ["audit", "receipt", credential];
                 let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
                 let finished = self.program.run(arguments).await?;
+                let shredded =
+                    |receipt: &Value| receipt["receipt"]["broker_copy"]["state"] == json!("SHREDDED");
                 match finished.code {
-                    0 => Ok(finished.objects.into_iter().next()),
-                    // Not yet: the key's custody has not ended.
-                    1 | 4 => Ok(None),
+                    // Until the epoch is shredded the receipt says ERASED.
+                    0 => Ok(finished.objects.into_iter().next().filter(shredded)),
                     _ => Err(finished.failure()),
                 }
             })
             .await?;
             let facts = &receipt["receipt"];
-            let shredded = facts["broker_copy"]["state"] == json!("SHREDDED");
-            ensure(shredded && facts["holder_copy"] == json!("RELEASED_SIGNED"), || {
+            ensure(facts["holder_copy"] == json!("RELEASED_SIGNED"), || {
                 format!("the receipt says {} and {}", facts["broker_copy"], facts["holder_copy"])
             })?;
             let file = self.work.join(format!("receipt-{credential}.json"));
@@ -113,18 +113,22 @@ impl Site {
         ))
     }
 
-    /// Every provoked refusal is in the log; gives the index of the last one.
+    /// Every provoked refusal and both receipts are in the log; gives the index of the last one.
     pub(super) async fn check_refusals(&self) -> Result<(u64, String), Failure> {
-        let refusals = until(Duration::from_secs(30), "the recording of the refusals", async || {
-            let refusals = self.command("auditor", &["audit", "list", "--kind", "REFUSED"]).await?;
-            Ok((refusals.len() >= REFUSALS).then_some(refusals))
+        let (refusals, of_refusals) = self.events_of("REFUSED", REFUSALS).await?;
+        let (_, of_receipts) = self.events_of("DESTRUCTION_RECEIPT", SLOTS.len()).await?;
+        let detail = format!("{refusals} REFUSED events, with the reasons that the callers were not told");
+        Ok((of_refusals.max(of_receipts), detail))
+    }
+
+    /// Waits until the log has at least `expected` events of a kind; how many it has, and the last one's index.
+    async fn events_of(&self, kind: &str, expected: usize) -> Result<(usize, u64), Failure> {
+        let events = until(Duration::from_secs(30), "the recording of events", async || {
+            let events = self.command("auditor", &["audit", "list", "--kind", kind]).await?;
+            Ok((events.len() >= expected).then_some(events))
         })
         .await?;
-        let last = refusals.iter().filter_map(|event| event["index"].as_u64()).max().unwrap_or(0);
-        Ok((
-            last,
-            format!("{} REFUSED events, with the reasons that the callers were not told", refusals.len()),
-        ))
+        Ok((events.len(), events.iter().filter_map(|event| event["index"].as_u64()).max().unwrap_or(0)))
     }
 
     /// Exports the log until it covers `index`, verifies it offline, and finds the whole story in it.
