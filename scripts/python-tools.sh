@@ -15,5 +15,6 @@ python3 -m venv "$tools" || {
     echo "python3 -m venv failed: install python3-venv (Debian) and run 'make tools' again" >&2
     exit 1
 }
-"$tools/bin/pip" install --quiet --disable-pip-version-check pkilint grpcio grpcio-tools cryptography
+"$tools/bin/pip" install --quiet --disable-pip-version-check \
+    pkilint==0.13.3 grpcio==1.85.1 grpcio-tools==1.85.1 cryptography==50.0.2
 echo "$tools is ready"

@@ -186,6 +186,20 @@ named!(
     }
 );
 
+named!(
+    /// Why an epoch takes a step; goes into the audit event.
+    StepReason, "step reason" {
+        /// A crash left it half made.
+        Resume = "RESUME",
+        /// It holds as many keys as an epoch should.
+        Full = "FULL",
+        /// Erased keys in it wait for their shredding.
+        HorizonNears = "HORIZON_NEARS",
+        /// Nothing live is left in it.
+        Empty = "EMPTY",
+    }
+);
+
 impl EpochState {
     /// The only transitions of an epoch. That an epoch is empty before [`EpochChange::Shred`] is checked by
     /// the store in the same transaction.

@@ -2,6 +2,8 @@
 //! Method: a software key stands in for the HSM, for the signature's bytes only. Every kind of certificate and a CRL are
 //! made and then judged by `openssl` (path, CRL, strict X.509) and by pkilint (`make tools` installs it).
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests themselves")]
+
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
@@ -359,13 +361,13 @@ fn a_client_path_is_judged_with_the_reason_for_the_auditor() {
     assert_eq!(validate_client(&chain, &anchors, now()), Ok(vec![1, 2]));
     assert_eq!(validate_client(&chain, &anchors, now().plus(DAY * 91)), Err(PathError::Expired));
     assert_eq!(validate_client(&chain, &anchors, now().minus(DAY)), Err(PathError::NotYetValid));
-    assert_eq!(validate_client(&[], &anchors, now()), Err(PathError::Empty));
+    assert_eq!(validate_client(&chain[..0], &anchors, now()), Err(PathError::Empty));
     let server = [ca.server_der.clone(), ca.sub_der.clone()];
     assert_eq!(validate_client(&server, &anchors, now()), Err(PathError::WrongUsage));
     let unknown = |result| matches!(result, Err(PathError::UnknownIssuer(_)));
     assert!(unknown(validate_client(&chain, &anchors[..1], now())));
     assert!(unknown(validate_client(&chain[..1], &anchors, now())), "without the sub-CA");
-    assert!(unknown(validate_client(&chain, &[], now())));
+    assert!(unknown(validate_client(&chain, &anchors[..0], now())));
     let mut forged = ca.client_der.clone();
     *forged.last_mut().unwrap() ^= 1;
     assert!(unknown(validate_client(&[forged, ca.sub_der.clone()], &anchors, now())));
@@ -374,7 +376,7 @@ fn a_client_path_is_judged_with_the_reason_for_the_auditor() {
         Err(PathError::Malformed(_))
     ));
     // A CA's certificate is no client's.
-    assert!(matches!(validate_client(&[ca.sub_der.clone()], &anchors, now()), Err(PathError::Invalid(_))));
+    assert!(matches!(validate_client(&chain[1..], &anchors, now()), Err(PathError::Invalid(_))));
 }
 
 #[test]
@@ -382,4 +384,20 @@ fn only_a_ca_certificate_issues() {
     let ca = hierarchy(SoftwareKey::p256());
     assert!(SigningCa::new(&ca.leaf_der, SUB_CRL).unwrap_err().to_string().contains("basicConstraints"));
     assert!(SigningCa::new(b"garbage", SUB_CRL).is_err());
+}
+
+#[test]
+fn no_changed_byte_of_a_certificate_panics_a_reader_or_passes_validation() {
+    let ca = hierarchy(SoftwareKey::p256());
+    let anchors = [ca.root_der.clone()];
+    for place in 0..ca.client_der.len() {
+        for change in [0x01, 0x20, 0x80] {
+            let mut changed = ca.client_der.clone();
+            changed[place] ^= change;
+            let _ = CertificateFacts::parse(&changed);
+            let _ = SigningCa::new(&changed, SUB_CRL);
+            let chain = [changed, ca.sub_der.clone()];
+            assert!(validate_client(&chain, &anchors, now()).is_err(), "byte {place} changed by {change:#x}");
+        }
+    }
 }

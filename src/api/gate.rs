@@ -267,8 +267,7 @@ pub(super) async fn record(
     request: Option<RequestId>,
     refusal: &BrokerError,
 ) {
-    let actor = caller.map_or_else(|| peer.actor(), Caller::actor);
-    broker.record_refusal(actor, caller, peer, rpc, request, refusal).await;
+    broker.record_refusal(caller, peer, rpc, request, refusal).await;
 }
 
 /// How long a caller waits for an answer. Batches of 1,000 and making a tenant's keys take longer.

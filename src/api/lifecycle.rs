@@ -9,7 +9,8 @@ use crate::authorisation::Rpc;
 use crate::broker::BrokerError;
 use crate::broker::vnfcis::{Announcement, Registered};
 use crate::credential::RevocationReason;
-use crate::store::records::{CertificateRecord, InitialCredentialKind, Slot, Vnfci, VnfciState};
+use crate::identity::{CertificateName, InitialCredentialKind};
+use crate::store::records::{CertificateRecord, Slot, Vnfci, VnfciState};
 use tonic::{Request, Response, Status};
 
 /// The most VNFCIs in one call.
@@ -181,7 +182,7 @@ fn initial_credential(
                 }),
                 Some(Pin::Name(name)) => Ok(InitialCredentialKind::X509Name {
                     anchor,
-                    name: pinned_name("initial_credential.x509.name", name)?,
+                    name: pinned_name("initial_credential.x509.name", &name)?,
                 }),
                 None => Err(invalid(
                     "initial_credential.x509",
@@ -194,17 +195,13 @@ fn initial_credential(
 }
 
 /// A name that a certificate is recognised by.
-fn pinned_name(field: &str, name: String) -> Result<String, BrokerError> {
-    let problem = match name.split_once(':') {
+fn pinned_name(field: &str, name: &str) -> Result<CertificateName, BrokerError> {
+    let printable = |text: &str| !text.trim().is_empty() && !text.chars().any(char::is_control);
+    let problem = match name.parse() {
         _ if name.len() > NAME_MAX => "is longer than 255 bytes",
-        Some(("dns" | "uri", rest))
-            if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic()) =>
-        {
-            return Ok(name);
-        }
-        Some(("cn", rest)) if !rest.trim().is_empty() && !rest.chars().any(char::is_control) => {
-            return Ok(name);
-        }
+        Ok(parsed) if name.bytes().all(|byte| byte.is_ascii_graphic()) => return Ok(parsed),
+        // A common name may have spaces and letters of any language.
+        Ok(parsed) if name.strip_prefix("cn:").is_some_and(printable) => return Ok(parsed),
         _ => "is not dns:NAME, uri:URI (printable ASCII) or cn:COMMON NAME",
     };
     Err(invalid(field, problem))

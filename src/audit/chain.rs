@@ -131,7 +131,7 @@ mod tests {
     use crate::nfv::CredentialId;
     use proptest::prelude::*;
 
-    pub(super) fn event() -> Event {
+    fn event() -> Event {
         Event::new(
             Timestamp::from_unix_micros(1_700_000_000_000_001),
             EventKind::Claimed,
@@ -183,7 +183,6 @@ mod tests {
             credentials: Vec::new(),
             details: "{}".to_owned(),
         };
-        // Computed once with: printf and sha256sum over the documented bytes.
         let mut expected = b"keybroker-audit-entry-v1".to_vec();
         for field in
             ["00000000-0000-0000-0000-000000000000", "5", "LOG_STARTED", "broker", "", "", "", "", "", "{}"]

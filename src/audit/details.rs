@@ -8,13 +8,12 @@
 use super::head::SignedHead;
 use super::receipt::DestructionReason;
 use crate::clock::Timestamp;
-use crate::credential::{HolderCopy, KeyType, RevocationReason};
+use crate::credential::{HolderCopy, KeyType, RevocationReason, StepReason};
 use crate::nfv::{
     AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
     PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 /// Any of the structs below as [`super::event::Event::details`] takes it.
 pub fn json(details: &impl Serialize) -> serde_json::Value {
@@ -91,8 +90,8 @@ details! {
 
     /// `ISSUER_ADDED`
     IssuerDetails {
-        /// The issuer; absent for the root.
-        issuer: Option<IssuerId>,
+        /// The issuer.
+        issuer: IssuerId,
         /// Generation of its key.
         generation: u32,
         /// Label of its key on the token.
@@ -116,7 +115,7 @@ details! {
         /// Credentials to be kept ready.
         target: u32,
         /// Refilled below this number.
-        low: u32,
+        refill_below: u32,
     }
 
     /// `KEYS_PRODUCED`: the evidence that keys were generated in the HSM.
@@ -147,10 +146,8 @@ details! {
     CertificateDetails {
         /// Whose certificate.
         credential: CredentialId,
-        /// SHA-256 of its DER; absent where only the to-be-signed bytes exist yet.
-        certificate: Option<Sha256Hash>,
-        /// SHA-256 of its to-be-signed bytes, where the intent is recorded before the HSM signs.
-        to_be_signed: Option<Sha256Hash>,
+        /// SHA-256 of its DER.
+        certificate: Sha256Hash,
         /// Its serial number.
         serial: String,
         /// End of its validity.
@@ -185,16 +182,12 @@ details! {
         claim: ClaimId,
         /// What the VNFCI showed.
         initial_credential: InitialCredentialId,
-        /// `X509` or `TOKEN`.
-        kind: String,
-        /// SHA-256 of the client's certificate (X509) or public key (TOKEN).
-        evidence: Sha256Hash,
         /// SHA-256 of the recipient's public point (65 bytes).
         recipient_key: Sha256Hash,
         /// Sealing suite.
         suite: String,
-        /// How many recipient keys this arming has had, this one included.
-        recipient_count: u32,
+        /// By when it must be confirmed.
+        confirm_by: Timestamp,
         /// What goes where.
         slots: Vec<ClaimedSlot>,
     }
@@ -206,9 +199,9 @@ details! {
         /// The credential drawn for it.
         credential: CredentialId,
         /// SHA-256 of its certificate's DER.
-        certificate: Option<Sha256Hash>,
-        /// Its certificate's serial number.
-        serial: String,
+        certificate: Sha256Hash,
+        /// Epoch whose KEK wraps it.
+        epoch: EpochId,
     }
 
     /// `CONFIRMED`
@@ -239,16 +232,14 @@ details! {
         vnfcis: Vec<VnfciId>,
         /// What MANO says of the holders' copies.
         holder_copy: HolderCopy,
-        /// MANO's own text, if it gave one.
-        note: String,
     }
 
     /// `KEYS_ERASED`
     ErasedDetails {
         /// Why.
         reason: DestructionReason,
-        /// Epochs whose KEK wrapped the copies.
-        epochs: Vec<EpochId>,
+        /// What is known of the holder's copy.
+        holder_copy: HolderCopy,
     }
 
     /// `REVOCATION_REQUESTED`
@@ -261,8 +252,8 @@ details! {
 
     /// `CRL_SIGNED`
     CrlDetails {
-        /// Whose CRL; absent for the root's.
-        issuer: Option<IssuerId>,
+        /// Whose CRL.
+        issuer: IssuerId,
         /// CRL number.
         number: u64,
         /// Entries in it.
@@ -283,6 +274,8 @@ details! {
         kek_label: String,
         /// Serial number of the token.
         token_serial: String,
+        /// Why the step is taken; absent where an epoch is made.
+        reason: Option<StepReason>,
     }
 
     /// `EPOCH_SHREDDED`: a fresh process found no KEK.
@@ -303,6 +296,8 @@ details! {
         from: EpochId,
         /// Epoch whose KEK wraps them now.
         to: EpochId,
+        /// Why.
+        reason: StepReason,
     }
 
     /// `REFUSED`
@@ -315,16 +310,14 @@ details! {
         reason: String,
         /// The caller's address.
         peer: String,
-        /// Refusals of the same peer and reason that this event stands for, at least 1.
-        count: u64,
     }
 
     /// `OUTCOME_FAILED`
     FailedDetails {
-        /// The event that announced what did not happen.
-        event: Uuid,
-        /// Stable code of the error.
-        error_code: String,
+        /// The claim whose intent was recorded.
+        claim: ClaimId,
+        /// The step that failed.
+        step: String,
         /// The error.
         error: String,
     }

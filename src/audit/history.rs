@@ -3,7 +3,7 @@
 //! Run over a log that [`super::verify`] found good; rows are taken at their word here.
 
 use super::chain::ChainedEntry;
-use super::details::{ClaimDetails, ErasedDetails, ProducedDetails, RewrappedDetails, ShreddedDetails};
+use super::details::{ClaimDetails, ProducedDetails, RewrappedDetails, ShreddedDetails};
 use super::event::EventKind;
 use super::export::{ExportError, ExportReader};
 use super::receipt::SignedReceipt;
@@ -199,24 +199,20 @@ impl Tracker {
             EventKind::Claimed | EventKind::ClaimReplayed => self.sealed(entry, at),
             EventKind::Confirmed => {
                 self.history.confirmed.get_or_insert(at);
+                // In the same transaction the broker's copy is erased.
+                self.history.erased.get_or_insert(at);
             }
             EventKind::Released => {
                 self.history.released.get_or_insert(at);
+            }
+            EventKind::Terminated => {
+                self.history.erased.get_or_insert(at);
             }
             EventKind::RevocationRequested => {
                 self.history.revoked.get_or_insert(at);
             }
             EventKind::KeysErased => {
                 self.history.erased.get_or_insert(at);
-                if let Some(details) = self.details::<ErasedDetails>(entry) {
-                    // The event may be about several keys, so that other keys' epochs may be among them.
-                    if !self.history.epochs.iter().any(|epoch| details.epochs.contains(epoch)) {
-                        self.problem(
-                            at.index,
-                            "it was erased from an epoch that never wrapped it".to_owned(),
-                        );
-                    }
-                }
             }
             EventKind::KeysRewrapped => {
                 if let Some(details) = self.details::<RewrappedDetails>(entry) {

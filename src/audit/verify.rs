@@ -82,6 +82,10 @@ impl Report {
 /// Problems that a report lists.
 pub const MAX_PROBLEMS: usize = 100;
 
+/// Gaps that are remembered in case their rows come later; further ones are reported as missing at once, so that no
+/// file makes the verifier slow or large.
+const MAX_GAPS: usize = 1_000;
+
 /// Verifies an export (a directory, see [`super::export`]) with the log's public key, and that it extends every one of
 /// the `earlier` heads that the caller kept. Reads the rows once, with a bounded amount of memory.
 ///
@@ -164,7 +168,11 @@ impl Walk {
             return self.late_row(index);
         }
         if index > self.expected {
-            self.gaps.push(self.expected..index);
+            if self.gaps.len() < MAX_GAPS {
+                self.gaps.push(self.expected..index);
+            } else {
+                self.missing(&(self.expected..index));
+            }
             self.previous = None;
         }
         if let Some(previous) = self.previous
@@ -232,15 +240,19 @@ impl Walk {
         }
     }
 
+    fn missing(&mut self, gap: &Range<u64>) {
+        let text = match gap.end - gap.start {
+            1 => format!("row {} is not there", gap.start),
+            _ => format!("rows {} to {} are not there", gap.start, gap.end - 1),
+        };
+        self.report.add(Some(gap.start), ProblemKind::Missing, text);
+    }
+
     fn end(mut self) -> Report {
         let size = self.report.head.size;
         self.gaps.sort_by_key(|gap| gap.start);
         for gap in std::mem::take(&mut self.gaps) {
-            let text = match gap.end - gap.start {
-                1 => format!("row {} is not there", gap.start),
-                _ => format!("rows {} to {} are not there", gap.start, gap.end - 1),
-            };
-            self.report.add(Some(gap.start), ProblemKind::Missing, text);
+            self.missing(&gap);
         }
         if self.expected < size {
             let text = format!("the log ends at row {}, the head was signed over {size} rows", self.expected);

@@ -1,10 +1,20 @@
 //! What an operator configures while the broker runs.
 
-use crate::authorisation::{Caller, Role};
+use crate::audit::details::{self, AnchorDetails, ProfileDetails, TenantDetails};
+use crate::audit::event::{Event, EventKind};
+use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
+use crate::broker::initialise::{default_tenant, identity_event};
+use crate::broker::profiles::{self, Profiles};
 use crate::broker::{Broker, BrokerError, Request};
+use crate::ca::{CertificateFacts, Profile};
 use crate::hsm::HsmStatus;
-use crate::nfv::{AnchorName, IdentityName, ProfileName, TenantId, VnfInstanceId};
-use crate::store::records::{Anchor, Identity, Tenant};
+use crate::nfv::{AnchorName, IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
+use crate::store::Mutation;
+use crate::store::records::{Anchor, Identity, Page, PoolFilter, Tenant};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
 
 /// An identity to be registered.
 #[derive(Debug, Clone)]
@@ -22,104 +32,350 @@ pub struct NewIdentity {
 }
 
 impl Broker {
-    /// Adds a tenant with its sub-CA and HMAC key on the token.
+    /// Adds a tenant with its sub-CA and HMAC key on the token. Repeated after a failure in between, it completes.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::AlreadyExists`], the HSM's.
     pub async fn add_tenant(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _tenant: TenantId,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
     ) -> Result<Tenant, BrokerError> {
-        todo!()
+        let authorised = authorise(caller, Rpc::AddTenant, Target::default())?;
+        self.ensure_tenant_keys(&tenant).await?;
+        let record = Tenant { id: tenant.clone(), created_at: self.store.now().await? };
+        let event = self
+            .event(&authorised, EventKind::TenantAdded, &request)
+            .await?
+            .tenant(&tenant)
+            .details(details::json(&TenantDetails { tenant }));
+        self.store.add_tenant(record.clone(), one(event, &authorised, &request)).await?;
+        Ok(record)
     }
+
     /// All tenants.
-    pub async fn tenants(&self, _caller: &Caller) -> Result<Vec<Tenant>, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
+    pub async fn tenants(&self, caller: &Caller) -> Result<Vec<Tenant>, BrokerError> {
+        authorise(caller, Rpc::ListTenants, Target::default())?;
+        Ok(self.store.tenants().await?)
     }
-    /// Removes a tenant.
+
+    /// Removes a tenant. Its CA stays on the token: it signs CRLs until its last certificate expires.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::Precondition`] while it has pools or live VNFCIs, and for the default
+    /// tenant, whose CA certifies the listeners.
     pub async fn remove_tenant(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _tenant: TenantId,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
     ) -> Result<(), BrokerError> {
-        todo!()
+        let authorised = authorise(caller, Rpc::RemoveTenant, Target::default())?;
+        if tenant == default_tenant() {
+            let problem =
+                "the default tenant's CA certifies the broker's own listeners; it cannot be removed";
+            return Err(BrokerError::Precondition(problem.to_owned()));
+        }
+        let event = self
+            .event(&authorised, EventKind::TenantRemoved, &request)
+            .await?
+            .tenant(&tenant)
+            .details(details::json(&TenantDetails { tenant: tenant.clone() }));
+        Ok(self.store.remove_tenant(&tenant, one(event, &authorised, &request)).await?)
     }
-    /// Adds a trust anchor.
+
+    /// Adds a trust anchor: a CA certificate within its validity.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`], [`BrokerError::AlreadyExists`],
+    /// [`BrokerError::Precondition`] if it is an anchor already.
     pub async fn add_anchor(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _tenant: TenantId,
-        _name: AnchorName,
-        _certificate_der: Vec<u8>,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: AnchorName,
+        certificate_der: Vec<u8>,
     ) -> Result<Anchor, BrokerError> {
-        todo!()
+        let authorised =
+            authorise(caller, Rpc::AddAnchor, Target { tenant: Some(&tenant), ..Target::default() })?;
+        let now = self.store.now().await?;
+        let facts = certificate(&certificate_der)?;
+        if !facts.is_ca {
+            return Err(invalid(
+                "certificate_der",
+                "is no CA certificate (basicConstraints does not say cA)",
+            ));
+        }
+        if now >= facts.not_after {
+            return Err(invalid("certificate_der", format!("expired at {}", facts.not_after)));
+        }
+        let anchor = Anchor {
+            tenant: tenant.clone(),
+            name,
+            certificate_der,
+            fingerprint: facts.fingerprint,
+            public_key: facts.public_key,
+            created_at: now,
+        };
+        let event = self.event(&authorised, EventKind::AnchorAdded, &request).await?;
+        let event = anchor_event(event, &anchor, &facts);
+        self.store.add_anchor(anchor.clone(), one(event, &authorised, &request)).await?;
+        Ok(anchor)
     }
+
     /// Anchors of one tenant or of all.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
     pub async fn anchors(
         &self,
-        _caller: &Caller,
-        _tenant: Option<TenantId>,
+        caller: &Caller,
+        tenant: Option<TenantId>,
     ) -> Result<Vec<Anchor>, BrokerError> {
-        todo!()
+        authorise(caller, Rpc::ListAnchors, Target { tenant: tenant.as_ref(), ..Target::default() })?;
+        Ok(self.store.anchors(tenant.as_ref()).await?)
     }
-    /// Removes a trust anchor.
+
+    /// Removes a trust anchor; initial credentials under it become void.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`].
     pub async fn remove_anchor(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _tenant: TenantId,
-        _name: AnchorName,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: AnchorName,
     ) -> Result<(), BrokerError> {
-        todo!()
+        let target = Target { tenant: Some(&tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::RemoveAnchor, target)?;
+        let anchors = self.store.anchors(Some(&tenant)).await?;
+        let mut event = self.event(&authorised, EventKind::AnchorRemoved, &request).await?.tenant(&tenant);
+        if let Some(anchor) = anchors.iter().find(|anchor| anchor.name == name) {
+            event = anchor_event(event, anchor, &certificate(&anchor.certificate_der)?);
+        }
+        Ok(self.store.remove_anchor(&tenant, &name, one(event, &authorised, &request)).await?)
     }
-    /// Registers an identity.
+
+    /// Registers an identity by its client certificate.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] for a role without the tenant that it needs or an expired
+    /// certificate, [`BrokerError::AlreadyExists`].
     pub async fn add_identity(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _identity: NewIdentity,
+        caller: &Caller,
+        request: Request,
+        new: NewIdentity,
     ) -> Result<Identity, BrokerError> {
-        todo!()
+        let authorised = authorise(caller, Rpc::AddIdentity, Target::default())?;
+        self.check_identity(&new).await?;
+        let facts = certificate(&new.certificate_der)?;
+        let now = self.store.now().await?;
+        if now >= facts.not_after {
+            return Err(invalid("identity.certificate_der", format!("expired at {}", facts.not_after)));
+        }
+        let identity = Identity {
+            name: new.name,
+            role: new.role,
+            tenant: new.tenant,
+            granted_vnfs: new.granted_vnfs,
+            certificate_der: new.certificate_der,
+            fingerprint: facts.fingerprint,
+            created_at: now,
+        };
+        let event =
+            identity_event(self.event(&authorised, EventKind::IdentityAdded, &request).await?, &identity);
+        self.store.add_identity(identity.clone(), one(event, &authorised, &request)).await?;
+        Ok(identity)
     }
+
+    async fn check_identity(&self, new: &NewIdentity) -> Result<(), BrokerError> {
+        let tenant_field = "identity.tenant";
+        match (new.role, &new.tenant) {
+            (Role::Vnfci, _) => {
+                return Err(invalid(
+                    "identity.role",
+                    "a VNFCI is known by its delivered certificate, not registered",
+                ));
+            }
+            (Role::Operator, Some(_)) => {
+                return Err(invalid(tenant_field, "an operator belongs to no tenant; leave it empty"));
+            }
+            (Role::Nfvo | Role::Vnfm, None) => {
+                return Err(invalid(tenant_field, format!("a {} belongs to a tenant; name it", new.role)));
+            }
+            _ => {}
+        }
+        if new.role != Role::Vnfm && !new.granted_vnfs.is_empty() {
+            return Err(invalid("identity.granted_vnf_instance_ids", "only a vnfm is granted VNF instances"));
+        }
+        if let Some(tenant) = &new.tenant
+            && !self.store.tenants().await?.iter().any(|known| known.id == *tenant)
+        {
+            return Err(BrokerError::NotFound(format!("tenant {tenant}")));
+        }
+        Ok(())
+    }
+
     /// All identities.
-    pub async fn identities(&self, _caller: &Caller) -> Result<Vec<Identity>, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
+    pub async fn identities(&self, caller: &Caller) -> Result<Vec<Identity>, BrokerError> {
+        authorise(caller, Rpc::ListIdentities, Target::default())?;
+        Ok(self.store.identities().await?)
     }
-    /// Removes an identity.
+
+    /// Removes an identity. Its own identity an operator does not remove: nobody might be left to add one.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Precondition`].
     pub async fn remove_identity(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _name: IdentityName,
+        caller: &Caller,
+        request: Request,
+        name: IdentityName,
     ) -> Result<(), BrokerError> {
-        todo!()
+        let authorised = authorise(caller, Rpc::RemoveIdentity, Target::default())?;
+        if caller.name == name.as_str() {
+            let problem = "an operator cannot remove its own identity; let another operator do it";
+            return Err(BrokerError::Precondition(problem.to_owned()));
+        }
+        let identities = self.store.identities().await?;
+        let mut event = self.event(&authorised, EventKind::IdentityRemoved, &request).await?;
+        if let Some(identity) = identities.iter().find(|identity| identity.name == name) {
+            event = identity_event(event, identity);
+        }
+        Ok(self.store.remove_identity(&name, one(event, &authorised, &request)).await?)
     }
-    /// Checks a profile and writes its file.
+
+    /// Checks a profile and writes its file; replaces one of the same name.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] with the line of the mistake.
     pub async fn add_profile(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _name: ProfileName,
-        _toml: String,
+        caller: &Caller,
+        request: Request,
+        name: ProfileName,
+        toml: String,
     ) -> Result<(), BrokerError> {
-        todo!()
+        let authorised = authorise(caller, Rpc::AddProfile, Target::default())?;
+        Profile::parse(name.clone(), &toml).map_err(|error| invalid("profile.toml", error.to_string()))?;
+        let content = Some(Sha256Hash::of(toml.as_bytes()));
+        let event = self.event(&authorised, EventKind::ProfileChanged, &request).await?;
+        self.store
+            .append_events(vec![
+                event.details(details::json(&ProfileDetails { profile: name.clone(), content })),
+            ])
+            .await?;
+        let path = profiles::file(&self.settings.load().directory, &name);
+        write_whole(&path, toml.as_bytes()).map_err(|error| unwritten(&path, &error))?;
+        self.reload_profiles()
     }
+
     /// All profiles with their files' texts.
-    pub async fn profiles(&self, _caller: &Caller) -> Result<Vec<(ProfileName, String)>, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
+    pub async fn profiles(&self, caller: &Caller) -> Result<Vec<(ProfileName, String)>, BrokerError> {
+        authorise(caller, Rpc::ListProfiles, Target::default())?;
+        Ok(self.profiles.load().texts())
     }
+
     /// Removes a profile's file.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Precondition`] while a pool uses it.
     pub async fn remove_profile(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _name: ProfileName,
+        caller: &Caller,
+        request: Request,
+        name: ProfileName,
     ) -> Result<(), BrokerError> {
-        todo!()
+        let authorised = authorise(caller, Rpc::RemoveProfile, Target::default())?;
+        if self.profiles.load().get(&name).is_none() {
+            return Err(BrokerError::NotFound(format!("profile {name}")));
+        }
+        let every = Page { after: None, limit: u32::MAX };
+        let pools = self.store.pools(&PoolFilter::default(), &every).await?;
+        if let Some(user) = pools.iter().find(|pool| pool.profile == name) {
+            let problem = format!(
+                "pool {} of tenant {} uses profile {name}; delete the pool first",
+                user.name, user.tenant
+            );
+            return Err(BrokerError::Precondition(problem));
+        }
+        let event = self.event(&authorised, EventKind::ProfileChanged, &request).await?;
+        let removed = ProfileDetails { profile: name.clone(), content: None };
+        self.store.append_events(vec![event.details(details::json(&removed))]).await?;
+        let path = profiles::file(&self.settings.load().directory, &name);
+        std::fs::remove_file(&path).map_err(|error| unwritten(&path, &error))?;
+        self.reload_profiles()
     }
+
     /// Health of the HSM.
-    pub async fn hsm_status(&self, _caller: &Caller) -> Result<HsmStatus, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
+    pub async fn hsm_status(&self, caller: &Caller) -> Result<HsmStatus, BrokerError> {
+        authorise(caller, Rpc::GetHsmStatus, Target::default())?;
+        Ok(self.hsm.status())
     }
+
+    fn reload_profiles(&self) -> Result<(), BrokerError> {
+        let read = Profiles::read(&self.settings.load().directory)?;
+        self.profiles.store(Arc::new(read));
+        Ok(())
+    }
+
+    async fn event(
+        &self,
+        authorised: &Authorised,
+        kind: EventKind,
+        request: &Request,
+    ) -> Result<Event, BrokerError> {
+        Ok(Event::new(self.store.now().await?, kind, authorised.actor()).request(request.id))
+    }
+}
+
+/// A change with one event.
+fn one(event: Event, authorised: &Authorised, request: &Request) -> Mutation<()> {
+    Mutation::new(move |()| vec![event]).request(request.key(authorised.actor()))
+}
+
+fn anchor_event(event: Event, anchor: &Anchor, facts: &CertificateFacts) -> Event {
+    event.tenant(&anchor.tenant).details(details::json(&AnchorDetails {
+        anchor: anchor.name.clone(),
+        certificate: anchor.fingerprint,
+        subject: facts.subject.clone(),
+    }))
+}
+
+fn certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
+    CertificateFacts::parse(der).map_err(|error| invalid("certificate_der", error.to_string()))
+}
+
+fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {
+    BrokerError::Invalid { field: field.to_owned(), problem: problem.into() }
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> BrokerError {
+    BrokerError::Precondition(format!("{} could not be changed: {error}", path.display()))
+}
+
+/// Writes a file so that a reader sees the old or the new text, never a part.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let part = path.with_extension("toml.part");
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)
 }

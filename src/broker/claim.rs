@@ -1,9 +1,34 @@
-//! A VNFCI claims all its slots.
+//! A VNFCI claims all its slots (ETSI GR NFV-SEC 005 8.1.2.3, steps 9 to 13).
+//!
+//! 1. Verify the initial credential.
+//! 2. Agree on a sealing suite.
+//! 3. Draw a credential for every slot, bind them to the recipient key and record the intent: one commit.
+//! 4. Seal the keys inside the HSM.
+//! 5. Answer. The answer is never stored: the same recipient key gets it sealed again.
 
+use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails};
+use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::receipt::DestructionReason;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
-use crate::nfv::{ClaimId, CredentialId, InitialCredentialId, RequestId, SlotName, TenantId, VnfciId};
+use crate::credential::HolderCopy;
+use crate::hsm::{HsmError, ObjectId, SealItem, SealRequest, SealedKey};
+use crate::identity::token::{ProofFields, Token, secret_input};
+use crate::identity::{Purpose, Refusal, Verified, token, x509};
+use crate::nfv::{
+    ClaimId, CredentialId, InitialCredentialId, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
+};
+use crate::pool;
 use crate::sealing::{RecipientPoint, Suite};
+use crate::store::Mutation;
+use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
+
+/// New recipient keys that one arming may present before its claim is confirmed.
+const REDRAWS_ALLOWED: u32 = 3;
+/// Readings of a claim whose keys were re-wrapped between reading and sealing.
+const SEAL_ATTEMPTS: u32 = 3;
+/// The version byte that each stored blob begins with.
+const BLOB_VERSION: u8 = 1;
 
 /// The proof of a one-time token, from the request.
 #[derive(Debug, Clone)]
@@ -69,7 +94,290 @@ pub struct SealedClaim {
 
 impl Broker {
     /// See the module.
-    pub async fn claim(&self, _peer: &Peer, _claim: Claim) -> Result<SealedClaim, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`BrokerError::Refused`] (the caller learns nothing of the reason), [`BrokerError::PoolEmpty`],
+    /// [`BrokerError::Invalid`] without a common suite, [`BrokerError::Unavailable`].
+    pub async fn claim(&self, peer: &Peer, claim: Claim) -> Result<SealedClaim, BrokerError> {
+        // 1. Verify the initial credential.
+        let recipient_key = Sha256Hash::of(claim.recipient.as_bytes());
+        let verified = self
+            .verify_initial_credential(
+                peer,
+                claim.token.as_ref(),
+                claim.request.id,
+                recipient_key,
+                Purpose::Claim,
+            )
+            .await?;
+        // 2. Agree on a sealing suite.
+        let suite = self.agree_on_suite(&claim.suites)?;
+        // 3. Draw, bind, record.
+        let record = self.reserve(&verified, &claim, suite).await?;
+        // 4. Seal. 5. Answer.
+        match self.seal(&record, suite).await {
+            Ok(sealed) => self.answer(record, suite, sealed).await,
+            Err(error) => {
+                self.record_failed_seal(&record, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Judges the initial credential that a peer presents: a token's proof, or else its client certificate.
+    pub(super) async fn verify_initial_credential(
+        &self,
+        peer: &Peer,
+        proof: Option<&TokenProof>,
+        request: RequestId,
+        recipient_key: Sha256Hash,
+        purpose: Purpose,
+    ) -> Result<Verified, BrokerError> {
+        let now = self.store.now().await?;
+        let Some(proof) = proof else {
+            let evidence = x509::verify(&peer.chain_der, &self.x509_anchors().await?, now)?;
+            let names: Vec<String> = evidence.names().iter().map(ToString::to_string).collect();
+            let mut registered = Vec::new();
+            for anchor in evidence.anchors() {
+                let found = self
+                    .store
+                    .initial_credentials_x509(evidence.tenant(), anchor, evidence.fingerprint(), &names)
+                    .await?;
+                registered.extend(found);
+            }
+            let matched = x509::match_registration(&evidence, &registered, purpose, now);
+            let vnfci = registered.first().map(|credential| &credential.vnfci);
+            return matched
+                .map_err(|refusal| BrokerError::from(refusal).concerning(evidence.tenant(), vnfci));
+        };
+        let (_, facts) = self.presented(peer).await?;
+        let registered = self.store.initial_credential(proof.id).await?;
+        let registered = registered.ok_or_else(|| Refusal::NotRegistered(format!("token {}", proof.id)))?;
+        let input = secret_input(&registered.tenant, &registered.vnfci, registered.generation);
+        let mac = self.hsm.mac(&ObjectId::TokenMac(registered.tenant.clone()), &input).await?;
+        let token = Token::new(registered.id, &mac)?;
+        let fields =
+            ProofFields { exporter: peer.exporter, client_key: facts.public_key, request, recipient_key };
+        token::verify(&registered, &token, &fields, &proof.proof, purpose, now).map_err(|refusal| {
+            BrokerError::from(refusal).concerning(&registered.tenant, Some(&registered.vnfci))
+        })
+    }
+
+    /// The anchors of all tenants: the tenant follows from the one that matches.
+    pub(super) async fn x509_anchors(&self) -> Result<Vec<x509::Anchor>, BrokerError> {
+        let anchors = self.store.anchors(None).await?;
+        let of_identity = |anchor: Anchor| x509::Anchor {
+            tenant: anchor.tenant,
+            name: anchor.name,
+            der: anchor.certificate_der,
+        };
+        Ok(anchors.into_iter().map(of_identity).collect())
+    }
+
+    /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.
+    fn agree_on_suite(&self, understood: &[Suite]) -> Result<Suite, BrokerError> {
+        let ours = self.hsm.status().suites;
+        ours.iter().find(|suite| understood.contains(suite)).copied().ok_or_else(|| BrokerError::Invalid {
+            field: "suites".to_owned(),
+            problem: format!(
+                "none is offered here; understand one of {}",
+                ours.iter().map(|suite| suite.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        })
+    }
+
+    async fn reserve(
+        &self,
+        verified: &Verified,
+        claim: &Claim,
+        suite: Suite,
+    ) -> Result<ClaimRecord, BrokerError> {
+        let now = self.store.now().await?;
+        let actor = Actor(format!("vnfci:{}/{}", verified.tenant(), verified.vnfci()));
+        let deadline = now.plus(self.settings.load().tenant(verified.tenant()).confirm_deadline);
+        let request = ClaimRequest {
+            initial_credential: verified.credential(),
+            claim: ClaimId::generate(),
+            request: claim.request.id,
+            recipient_point: claim.recipient.as_bytes().to_vec(),
+            deadline,
+            redraws_allowed: REDRAWS_ALLOWED,
+        };
+        let base = Event::new(now, EventKind::Claimed, actor.clone())
+            .tenant(verified.tenant())
+            .vnfci(verified.vnfci())
+            .request(claim.request.id);
+        let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
+            .request(claim.request.key(actor));
+        let outcome = self.store.reserve_claim(request, mutation).await?;
+        self.wake.sequencer.notify_one();
+        match outcome {
+            ClaimOutcome::Reserved { claim, redrawn } => {
+                metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);
+                if !redrawn.revoked.is_empty() {
+                    self.wake.publisher.notify_one();
+                }
+                self.wake.producer.notify_one();
+                Ok(claim)
+            }
+            ClaimOutcome::Replayed(claim) => {
+                metrics::counter!("keybroker_claims_total", "outcome" => "replayed").increment(1);
+                Ok(claim)
+            }
+            ClaimOutcome::Empty { pool } => {
+                metrics::counter!("keybroker_claims_total", "outcome" => "empty").increment(1);
+                self.wake.producer.notify_one();
+                let rate = *self.production_rate.borrow();
+                let retry_after = pool::retry_after(1_000, rate, rand::random());
+                Err(BrokerError::PoolEmpty { pool, retry_after })
+            }
+            ClaimOutcome::Refused(refusal) => {
+                metrics::counter!("keybroker_claims_total", "outcome" => "refused").increment(1);
+                let reason = format!("{refusal} for VNFCI {}", verified.vnfci());
+                Err(BrokerError::refused(refusal.as_str(), reason)
+                    .concerning(verified.tenant(), Some(verified.vnfci())))
+            }
+        }
+    }
+
+    /// Seals the keys of a claim. If an epoch was drained and shredded since the claim was read, it is read again.
+    async fn seal(&self, record: &ClaimRecord, suite: Suite) -> Result<Vec<SealedKey>, BrokerError> {
+        let mut current = record.clone();
+        for attempt in 1.. {
+            let items = current
+                .credentials
+                .iter()
+                .map(|slot| SealItem {
+                    credential: slot.credential.id,
+                    certificate: Sha256Hash::of(&slot.certificate_der),
+                    epoch: slot.epoch,
+                    dek_blob: slot.dek_blob.clone(),
+                })
+                .collect();
+            let request = SealRequest {
+                tenant: current.tenant.clone(),
+                request: current.request,
+                suite,
+                recipient_point: current.recipient_point.clone(),
+                items,
+            };
+            match self.hsm.seal(request).await {
+                Ok(sealed) => return Ok(sealed),
+                Err(HsmError::NotFound(_)) if attempt < SEAL_ATTEMPTS => {
+                    current = self.store.claim(current.id).await?.ok_or_else(|| {
+                        BrokerError::Internal(format!("claim {} disappeared while it was sealed", record.id))
+                    })?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(BrokerError::Internal("sealing was never attempted".to_owned()))
+    }
+
+    async fn answer(
+        &self,
+        record: ClaimRecord,
+        suite: Suite,
+        sealed: Vec<SealedKey>,
+    ) -> Result<SealedClaim, BrokerError> {
+        let mut credentials = Vec::with_capacity(sealed.len());
+        for (slot, key) in record.credentials.into_iter().zip(sealed) {
+            let authority = self.authority(slot.issuer).await?;
+            let wrapped_key = slot.key_blob.strip_prefix(&[BLOB_VERSION]).ok_or_else(|| {
+                BrokerError::Internal(format!(
+                    "the blob of credential {} has an unknown version",
+                    slot.credential.id
+                ))
+            })?;
+            credentials.push(SealedCredential {
+                slot: slot.slot,
+                credential: slot.credential.id,
+                certificate_der: slot.certificate_der,
+                chain_der: authority.chain_der.clone(),
+                root_der: authority.root_der.clone(),
+                hsm_point: key.hsm_point,
+                wrapped_dek: key.wrapped_dek,
+                wrapped_key: wrapped_key.to_vec(),
+            });
+        }
+        Ok(SealedClaim {
+            claim: record.id,
+            tenant: record.tenant,
+            vnfci: record.vnfci,
+            suite,
+            context_request: record.request,
+            credentials,
+            confirm_by: record.deadline,
+        })
+    }
+
+    /// What the intent announced did not happen (yet: the VNFCI asks again with the same recipient key).
+    async fn record_failed_seal(&self, record: &ClaimRecord, error: &BrokerError) {
+        let recorded = async {
+            let event = Event::new(self.store.now().await?, EventKind::OutcomeFailed, Actor::broker())
+                .tenant(&record.tenant)
+                .vnf_instance(&record.vnf_instance)
+                .vnfci(&record.vnfci)
+                .request(record.request)
+                .credentials(record.credentials.iter().map(|slot| slot.credential.clone()))
+                .details(details::json(&FailedDetails {
+                    claim: record.id,
+                    step: "seal".to_owned(),
+                    error: error.to_string(),
+                }));
+            self.store.append_events(vec![event]).await
+        };
+        if let Err(lost) = recorded.await {
+            tracing::error!(claim = %record.id, %error, %lost, "a failed sealing could not be recorded");
+        }
+    }
+}
+
+/// The events of a claim: the intent to seal, or to seal again, and what was destroyed for it.
+fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event> {
+    let of = |kind: EventKind, claim: &ClaimRecord| {
+        let slots = claim.credentials.iter().map(|slot| ClaimedSlot {
+            slot: slot.slot.clone(),
+            credential: slot.credential.id,
+            certificate: Sha256Hash::of(&slot.certificate_der),
+            epoch: slot.epoch,
+        });
+        let mut event = base.clone();
+        event.id = uuid::Uuid::now_v7();
+        event.kind = kind;
+        event
+            .vnf_instance(&claim.vnf_instance)
+            .credentials(claim.credentials.iter().map(|slot| slot.credential.clone()))
+            .details(details::json(&ClaimDetails {
+                claim: claim.id,
+                initial_credential: claim.initial_credential,
+                recipient_key: Sha256Hash::of(&claim.recipient_point),
+                suite: suite.to_string(),
+                confirm_by: claim.deadline,
+                slots: slots.collect(),
+            }))
+    };
+    match outcome {
+        ClaimOutcome::Reserved { claim, redrawn } => {
+            let mut events = Vec::new();
+            if *redrawn != DestroyedKeys::default() {
+                let mut erased = base.clone();
+                erased.id = uuid::Uuid::now_v7();
+                erased.kind = EventKind::KeysErased;
+                events.push(
+                    erased.vnf_instance(&claim.vnf_instance).credentials(redrawn.keys.clone()).details(
+                        details::json(&ErasedDetails {
+                            reason: DestructionReason::NewRecipient,
+                            holder_copy: HolderCopy::Unknown,
+                        }),
+                    ),
+                );
+            }
+            events.push(of(EventKind::Claimed, claim));
+            events
+        }
+        ClaimOutcome::Replayed(claim) => vec![of(EventKind::ClaimReplayed, claim)],
+        // The API's wrapper records refusals; an empty pool changes nothing.
+        ClaimOutcome::Empty { .. } | ClaimOutcome::Refused(_) => Vec::new(),
     }
 }

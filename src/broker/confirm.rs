@@ -1,9 +1,20 @@
-//! A VNFCI proves possession of every delivered key.
+//! A VNFCI proves possession of every delivered key (ETSI GR NFV-SEC 005 8.1.2.3, step 14).
+//!
+//! 1. Establish who confirms: by the initial credential, or by a delivered certificate.
+//! 2. Check that the claim is theirs, and a signature by the key of every slot.
+//! 3. Keys delivered, the broker's copies erased, the initial credential spent, recorded: one commit.
 
-use crate::authorisation::Caller;
+use crate::audit::details::{self, ConfirmedDetails};
+use crate::audit::event::{Actor, Event, EventKind};
+use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::claim::TokenProof;
 use crate::broker::{Broker, BrokerError, Peer, Request};
-use crate::nfv::{ClaimId, SlotName};
+use crate::identity::Purpose;
+use crate::identity::confirm::{confirm_message, verify_signature};
+use crate::nfv::{ClaimId, Sha256Hash, SlotName, TenantId, VnfciId};
+use crate::store::Mutation;
+use crate::store::records::{ClaimRecord, ConfirmOutcome};
+use std::collections::BTreeMap;
 
 /// A signature by a slot's key.
 #[derive(Debug, Clone)]
@@ -29,12 +40,133 @@ pub struct Confirm {
 
 impl Broker {
     /// Over the bootstrap listener, by the initial credential. Says whether it was confirmed now.
-    pub async fn confirm(&self, _peer: &Peer, _confirm: Confirm) -> Result<bool, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`BrokerError::Refused`]; [`BrokerError::Invalid`] for a missing or wrong signature;
+    /// [`BrokerError::Precondition`] when it is too late.
+    pub async fn confirm(&self, peer: &Peer, confirm: Confirm) -> Result<bool, BrokerError> {
+        let claim = self.store.claim(confirm.claim).await?.ok_or_else(|| foreign_claim(confirm.claim))?;
+        let verified = self
+            .verify_initial_credential(
+                peer,
+                confirm.token.as_ref(),
+                confirm.request.id,
+                Sha256Hash::of(&claim.recipient_point),
+                Purpose::Confirm,
+            )
+            .await?;
+        if claim.initial_credential != verified.credential() {
+            return Err(foreign_claim(confirm.claim));
+        }
+        self.confirm_claim(claim, confirm).await
     }
 
     /// Over the VNFCI listener, by a delivered certificate ([`Broker::identify_vnfci`]).
-    pub async fn confirm_delivered(&self, _caller: &Caller, _confirm: Confirm) -> Result<bool, BrokerError> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Broker::confirm`].
+    pub async fn confirm_delivered(&self, caller: &Caller, confirm: Confirm) -> Result<bool, BrokerError> {
+        let claim = self.claim_of(caller, Rpc::Confirm, confirm.claim).await?;
+        self.confirm_claim(claim, confirm).await
+    }
+
+    /// A claim that belongs to the calling VNFCI.
+    pub(super) async fn claim_of(
+        &self,
+        caller: &Caller,
+        rpc: Rpc,
+        claim: ClaimId,
+    ) -> Result<ClaimRecord, BrokerError> {
+        let record = self.store.claim(claim).await?.ok_or_else(|| foreign_claim(claim))?;
+        let target = Target {
+            tenant: Some(&record.tenant),
+            vnf_instance: Some(&record.vnf_instance),
+            vnfci: Some(&record.vnfci),
+        };
+        authorise(caller, rpc, target)?;
+        Ok(record)
+    }
+
+    async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<bool, BrokerError> {
+        let recipient_key = Sha256Hash::of(&claim.recipient_point);
+        check_signatures(&claim, &confirm.signatures, |certificate| {
+            confirm_message(claim.id, certificate, recipient_key)
+        })?;
+        let actor = vnfci_actor(&claim.tenant, &claim.vnfci);
+        let event = Event::new(self.store.now().await?, EventKind::Confirmed, actor.clone())
+            .tenant(&claim.tenant)
+            .vnf_instance(&claim.vnf_instance)
+            .vnfci(&claim.vnfci)
+            .request(confirm.request.id)
+            .credentials(claim.credentials.iter().map(|slot| slot.credential.clone()))
+            .details(details::json(&ConfirmedDetails {
+                claim: claim.id,
+                recipient_key,
+                initial_credential: claim.initial_credential,
+                certificates: claim
+                    .credentials
+                    .iter()
+                    .map(|slot| Sha256Hash::of(&slot.certificate_der))
+                    .collect(),
+            }));
+        let mutation = Mutation::new(move |outcome: &ConfirmOutcome| match outcome {
+            ConfirmOutcome::Confirmed(_) => vec![event],
+            ConfirmOutcome::AlreadyConfirmed | ConfirmOutcome::TooLate => Vec::new(),
+        });
+        match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
+            ConfirmOutcome::Confirmed(_) => {
+                metrics::counter!("keybroker_confirmations_total").increment(1);
+                self.wake.sequencer.notify_one();
+                Ok(true)
+            }
+            ConfirmOutcome::AlreadyConfirmed => Ok(false),
+            ConfirmOutcome::TooLate => Err(BrokerError::Precondition(
+                "the claim was not confirmed by its deadline and is destroyed; claim again with the same initial \
+                 credential"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// How the audit log names a VNFCI.
+pub(super) fn vnfci_actor(tenant: &TenantId, vnfci: &VnfciId) -> Actor {
+    Caller::vnfci(tenant.clone(), vnfci.clone()).actor()
+}
+
+/// A claim that does not exist and one that is somebody else's look the same from outside.
+fn foreign_claim(claim: ClaimId) -> BrokerError {
+    BrokerError::refused("CLAIM_FOREIGN", format!("claim {claim} is not the caller's"))
+}
+
+/// Checks that there is exactly one signature for every slot, and that each was made by the slot's key over
+/// `message(SHA-256 of the slot's certificate)`.
+pub(super) fn check_signatures(
+    claim: &ClaimRecord,
+    signatures: &[SlotSignature],
+    message: impl Fn(Sha256Hash) -> Vec<u8>,
+) -> Result<(), BrokerError> {
+    let invalid = |problem: String| BrokerError::Invalid { field: "signatures".to_owned(), problem };
+    let mut by_slot: BTreeMap<&SlotName, &[u8]> = BTreeMap::new();
+    for given in signatures {
+        if by_slot.insert(&given.slot, &given.signature).is_some() {
+            return Err(invalid(format!("slot {} has two", given.slot)));
+        }
+    }
+    for slot in &claim.credentials {
+        let signature = by_slot.remove(&slot.slot).ok_or_else(|| {
+            invalid(format!("slot {} has none; sign with the key of every slot", slot.slot))
+        })?;
+        verify_signature(&slot.public_key_der, &message(Sha256Hash::of(&slot.certificate_der)), signature)
+            .map_err(|_| {
+                invalid(format!(
+                    "the one of slot {} does not verify with the key of its certificate",
+                    slot.slot
+                ))
+            })?;
+    }
+    match by_slot.keys().next() {
+        Some(slot) => Err(invalid(format!("the claim has no slot {slot}"))),
+        None => Ok(()),
     }
 }

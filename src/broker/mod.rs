@@ -2,21 +2,110 @@
 
 pub mod admin;
 pub mod audit;
+pub mod authorities;
+pub mod background;
 pub mod claim;
 pub mod confirm;
+mod custody;
+mod epochs;
+pub mod initialise;
 pub mod pools;
+mod produce;
+mod profiles;
+mod reconcile;
 pub mod release;
 pub mod revocation;
+mod sequence;
+mod sweep;
 pub mod vnfcis;
 
-use crate::audit::event::Actor;
+use crate::audit::details::{self, RefusedDetails};
+use crate::audit::event::{Actor, Event, EventKind};
 use crate::authorisation::{Caller, Denied};
-use crate::nfv::{PoolName, RequestId, Sha256Hash};
+use crate::ca::CertificateFacts;
+use crate::credential::{CertificateState, KeyState};
+use crate::hsm::{Hsm, HsmError};
+use crate::identity::Refusal;
+use crate::nfv::{EpochId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
+use crate::store::{RequestKey, Store, StoreError};
+use arc_swap::ArcSwap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// What the broker is configured with, beside its store and its HSM. Replaced whole on reload.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where `profiles/` is.
+    pub directory: PathBuf,
+    /// Settings of tenants that have a section of their own; others have the defaults.
+    pub tenants: BTreeMap<TenantId, TenantSettings>,
+    /// Base URL of the HTTP listener; goes into certificates.
+    pub http_url: String,
+    /// From a CRL's thisUpdate to its nextUpdate.
+    pub crl_validity: Duration,
+    /// How long a CRL is served before a new one is signed although nothing was revoked.
+    pub crl_refresh: Duration,
+    /// What the operator states of the HSM's own backups; goes into receipts.
+    pub hsm_backup_retention: String,
+    /// Bulk workers of the HSM: production keeps one chunk more under way.
+    pub bulk_workers: usize,
+}
+
+/// Settings of one tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct TenantSettings {
+    /// From an epoch's first erasure to its shredding, at most.
+    pub destruction_horizon: Duration,
+    /// From a claim to its confirmation, at most.
+    pub confirm_deadline: Duration,
+}
+
+impl Default for TenantSettings {
+    /// 15 minutes each.
+    fn default() -> Self {
+        let quarter = Duration::from_secs(15 * 60);
+        Self { destruction_horizon: quarter, confirm_deadline: quarter }
+    }
+}
+
+impl Settings {
+    fn tenant(&self, tenant: &TenantId) -> TenantSettings {
+        self.tenants.get(tenant).copied().unwrap_or_default()
+    }
+}
 
 /// The broker: everything that a use case needs.
-pub struct Broker {}
+pub struct Broker {
+    store: Arc<dyn Store>,
+    hsm: Hsm,
+    settings: ArcSwap<Settings>,
+    /// Read from `profiles/`; owner: `profiles`.
+    profiles: ArcSwap<profiles::Profiles>,
+    /// CA certificates; owner: `authorities`.
+    authorities: ArcSwap<authorities::Authorities>,
+    /// Which tenants' epochs take keys; owner: `epochs`.
+    open_epochs: Mutex<HashMap<TenantId, EpochId>>,
+    /// Held while an epoch is made, so that two producers do not both make one.
+    epoch_making: tokio::sync::Mutex<()>,
+    /// Events in the chain; owner: `sequence`. Tails wait on it.
+    chained: watch::Sender<u64>,
+    /// Credentials per second of the last refill; owner: `produce`.
+    production_rate: watch::Sender<f64>,
+    wake: Wake,
+}
+
+/// What background work waits for besides its period.
+#[derive(Default)]
+struct Wake {
+    producer: Notify,
+    sweeper: Notify,
+    sequencer: Notify,
+    publisher: Notify,
+}
 
 /// Why a use case failed. The API maps each variant to one status, exhaustively.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,6 +117,8 @@ pub enum BrokerError {
         code: &'static str,
         /// Sentence for the auditor.
         reason: String,
+        /// The tenant and VNFCI that the evidence leads to, as far as known: their auditor sees the refusal.
+        subject: Subject,
     },
     /// The caller is known but may not do this. For the auditor only.
     #[error(transparent)]
@@ -75,6 +166,15 @@ pub enum BrokerError {
     Internal(String),
 }
 
+/// Whom a refused call concerns, as far as the evidence tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// In which tenant.
+    pub tenant: Option<TenantId>,
+    /// Which VNFCI.
+    pub vnfci: Option<VnfciId>,
+}
+
 /// A mutation's envelope: whose it is and how a repetition is recognised.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -105,14 +205,129 @@ impl Peer {
     }
 }
 
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        let unavailable =
+            |code, reason: String| Self::Unavailable { code, reason, retry_after: Duration::from_secs(1) };
+        match error {
+            StoreError::NotFound(what) => Self::NotFound(what),
+            StoreError::AlreadyExists(what) => Self::AlreadyExists(what),
+            StoreError::Conflict(text) => Self::Precondition(text),
+            StoreError::RequestReused(id) => Self::RequestReused(id),
+            StoreError::Fenced(_) => unavailable("LEASE_LOST", error.to_string()),
+            StoreError::Full(_) => unavailable("STORE_FULL", error.to_string()),
+            StoreError::Unavailable(_) => unavailable("STORE_UNAVAILABLE", error.to_string()),
+            StoreError::Unusable(text) => Self::Internal(text),
+        }
+    }
+}
+
+impl From<HsmError> for BrokerError {
+    fn from(error: HsmError) -> Self {
+        match error {
+            HsmError::NotFound(_) | HsmError::StillThere(_) | HsmError::Refused(_) => {
+                Self::Internal(error.to_string())
+            }
+            HsmError::Configuration(_)
+            | HsmError::WrongPin
+            | HsmError::Unavailable(_)
+            | HsmError::DeadlineExceeded(_)
+            | HsmError::Overloaded
+            | HsmError::Module { .. } => Self::Unavailable {
+                code: "HSM_UNAVAILABLE",
+                reason: error.to_string(),
+                retry_after: Duration::from_secs(1),
+            },
+        }
+    }
+}
+
+impl From<Refusal> for BrokerError {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(refusal.code(), refusal.to_string())
+    }
+}
+
+impl BrokerError {
+    /// A refusal of someone whom nothing is known of yet.
+    pub fn refused(code: &'static str, reason: impl Into<String>) -> Self {
+        Self::Refused { code, reason: reason.into(), subject: Subject::default() }
+    }
+
+    /// The same with whom it concerns, if it is a refusal.
+    fn concerning(mut self, of_tenant: &TenantId, of_vnfci: Option<&VnfciId>) -> Self {
+        if let Self::Refused { subject, .. } = &mut self {
+            *subject = Subject { tenant: Some(of_tenant.clone()), vnfci: of_vnfci.cloned() };
+        }
+        self
+    }
+}
+
 impl Broker {
+    /// A broker over a store and an HSM: reads profiles and CA certificates.
+    ///
+    /// # Errors
+    /// A profile that cannot be read (the text names file and line), or the store's.
+    pub async fn open(store: Arc<dyn Store>, hsm: Hsm, settings: Settings) -> Result<Arc<Self>, BrokerError> {
+        let broker = Self {
+            profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
+            authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
+            store,
+            hsm,
+            settings: ArcSwap::from_pointee(settings),
+            open_epochs: Mutex::new(HashMap::new()),
+            epoch_making: tokio::sync::Mutex::new(()),
+            chained: watch::Sender::new(0),
+            production_rate: watch::Sender::new(0.0),
+            wake: Wake::default(),
+        };
+        broker.load_authorities().await?;
+        broker.chained.send_replace(broker.store.chain_tip().await?.size);
+        Ok(Arc::new(broker))
+    }
+
+    /// Takes new settings and reads the profiles and the PIN again (SIGHUP).
+    ///
+    /// # Errors
+    /// As [`Broker::open`]; the old settings and profiles stay.
+    pub async fn reload(&self, settings: Settings) -> Result<(), BrokerError> {
+        let profiles = profiles::Profiles::read(&settings.directory)?;
+        self.hsm.reload().await?;
+        self.profiles.store(Arc::new(profiles));
+        self.settings.store(Arc::new(settings));
+        self.wake.producer.notify_one();
+        Ok(())
+    }
+
+    /// The HSM, for the TLS key of the bootstrap listener.
+    pub fn hsm(&self) -> &Hsm {
+        &self.hsm
+    }
+
+    /// Whether requests can be served now: for the readiness probe.
+    ///
+    /// # Errors
+    /// What is away, as a sentence.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.store.check().await.map_err(|error| error.to_string())?;
+        let status = self.hsm.status();
+        if status.available { Ok(()) } else { Err(format!("HSM: {}", status.problem)) }
+    }
+
     /// The registered identity behind a management connection: its certificate is registered and within its
     /// validity.
     ///
     /// # Errors
     /// [`BrokerError::Refused`] if there is none.
-    pub async fn identify_registered(&self, _peer: &Peer) -> Result<Caller, BrokerError> {
-        todo!()
+    pub async fn identify_registered(&self, peer: &Peer) -> Result<Caller, BrokerError> {
+        let (fingerprint, _) = self.presented(peer).await?;
+        let identity = self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| {
+            BrokerError::refused(
+                "IDENTITY_UNKNOWN",
+                format!("certificate sha256:{fingerprint} is not registered"),
+            )
+        })?;
+        Ok(Caller::registered(identity.role, &identity.name, identity.tenant, identity.granted_vnfs))
     }
 
     /// The VNFCI behind a connection with a certificate that we delivered: its key is delivered (or claimed, for the
@@ -120,21 +335,94 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Refused`] if there is none.
-    pub async fn identify_vnfci(&self, _peer: &Peer) -> Result<Caller, BrokerError> {
-        todo!()
+    pub async fn identify_vnfci(&self, peer: &Peer) -> Result<Caller, BrokerError> {
+        let (fingerprint, _) = self.presented(peer).await?;
+        let refused =
+            |code, what: &str| BrokerError::refused(code, format!("certificate sha256:{fingerprint} {what}"));
+        let record = self.store.certificate_by_fingerprint(fingerprint).await?;
+        let record = record.ok_or_else(|| refused("CERTIFICATE_UNKNOWN", "was not issued by this broker"))?;
+        match record.state {
+            CertificateState::Valid | CertificateState::Superseded => {}
+            CertificateState::RevocationPending | CertificateState::Revoked => {
+                return Err(refused("CERTIFICATE_REVOKED", "is revoked"));
+            }
+            CertificateState::Expired => return Err(refused("CERTIFICATE_EXPIRED", "has expired")),
+        }
+        match (record.key_state, record.vnfci) {
+            (KeyState::Claimed | KeyState::Delivered, Some(vnfci)) => Ok(Caller::vnfci(record.tenant, vnfci)),
+            _ => Err(refused("CERTIFICATE_NOT_HELD", "is held by no VNFCI")),
+        }
+    }
+
+    /// Fingerprint and facts of the leaf that a peer presented, if it is within its validity.
+    async fn presented(&self, peer: &Peer) -> Result<(Sha256Hash, CertificateFacts), BrokerError> {
+        let none = || BrokerError::refused("NO_CERTIFICATE", "no client certificate was presented");
+        let leaf = peer.chain_der.first().ok_or_else(none)?;
+        let facts = CertificateFacts::parse(leaf)
+            .map_err(|error| BrokerError::refused("CERTIFICATE_MALFORMED", error.to_string()))?;
+        let now = self.store.now().await?;
+        if now < facts.not_before {
+            let reason = format!("the certificate is not valid before {}", facts.not_before);
+            return Err(BrokerError::refused("CERTIFICATE_NOT_YET_VALID", reason));
+        }
+        if now >= facts.not_after {
+            let reason = format!("the certificate expired at {}", facts.not_after);
+            return Err(BrokerError::refused("CERTIFICATE_EXPIRED", reason));
+        }
+        Ok((facts.fingerprint, facts))
     }
 
     /// Records a refusal (`Refused` or `Denied`) in the audit log. Called once per refused call, by the API's one
     /// wrapper. A failure to record is logged and counted, and the refusal stands.
     pub async fn record_refusal(
         &self,
-        _actor: Actor,
-        _caller: Option<&Caller>,
-        _peer: &Peer,
-        _rpc: &str,
-        _request: Option<RequestId>,
-        _error: &BrokerError,
+        caller: Option<&Caller>,
+        peer: &Peer,
+        rpc: &str,
+        request: Option<RequestId>,
+        error: &BrokerError,
     ) {
-        todo!()
+        let (code, reason, subject) = match error {
+            BrokerError::Refused { code, reason, subject } => (*code, reason.clone(), subject.clone()),
+            BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string(), Subject::default()),
+            _ => return,
+        };
+        let recorded = async {
+            let actor = caller.map_or_else(|| peer.actor(), Caller::actor);
+            let mut event = Event::new(self.store.now().await?, EventKind::Refused, actor).details(
+                details::json(&RefusedDetails {
+                    rpc: rpc.to_owned(),
+                    reason_code: code.to_owned(),
+                    reason,
+                    peer: peer.address.to_string(),
+                }),
+            );
+            event.tenant = subject.tenant.or_else(|| caller.and_then(|caller| caller.tenant.clone()));
+            event.vnfci = subject.vnfci.or_else(|| caller.and_then(|caller| caller.vnfci.clone()));
+            event.request = request;
+            self.store.append_events(vec![event]).await
+        };
+        match recorded.await {
+            Ok(()) => self.wake.sequencer.notify_one(),
+            Err(error) => {
+                metrics::counter!("keybroker_audit_lost_refusals_total").increment(1);
+                tracing::error!(%error, rpc, code, "a refusal could not be recorded");
+            }
+        }
+    }
+
+    /// The tenant that a call is about: the one named, else the caller's own.
+    fn tenant_of(caller: &Caller, named: Option<TenantId>) -> Result<TenantId, BrokerError> {
+        named.or_else(|| caller.tenant.clone()).ok_or_else(|| BrokerError::Invalid {
+            field: "tenant".to_owned(),
+            problem: "name a tenant: the caller belongs to none".to_owned(),
+        })
+    }
+}
+
+impl Request {
+    /// The store's key of this request by `caller`.
+    fn key(&self, caller: Actor) -> RequestKey {
+        RequestKey { caller, id: self.id, body: self.body }
     }
 }

@@ -1,10 +1,30 @@
 //! MANO announces VNFCIs and reports their end.
 
-use crate::authorisation::Caller;
+use crate::audit::details::{self, RegisteredDetails, RegisteredVnfci, TerminatedDetails};
+use crate::audit::event::{Event, EventKind};
+use crate::audit::receipt::DestructionReason;
+use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
-use crate::nfv::{TenantId, VduId, VnfInstanceId, VnfciId};
-use crate::store::records::{InitialCredentialKind, Page, Slot, Vnfci};
+use crate::credential::{HolderCopy, RevocationReason};
+use crate::hsm::ObjectId;
+use crate::identity::token::{Token, secret_input};
+use crate::nfv::{InitialCredentialId, TenantId, VduId, VnfInstanceId, VnfciId};
+use crate::store::Mutation;
+use crate::store::records::{
+    CustodyEnd, InitialCredential, InitialCredentialKind, NewVnfci, Page, RegisterOutcome, Slot,
+    TerminateOutcome, Vnfci, VnfciFilter,
+};
+use std::collections::HashSet;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// VNFCIs in one call.
+pub const LARGEST_BATCH: usize = 1_000;
+/// Slots of one VNFCI.
+pub const MOST_SLOTS: usize = 16;
+/// How long an initial credential may be used where MANO does not say.
+const INITIAL_CREDENTIAL_VALIDITY: Duration = Duration::from_secs(24 * 3_600);
 
 /// A VNFCI to be registered.
 #[derive(Debug, Clone)]
@@ -26,9 +46,9 @@ pub struct Announcement {
 /// The answer for one announcement.
 pub enum Registered {
     /// Registered; with its token (`kb1.<id>.<base64url>`), if it was to get one. A secret.
-    Done(VnfciId, Option<zeroize::Zeroizing<String>>),
-    /// Refused, and why.
-    Refused(VnfciId, String),
+    Done(VnfciId, Option<Zeroizing<String>>),
+    /// Refused (the id as it was sent), and why.
+    Refused(String, String),
 }
 
 /// What came of a termination.
@@ -42,47 +62,258 @@ pub struct TerminatedVnfci {
 
 impl Broker {
     /// Registers up to 1,000 VNFCIs; one answer per item in order. An item whose text did not parse is refused by
-    /// the API before: it passes the sentence in place of the announcement.
+    /// the API before: it passes (the id as sent, the sentence) in place of the announcement.
+    ///
+    /// # Errors
+    /// [`BrokerError::Invalid`] for an empty or too large batch, [`BrokerError::Denied`] if one item lies outside the
+    /// caller's reach: then nothing is registered.
     pub async fn register_vnfcis(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _tenant: Option<TenantId>,
-        _items: Vec<Result<Announcement, (String, String)>>,
+        caller: &Caller,
+        request: Request,
+        tenant: Option<TenantId>,
+        items: Vec<Result<Announcement, (String, String)>>,
     ) -> Result<Vec<Registered>, BrokerError> {
-        todo!()
+        let tenant = Self::tenant_of(caller, tenant)?;
+        if items.is_empty() || items.len() > LARGEST_BATCH {
+            let problem = format!("has {} items; give 1 to {LARGEST_BATCH}", items.len());
+            return Err(BrokerError::Invalid { field: "vnfcis".to_owned(), problem });
+        }
+        authorise_each(
+            caller,
+            Rpc::RegisterVnfcis,
+            &tenant,
+            items.iter().flatten().map(|item| &item.vnf_instance),
+        )?;
+        let now = self.store.now().await?;
+        let mut answers: Vec<Option<Registered>> = Vec::with_capacity(items.len());
+        let mut accepted = Vec::new();
+        for item in items {
+            let checked = item.and_then(|item| {
+                let id = item.id.to_string();
+                check_announcement(item, now).map_err(|problem| (id, problem))
+            });
+            match checked {
+                Ok(vnfci) => {
+                    accepted.push(vnfci);
+                    answers.push(None);
+                }
+                Err((id, problem)) => answers.push(Some(Registered::Refused(id, problem))),
+            }
+        }
+        let ids: Vec<VnfciId> = accepted.iter().map(|vnfci| vnfci.id.clone()).collect();
+        let event =
+            Event::new(now, EventKind::VnfcisRegistered, caller.actor()).tenant(&tenant).request(request.id);
+        let slots: Vec<Vec<Slot>> = accepted.iter().map(|vnfci| vnfci.slots.clone()).collect();
+        let mutation = Mutation::new(move |outcomes: &Vec<RegisterOutcome>| {
+            let vnfcis: Vec<RegisteredVnfci> = outcomes
+                .iter()
+                .zip(&slots)
+                .filter_map(|(outcome, slots)| registered_vnfci(outcome, slots))
+                .collect();
+            if vnfcis.is_empty() {
+                return Vec::new();
+            }
+            vec![event.details(details::json(&RegisteredDetails { vnfcis }))]
+        });
+        let mutation = mutation.request(request.key(caller.actor()));
+        let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
+        self.wake.sequencer.notify_one();
+        let mut outcomes = ids.into_iter().zip(outcomes);
+        let mut registered = Vec::with_capacity(answers.len());
+        for answer in answers {
+            registered.push(match answer {
+                Some(refused) => refused,
+                None => match outcomes.next() {
+                    Some((id, RegisterOutcome::Registered(credential))) => {
+                        Registered::Done(id, self.token_of(&credential).await?)
+                    }
+                    Some((id, RegisterOutcome::Refused(problem))) => {
+                        Registered::Refused(id.to_string(), problem)
+                    }
+                    None => {
+                        return Err(BrokerError::Internal("an item of the batch has no outcome".to_owned()));
+                    }
+                },
+            });
+        }
+        Ok(registered)
+    }
+
+    /// The one-time token of an initial credential, computed by the HSM; none for other kinds.
+    async fn token_of(
+        &self,
+        credential: &InitialCredential,
+    ) -> Result<Option<Zeroizing<String>>, BrokerError> {
+        if credential.kind != InitialCredentialKind::Token {
+            return Ok(None);
+        }
+        let input = secret_input(&credential.tenant, &credential.vnfci, credential.generation);
+        let mac = Zeroizing::new(self.hsm.mac(&ObjectId::TokenMac(credential.tenant.clone()), &input).await?);
+        Ok(Some(Token::new(credential.id, mac.as_slice())?.to_text()))
     }
 
     /// One VNFCI.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`], [`BrokerError::Denied`].
     pub async fn vnfci(
         &self,
-        _caller: &Caller,
-        _tenant: Option<TenantId>,
-        _id: VnfciId,
+        caller: &Caller,
+        tenant: Option<TenantId>,
+        id: VnfciId,
     ) -> Result<Vnfci, BrokerError> {
-        todo!()
+        let tenant = Self::tenant_of(caller, tenant)?;
+        self.reach_vnfci(caller, Rpc::GetVnfci, &tenant, &id).await
     }
 
     /// The VNFCIs within the caller's reach.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
     pub async fn vnfcis(
         &self,
-        _caller: &Caller,
-        _tenant: Option<TenantId>,
-        _vnf_instance: Option<VnfInstanceId>,
-        _page: Page,
+        caller: &Caller,
+        tenant: Option<TenantId>,
+        vnf_instance: Option<VnfInstanceId>,
+        page: Page,
     ) -> Result<Vec<Vnfci>, BrokerError> {
-        todo!()
+        let tenant = Self::tenant_of(caller, tenant)?;
+        let target = Target { tenant: Some(&tenant), vnf_instance: vnf_instance.as_ref(), vnfci: None };
+        let authorised = authorise(caller, Rpc::ListVnfcis, target)?;
+        let vnf_instances = match vnf_instance {
+            Some(one) => Some(vec![one]),
+            None if authorised.reach() == Reach::GrantedVnfs => Some(caller.granted_vnfs.clone()),
+            None => None,
+        };
+        Ok(self.store.vnfcis(&VnfciFilter { tenant: Some(tenant), vnf_instances }, &page).await?)
     }
 
-    /// Ends a VNFCI.
+    /// Ends a VNFCI. Needs no HSM: certificates become `REVOCATION_PENDING` until a CRL can be signed.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`], [`BrokerError::Denied`].
     pub async fn terminate_vnfci(
         &self,
-        _caller: &Caller,
-        _request: Request,
-        _tenant: Option<TenantId>,
-        _id: VnfciId,
-        _storage_wiped: bool,
+        caller: &Caller,
+        request: Request,
+        tenant: Option<TenantId>,
+        id: VnfciId,
+        storage_wiped: bool,
     ) -> Result<TerminatedVnfci, BrokerError> {
-        todo!()
+        let tenant = Self::tenant_of(caller, tenant)?;
+        let vnfci = self.reach_vnfci(caller, Rpc::TerminateVnfci, &tenant, &id).await?;
+        let end = CustodyEnd {
+            reason: DestructionReason::Terminated,
+            holder_copy: if storage_wiped { HolderCopy::WipedPerMano } else { HolderCopy::Unknown },
+            revocation: RevocationReason::CessationOfOperation,
+        };
+        let event = Event::new(self.store.now().await?, EventKind::Terminated, caller.actor())
+            .tenant(&tenant)
+            .vnf_instance(&vnfci.vnf_instance)
+            .vnfci(&id)
+            .request(request.id);
+        let event = event.details(details::json(&TerminatedDetails {
+            vnfcis: vec![id.clone()],
+            holder_copy: end.holder_copy,
+        }));
+        let mutation = Mutation::new(move |outcomes: &Vec<TerminateOutcome>| match outcomes.first() {
+            Some(TerminateOutcome::Terminated(keys)) => vec![event.credentials(keys.keys.clone())],
+            _ => Vec::new(),
+        });
+        let mutation = mutation.request(request.key(caller.actor()));
+        let items = vec![(id.clone(), Some(vnfci.vnf_instance))];
+        let outcomes = self.store.terminate_vnfcis(&tenant, items, end, mutation).await?;
+        self.wake.publisher.notify_one();
+        self.wake.sweeper.notify_one();
+        match outcomes.into_iter().next() {
+            Some(TerminateOutcome::Terminated(keys)) => Ok(TerminatedVnfci {
+                serials: keys.revoked.into_iter().map(|(_, serial)| serial).collect(),
+                newly_terminated: true,
+            }),
+            Some(TerminateOutcome::AlreadyTerminated) => {
+                Ok(TerminatedVnfci { serials: Vec::new(), newly_terminated: false })
+            }
+            Some(TerminateOutcome::NotFound) | None => Err(BrokerError::NotFound(format!("VNFCI {id}"))),
+        }
     }
+
+    /// A VNFCI that the caller may do this with. Outside the caller's tenant nothing exists to be found.
+    async fn reach_vnfci(
+        &self,
+        caller: &Caller,
+        rpc: Rpc,
+        tenant: &TenantId,
+        id: &VnfciId,
+    ) -> Result<Vnfci, BrokerError> {
+        if caller.tenant.as_ref().is_some_and(|own| own != tenant) {
+            authorise(caller, rpc, Target { tenant: Some(tenant), ..Target::default() })?;
+        }
+        let vnfci = self.store.vnfci(tenant, id).await?;
+        let target =
+            Target { tenant: Some(tenant), vnf_instance: Some(&vnfci.vnf_instance), vnfci: Some(id) };
+        authorise(caller, rpc, target)?;
+        Ok(vnfci)
+    }
+}
+
+/// Authorises a call on every VNF instance that it touches; on none, the tenant alone.
+fn authorise_each<'a>(
+    caller: &Caller,
+    rpc: Rpc,
+    tenant: &TenantId,
+    vnf_instances: impl Iterator<Item = &'a VnfInstanceId>,
+) -> Result<(), BrokerError> {
+    let distinct: HashSet<&VnfInstanceId> = vnf_instances.collect();
+    for vnf_instance in &distinct {
+        let target = Target { tenant: Some(tenant), vnf_instance: Some(vnf_instance), vnfci: None };
+        authorise(caller, rpc, target)?;
+    }
+    if distinct.is_empty() && caller.tenant.as_ref().is_none_or(|own| own != tenant) {
+        authorise(caller, rpc, Target { tenant: Some(tenant), ..Target::default() })?;
+    }
+    Ok(())
+}
+
+fn check_announcement(item: Announcement, now: Timestamp) -> Result<NewVnfci, String> {
+    if item.slots.is_empty() || item.slots.len() > MOST_SLOTS {
+        return Err(format!("has {} slots; give 1 to {MOST_SLOTS}", item.slots.len()));
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = item.slots.iter().find(|slot| !names.insert(&slot.name)) {
+        return Err(format!("has two slots named {}", twice.name));
+    }
+    let expires_at = item.expires_at.unwrap_or(now.plus(INITIAL_CREDENTIAL_VALIDITY));
+    if expires_at <= now {
+        return Err(format!("its initial credential expired at {expires_at}; give a later time"));
+    }
+    Ok(NewVnfci {
+        id: item.id,
+        vnf_instance: item.vnf_instance,
+        vdu: item.vdu,
+        slots: item.slots,
+        initial_credential: InitialCredentialId::generate(),
+        kind: item.initial_credential,
+        expires_at,
+    })
+}
+
+/// A registered VNFCI for the audit event; none for a refused item, which changed nothing.
+fn registered_vnfci(outcome: &RegisterOutcome, slots: &[Slot]) -> Option<RegisteredVnfci> {
+    let RegisterOutcome::Registered(credential) = outcome else { return None };
+    let (kind, proof) = match &credential.kind {
+        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
+            ("X509", Some(format!("{anchor} sha256:{fingerprint}")))
+        }
+        InitialCredentialKind::X509Name { anchor, name } => ("X509", Some(format!("{anchor} {name}"))),
+        InitialCredentialKind::Token => ("TOKEN", None),
+    };
+    Some(RegisteredVnfci {
+        vnfci: credential.vnfci.clone(),
+        initial_credential: credential.id,
+        kind: kind.to_owned(),
+        proof,
+        expires_at: credential.expires_at,
+        slots: slots.iter().map(|slot| format!("{} {}", slot.name, slot.pool)).collect(),
+    })
 }

@@ -153,3 +153,34 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, InvalidCertific
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::path::validate_client;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_pem_file_is_read_back_as_the_certificates_that_were_written() {
+        let ders: [&[u8]; 2] = [&[7; 100], b"x"];
+        let text = format!("comment\n{}{}", pem("CERTIFICATE", ders[0]), pem("CERTIFICATE", ders[1]));
+        assert_eq!(certificates_from_pem(text.as_bytes()).unwrap(), ders);
+        assert!(certificates_from_pem(pem("PUBLIC KEY", b"x").as_bytes()).is_err());
+        assert!(
+            certificates_from_pem(b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").is_err()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_certificate_readers_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = certificates_from_pem(&bytes);
+            // Often enough a SEQUENCE, so that the readers get beyond the first byte.
+            if let Some(first) = bytes.first_mut() {
+                *first = 0x30;
+            }
+            let _ = CertificateFacts::parse(&bytes);
+            prop_assert!(validate_client(&[bytes.clone()], &[bytes], Timestamp::from_unix_seconds(0)).is_err());
+        }
+    }
+}

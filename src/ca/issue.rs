@@ -8,7 +8,7 @@ use super::encode::{
     signature_algorithm, time, tlv, unsigned,
 };
 use super::facts::{CertificateFacts, InvalidCertificate};
-use super::names::{NameError, NameValues, check_dns_name, dns_name, plain_name};
+use super::names::{NameError, check_dns_name, dns_name, plain_name};
 use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
 use crate::clock::Timestamp;
 use crate::hsm::{ObjectId, SignatureAlgorithm};
@@ -173,7 +173,8 @@ impl SigningCa {
         self.not_after
     }
 
-    /// A pool's certificate by its profile. notAfter is `now` plus validity less a random part of the jitter.
+    /// A pool's certificate by its profile; `names` by [`Profile::names`], for each certificate anew where they carry
+    /// the credential. notAfter is `now` plus validity less a random part of the jitter.
     ///
     /// # Errors
     /// [`IssueError::IssuerEnding`] if the CA's end leaves less than the profile's `min_remaining_at_claim`: such
@@ -433,19 +434,4 @@ fn algorithm_of(spki_der: &[u8]) -> Result<SignatureAlgorithm, IssueError> {
         return Ok(SignatureAlgorithm::EcdsaP256Sha256);
     }
     Err(IssueError::UnfitIssuer(format!("its key ({}) is neither P-256 nor Ed25519", spki.algorithm.oid)))
-}
-
-/// A profile's certificate for `values`: [`Profile::names`] and [`SigningCa::leaf`] in one.
-///
-/// # Errors
-/// [`IssueError`].
-pub fn leaf(
-    profile: &Profile,
-    ca: &SigningCa,
-    spki_der: &[u8],
-    values: &NameValues,
-    now: Timestamp,
-    rng: &mut impl CryptoRng,
-) -> Result<Tbs, IssueError> {
-    ca.leaf(profile, &profile.names(values)?, spki_der, now, rng)
 }

@@ -471,3 +471,134 @@ fn percent_encode(value: &str) -> String {
     }
     encoded
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use der::Decode;
+    use proptest::prelude::*;
+    use x509_cert::name::RdnSequence;
+
+    fn values(vdu: &str) -> NameValues {
+        NameValues {
+            tenant: "default".parse().unwrap(),
+            vnf_instance: "vnf-1".parse().unwrap(),
+            vdu: vdu.parse().unwrap(),
+            credential: "01234567-89ab-7def-8123-456789abcdef".parse().unwrap(),
+            vnfci: None,
+        }
+    }
+
+    fn subject(template: &str, vdu: &str) -> Result<RdnSequence, NameError> {
+        let der = SubjectTemplate::parse(template).unwrap().name_der(&values(vdu))?;
+        Ok(RdnSequence::from_der(&der).unwrap())
+    }
+
+    fn san(template: &str, vdu: &str) -> Result<String, NameError> {
+        let der = SanTemplate::parse(template).unwrap().general_name(&values(vdu))?;
+        Ok(String::from_utf8(der[2..].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_subject_reads_back_as_it_was_written() {
+        let name = subject("CN={vdu}.{vnf_instance},OU={tenant},O=A\\, B", "amf").unwrap();
+        assert_eq!(name.to_string(), "CN=amf.vnf-1,OU=default,O=A\\, B");
+    }
+
+    #[test]
+    fn a_value_never_adds_an_rdn() {
+        let name = subject("CN={vdu},O=keybroker", "x,CN=admin+OU=root").unwrap();
+        assert_eq!(name.iter().count(), 2);
+        assert_eq!(name.to_string(), "CN=x\\,CN=admin\\+OU=root,O=keybroker");
+    }
+
+    #[test]
+    fn a_long_value_is_shortened_and_stays_distinct() {
+        let long =
+            |last: &str| subject("CN={vdu}", &format!("{}{last}", "v".repeat(100))).unwrap().to_string();
+        assert_eq!(long("a").len(), "CN=".len() + 64);
+        assert_ne!(long("a"), long("b"));
+        assert_eq!(
+            subject("CN={vdu}", &"v".repeat(64)).unwrap().to_string(),
+            format!("CN={}", "v".repeat(64))
+        );
+    }
+
+    #[test]
+    fn a_dns_name_takes_labels_only_and_the_error_names_the_value() {
+        assert_eq!(san("dns:{vdu}.example.org", "AMF-1").unwrap(), "amf-1.example.org");
+        for bad in ["amf_1", "a.evil", "*", "-a", &"a".repeat(64)] {
+            let error = san("dns:{vdu}.example.org", bad).unwrap_err().to_string();
+            assert!(error.contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_uri_takes_every_value_percent_encoded() {
+        assert_eq!(
+            san("uri:spiffe://example.org/{tenant}/{vdu}", "a/../b?c#d%").unwrap(),
+            "spiffe://example.org/default/a%2F..%2Fb%3Fc%23d%25"
+        );
+        assert_eq!(
+            san("uri:urn:uuid:{credential}", "x").unwrap(),
+            "urn:uuid:01234567-89ab-7def-8123-456789abcdef"
+        );
+    }
+
+    #[test]
+    fn a_vnfci_that_is_not_known_yet_is_an_error_with_its_remedy() {
+        assert!(san("uri:urn:x:{vnfci}", "x").unwrap_err().to_string().contains("at_claim"));
+    }
+
+    #[test]
+    fn a_wrong_template_is_refused_with_what_to_write() {
+        for (template, expected) in [
+            ("{vdu}", "TYPE=VALUE"),
+            ("XX={vdu}", "CN, O, OU"),
+            ("CN={vdx}", "{vdu}"),
+            ("CN={vdu", "without"),
+            ("CN=vdu}", "without"),
+            ("CN=", "no value"),
+            ("CN=a+OU=b", "\\+"),
+            ("C=de", "two capital letters"),
+        ] {
+            let error = SubjectTemplate::parse(template).unwrap_err();
+            assert!(error.contains(expected), "{template}: {error}");
+        }
+        for (template, expected) in [
+            ("{credential}", "uri:"),
+            ("uri:{credential}", "scheme"),
+            ("uri:urn:a b", "cannot have"),
+            ("dns:a..b", "label"),
+            ("dns:-{vdu}", "'-'"),
+            ("dns:A.example", "lower case"),
+        ] {
+            let error = SanTemplate::parse(template).unwrap_err();
+            assert!(error.contains(expected), "{template}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_of_mano_gives_a_name_within_the_bounds_or_an_error(vdu in "[!-~]{1,255}") {
+            let name = subject("CN={vdu},OU={tenant}", &vdu).unwrap();
+            prop_assert_eq!(name.iter().count(), 2);
+            let uri = SanTemplate::parse("uri:urn:x:{vdu}").unwrap();
+            let UriTemplate(uri) = match &uri { SanTemplate::Uri(uri) => uri, SanTemplate::Dns(_) => unreachable!() };
+            let uri = uri.fill(&values(&vdu), |_, value| Ok(percent_encode(&value))).unwrap();
+            prop_assert!(uri.bytes().all(is_uri_byte) && !uri[6..].contains(['/', '?', '#', ':']));
+            if let Ok(name) = san("dns:{vdu}.example.org", &vdu) {
+                prop_assert!(check_dns_name(&name).is_ok());
+                prop_assert_eq!(name.split('.').count(), 3);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_template_parsers_panic(text in ".*") {
+            let _ = SubjectTemplate::parse(&text);
+            let _ = SanTemplate::parse(&text);
+            let _ = SanTemplate::parse(&format!("uri:{text}"));
+            let _ = SanTemplate::parse(&format!("dns:{text}"));
+        }
+    }
+}

@@ -45,8 +45,8 @@ pub const MAX_CHAIN: usize = 10;
 /// # Errors
 /// [`PathError`]; if several anchors fail differently, the failure that is nearest to success.
 pub fn validate_client(
-    chain: &[Vec<u8>],
-    anchors: &[Vec<u8>],
+    chain: &[impl AsRef<[u8]>],
+    anchors: &[impl AsRef<[u8]>],
     now: Timestamp,
 ) -> Result<Vec<usize>, PathError> {
     let Some((leaf, intermediates)) = chain.split_first() else {
@@ -55,13 +55,12 @@ pub fn validate_client(
     if chain.len() > MAX_CHAIN {
         return Err(PathError::Malformed(format!("more than {MAX_CHAIN} certificates")));
     }
-    if chain.iter().any(|der| der.len() > MAX_CERTIFICATE_BYTES) {
+    if chain.iter().any(|der| der.as_ref().len() > MAX_CERTIFICATE_BYTES) {
         return Err(PathError::Malformed(format!("a certificate over {MAX_CERTIFICATE_BYTES} bytes")));
     }
-    let leaf = CertificateDer::from(leaf.as_slice());
+    let leaf = CertificateDer::from(leaf.as_ref());
     let leaf = EndEntityCert::try_from(&leaf).map_err(|error| classify(&error))?;
-    let intermediates: Vec<_> =
-        intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let intermediates: Vec<_> = intermediates.iter().map(|der| CertificateDer::from(der.as_ref())).collect();
     let time =
         UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
 
@@ -69,7 +68,7 @@ pub fn validate_client(
     let mut nearest = PathError::UnknownIssuer("no trust anchor is configured".to_owned());
     let mut nearest_rank = 0;
     for (index, anchor) in anchors.iter().enumerate() {
-        let anchor = CertificateDer::from(anchor.as_slice());
+        let anchor = CertificateDer::from(anchor.as_ref());
         // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
         let verified = anchor_from_trusted_cert(&anchor).and_then(|anchor| {
             leaf.verify_for_usage(

@@ -284,3 +284,73 @@ fn san_templates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SanTe
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| SanTemplate::parse(text).map_err(D::Error::custom)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(toml: &str) -> Result<Profile, ProfileError> {
+        Profile::parse("p".parse().unwrap(), toml)
+    }
+
+    const SUBJECT: &str = "subject = \"CN={credential}\"\n";
+
+    #[test]
+    fn the_installed_profile_has_the_documented_defaults() {
+        let installed = parse(VNFCI_TRANSPORT).unwrap();
+        let defaults = parse(
+            "subject = \"CN={vdu}.{vnf_instance},OU={tenant},O=keybroker\"\nsan = [\"uri:urn:uuid:{credential}\"]",
+        );
+        assert_eq!(Ok(installed), defaults);
+    }
+
+    #[test]
+    fn defaults_follow_the_key_type_and_the_validity() {
+        let profile = parse(&format!("{SUBJECT}key_type = \"RSA_3072\"\nvalidity = \"30h\"")).unwrap();
+        assert_eq!(profile.on_empty(), OnEmpty::Retry);
+        assert_eq!(profile.min_remaining_at_claim(), Duration::from_secs(20 * 3600));
+        assert_eq!(profile.validity_jitter(), Duration::from_secs(90 * 60));
+        assert_eq!(parse(SUBJECT).unwrap().on_empty(), OnEmpty::Generate);
+    }
+
+    #[test]
+    fn an_error_in_the_text_names_the_line() {
+        for (line, expected) in [
+            ("validty = \"7d\"", "unknown field"),
+            ("validity = \"7 days\"", "is not a duration"),
+            ("san = [\"{credential}\"]", "uri:..."),
+            ("key_type = \"EC\"", "EC_P256"),
+            ("issue = \"later\"", "at_claim"),
+        ] {
+            let error = parse(&format!("{SUBJECT}{line}")).unwrap_err().to_string();
+            assert!(error.contains("line 2") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other_are_refused_with_a_remedy() {
+        for (toml, expected) in [
+            ("subject = \"CN={vnfci}\"", "at_claim"),
+            ("subject = \"CN={vdu}\"", "{credential}"),
+            ("subject = \"\"", "must name something"),
+            ("subject = \"CN={credential}\"\neku = []", "clientAuth"),
+            ("subject = \"CN={credential}\"\neku = [\"clientAuth\", \"clientAuth\"]", "twice"),
+            ("subject = \"CN={credential}\"\nvalidity = \"1s\"", "between"),
+            ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
+            ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
+            ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),
+        ] {
+            let error = parse(toml).unwrap_err().to_string();
+            assert!(error.contains(expected), "{toml}: {error}");
+        }
+        assert!(parse("subject = \"CN={vnfci}\"\nissue = \"at_claim\"").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_profile_parser_panic(text in "(subject|san|eku|validity|[a-z]*) ?= ?.*") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -251,7 +251,7 @@ fn store(config: &Config, findings: &mut Findings) {
 fn certificates(config: &Config, findings: &mut Findings) {
     let mut paths = vec![config.directory.join("root.pem")];
     let clients = super::init::CLIENT_ROLES;
-    paths.extend(clients.map(|role| config.directory.join("clients").join(role).join("cert.pem")));
+    paths.extend(clients.map(|role| config.directory.join("clients").join(role.as_str()).join("cert.pem")));
     let now = SystemClock.now();
     for path in paths {
         let name = path.strip_prefix(&config.directory).unwrap_or(&path).display().to_string();

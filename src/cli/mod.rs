@@ -3,7 +3,9 @@
 //! Results go to standard output, everything else to standard error. Exit codes: [`failure::Exit`].
 
 mod anchor;
+mod assembly;
 mod audit;
+mod certificates;
 mod chain;
 mod claim;
 mod connection;

@@ -1,13 +1,27 @@
 //! `keybroker serve`: runs the broker until it is told to end.
 
+use super::assembly;
+use super::certificates::listener_tls;
 use super::failure::Failure;
+use crate::api::Face;
+use crate::broker::Broker;
+use crate::broker::background::Background;
 use crate::config::Config;
+use crate::server::{self, GrpcListener, Limits, Listeners, Running};
 use crate::telemetry;
+use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// How often the readiness probe's answer is made anew.
+const READINESS_PERIOD: Duration = Duration::from_secs(2);
+/// How often the listeners' certificates are looked at.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// `serve`.
 #[derive(Debug, clap::Args)]
@@ -37,10 +51,82 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 
 /// Runs a broker with this configuration until `signals.stop` is cancelled and everything under way has ended.
 ///
+/// 1. Open store and HSM, compare them, report what differs.
+/// 2. Read or issue the listeners' certificates.
+/// 3. Bind every listener; start the background work; serve.
+/// 4. Until told to stop: reload when told to, renew certificates, look whether the broker is ready.
+/// 5. Drain the listeners, end the background work, stop the HSM's workers.
+///
 /// # Errors
 /// [`Failure`] if it cannot start.
-pub async fn run(_config: Config, _signals: Signals, _metrics: PrometheusHandle) -> Result<(), Failure> {
-    Err(Failure::failed("this build has no broker to serve"))
+pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle) -> Result<(), Failure> {
+    // 1.
+    let broker = assembly::open(&config).await?;
+    broker.root_der()?;
+    let findings = broker.reconcile().await?;
+    // 2.
+    let tls = listener_tls(&broker, &config).await?;
+    // 3.
+    let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
+    let seen = Arc::clone(&readiness);
+    let listeners = Listeners {
+        bootstrap: GrpcListener { address: config.listen.bootstrap, tls: tls.bootstrap },
+        vnfci: GrpcListener { address: config.listen.vnfci, tls: tls.software.clone() },
+        management: GrpcListener { address: config.listen.management, tls: tls.software },
+        http: config.listen.http,
+        admin: config.listen.admin,
+        limits: Limits::default(),
+        metrics,
+        ready: Arc::new(move || Result::clone(&seen.load())),
+    };
+    let running =
+        server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
+    let holder = format!("{}/{}", std::process::id(), uuid::Uuid::now_v7());
+    let background = Background::start(&broker, &holder);
+    let addresses = running.addresses();
+    tracing::info!(
+        bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,
+        http = %addresses.http, admin = %addresses.admin, findings = findings.len(), "serving"
+    );
+    // 4.
+    let mut config = config;
+    let mut look = tokio::time::interval(READINESS_PERIOD);
+    let mut renew = tokio::time::interval(RENEWAL_PERIOD);
+    renew.reset();
+    loop {
+        tokio::select! {
+            () = signals.stop.cancelled() => break,
+            _ = look.tick() => readiness.store(Arc::new(broker.ready().await)),
+            _ = renew.tick() => renew_certificates(&broker, &config, &running).await,
+            Some(reloaded) = signals.reload.recv() => match broker.reload(assembly::settings(&reloaded)).await {
+                Ok(()) => {
+                    config = reloaded;
+                    renew_certificates(&broker, &config, &running).await;
+                    tracing::info!("reloaded: profiles, PIN, tenants' settings; other changes need a restart");
+                }
+                Err(error) => tracing::error!(%error, "not reloaded: what was in force stays"),
+            },
+        }
+    }
+    // 5.
+    tracing::info!("stopping: what is under way is finished");
+    let drained = running.finished().await.map_err(Failure::failed);
+    background.stop().await;
+    broker.hsm().shutdown().await;
+    drained
+}
+
+/// Gives the listeners certificates that are good for a while. A failure leaves the old ones: it is tried again.
+async fn renew_certificates(broker: &Arc<Broker>, config: &Config, running: &Running) {
+    let renewed = async {
+        let tls = listener_tls(broker, config).await?;
+        running.replace_tls(Face::Bootstrap, &tls.bootstrap).map_err(Failure::failed)?;
+        running.replace_tls(Face::Vnfci, &tls.software).map_err(Failure::failed)?;
+        running.replace_tls(Face::Management, &tls.software).map_err(Failure::failed)
+    };
+    if let Err(error) = renewed.await {
+        tracing::error!(%error, "the listeners' certificates could not be renewed");
+    }
 }
 
 fn signals(file: PathBuf) -> std::io::Result<Signals> {

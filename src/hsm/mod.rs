@@ -3,8 +3,33 @@
 //! The PKCS#11 module is loaded only in child processes (`keybroker hsm-worker`, the same binary). Everything
 //! that this module gives out is public material, ciphertext or a signature: a private key, a DEK or a KEK in
 //! the clear exists on the token only.
+//!
+//! [`Hsm`] (`client.rs`) is what the broker holds: one method per verb. Its lanes (`lane.rs`) feed the workers
+//! (`child.rs` starts one, `worker.rs` is the process) over frames (`protocol.rs`). Inside a worker, `token.rs`
+//! is the PKCS#11 session, `produce.rs`, `seal.rs` and `objects.rs` are the verbs, `templates.rs` says what every
+//! object may do, and `quirks.rs` holds what differs between modules, found by `selftest.rs`.
 
-use crate::credential::KeyType;
+mod child;
+mod client;
+mod fault;
+mod lane;
+mod object_id;
+mod objects;
+mod produce;
+mod protocol;
+mod public_key;
+mod quirks;
+mod seal;
+mod selftest;
+pub mod softhsm;
+mod templates;
+mod token;
+mod worker;
+
+pub use client::Hsm;
+pub use object_id::InvalidObjectId;
+pub use worker::worker_main;
+
 use crate::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
 use crate::sealing::Suite;
 use serde::{Deserialize, Serialize};
@@ -13,8 +38,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a token object is for. Its text form is both CKA_LABEL and CKA_ID (ASCII):
-/// `keybroker:root:1`, `keybroker:ca:TENANT:GENERATION`, `keybroker:hmac:TENANT`, `keybroker:tls:bootstrap`,
-/// `keybroker:audit:1`, `keybroker:kek:TENANT:EPOCH`. The worker derives the tenant from it.
+/// `keybroker:root:GENERATION`, `keybroker:ca:TENANT:GENERATION`, `keybroker:hmac:TENANT`, `keybroker:tls:GENERATION`,
+/// `keybroker:audit:GENERATION`, `keybroker:kek:TENANT:EPOCH`. The worker derives the tenant from it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectId {
     /// Key pair of a root CA (EC P-256, sign only), by generation.
@@ -38,7 +63,8 @@ pub struct HsmConfig {
     pub module: PathBuf,
     /// Label of the token.
     pub token: String,
-    /// File with the user PIN: one line, mode 0600 (or stricter), owned by us. Read at start and on reload only.
+    /// File with the user PIN: one line, mode 0600 (or stricter), owned by us. Read whenever a worker is
+    /// started, and kept only until it has been handed over.
     pub pin_file: PathBuf,
     /// The module's environment, e.g. `SOFTHSM2_CONF`. The workers inherit nothing else.
     pub environment: BTreeMap<String, String>,
@@ -85,6 +111,31 @@ pub struct WrappedKey {
     pub dek_blob: Vec<u8>,
 }
 
+impl WrappedKey {
+    /// First byte of both blobs.
+    pub const VERSION: u8 = 1;
+
+    /// The KWP ciphertext in `blob`, the version byte taken off.
+    ///
+    /// # Errors
+    /// [`HsmError::Refused`] if the blob is empty or of another version.
+    pub fn ciphertext(blob: &[u8]) -> Result<&[u8], HsmError> {
+        match blob.split_first() {
+            Some((&Self::VERSION, ciphertext)) => Ok(ciphertext),
+            Some((version, _)) => Err(HsmError::Refused(format!("blob of version {version}, expected 1"))),
+            None => Err(HsmError::Refused("empty blob".into())),
+        }
+    }
+
+    /// `ciphertext` with the version byte before it.
+    pub(crate) fn blob(ciphertext: &[u8]) -> Vec<u8> {
+        let mut blob = Vec::with_capacity(ciphertext.len() + 1);
+        blob.push(Self::VERSION);
+        blob.extend_from_slice(ciphertext);
+        blob
+    }
+}
+
 /// One key pair made by [`Hsm::produce`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProducedKey {
@@ -101,7 +152,7 @@ pub struct Produced {
     pub keys: Vec<ProducedKey>,
     /// PKCS#11 mechanisms used, by their standard names.
     pub mechanisms: Vec<String>,
-    /// How long the token worked.
+    /// How long the token worked, summed over its workers.
     pub duration: Duration,
 }
 
@@ -184,6 +235,8 @@ pub struct HsmStatus {
     pub workers: (usize, usize),
     /// Workers started again after a failure, since the start.
     pub restarts: u64,
+    /// Process ids of the live workers, interactive ones first.
+    pub worker_pids: Vec<u32>,
 }
 
 /// Why a verb failed.
@@ -207,10 +260,10 @@ pub enum HsmError {
     #[error("too many HSM calls are waiting")]
     Overloaded,
     /// No object with this id on the token. For a KEK: read the row again, its keys may have been re-wrapped.
-    #[error("no object {0:?} on the token")]
+    #[error("no object {0} on the token")]
     NotFound(ObjectId),
     /// Verification found what should be gone.
-    #[error("still on the token after destruction: {0:?}")]
+    #[error("still on the token after destruction: {}", list(.0))]
     StillThere(Vec<ObjectId>),
     /// The caller's fault: tenant mismatch, blob of a wrong version, unsupported mechanism.
     #[error("refused: {0}")]
@@ -223,4 +276,35 @@ pub enum HsmError {
         /// CKR name.
         code: String,
     },
+}
+
+impl Lane {
+    /// The fixed text, for metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+impl HsmError {
+    /// A stable short name, for metrics and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Configuration(_) => "configuration",
+            Self::WrongPin => "wrong_pin",
+            Self::Unavailable(_) => "unavailable",
+            Self::DeadlineExceeded(_) => "deadline_exceeded",
+            Self::Overloaded => "overloaded",
+            Self::NotFound(_) => "not_found",
+            Self::StillThere(_) => "still_there",
+            Self::Refused(_) => "refused",
+            Self::Module { .. } => "module",
+        }
+    }
+}
+
+fn list(objects: &[ObjectId]) -> String {
+    objects.iter().map(ObjectId::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -93,3 +93,64 @@ pub fn sign(pkcs8_der: &[u8], message: &[u8]) -> Result<Vec<u8>, Refusal> {
     };
     signature.ok_or_else(|| Refusal::UnsupportedKey("the private key is damaged".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::KeyPair;
+    use proptest::prelude::*;
+
+    fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm) -> (Vec<u8>, Vec<u8>) {
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
+        (pkcs8.as_ref().to_vec(), key.public_key().as_der().unwrap().as_ref().to_vec())
+    }
+
+    fn rsa() -> (Vec<u8>, Vec<u8>) {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let spki = key.public_key().as_der().unwrap().as_ref().to_vec();
+        (AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&key).unwrap().as_ref().to_vec(), spki)
+    }
+
+    #[test]
+    fn a_signature_of_every_key_type_is_verified_and_fits_one_message_only() {
+        let claim = ClaimId::generate();
+        let (certificate, recipient) = (Sha256Hash([1; 32]), Sha256Hash([2; 32]));
+        let confirm = confirm_message(claim, certificate, recipient);
+        for (pkcs8, spki) in
+            [ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING), ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING), rsa()]
+        {
+            let signature = sign(&pkcs8, &confirm).unwrap();
+            assert_eq!(verify_signature(&spki, &confirm, &signature), Ok(()));
+            for other in [
+                release_message(claim, certificate, recipient),
+                confirm_message(ClaimId::generate(), certificate, recipient),
+                confirm_message(claim, recipient, recipient),
+                confirm_message(claim, certificate, certificate),
+            ] {
+                let refused = verify_signature(&spki, &other, &signature);
+                assert!(matches!(refused, Err(Refusal::WrongSignature(_))), "{refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_named_as_unsupported() {
+        let ed25519 = hex::decode(format!("302a300506032b6570032100{}", "00".repeat(32))).unwrap();
+        assert!(matches!(verify_signature(&ed25519, b"m", b"s"), Err(Refusal::UnsupportedKey(_))));
+        assert!(matches!(sign(b"garbage", b"m"), Err(Refusal::UnsupportedKey(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_verifier_panic(
+            spki in proptest::collection::vec(any::<u8>(), 0..200),
+            signature in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            prop_assert!(verify_signature(&spki, b"message", &signature).is_err());
+            let _ = sign(&spki, b"message");
+        }
+    }
+}

@@ -10,46 +10,28 @@ pub mod x509;
 use crate::ca::PathError;
 use crate::clock::Timestamp;
 use crate::credential::named;
-use crate::nfv::{AnchorName, InitialCredentialId, InvalidName, Sha256Hash, TenantId, VnfciId};
+use crate::nfv::{
+    AnchorName, InitialCredentialId, InvalidName, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 named!(
-    /// Where an initial credential (one arming of a VNFCI) stands.
+    /// Where an initial credential stands.
     InitialCredentialState, "initial credential state" {
-        /// May be used to claim.
+        /// To be used once.
         Open = "OPEN",
-        /// Every slot was confirmed: it never claims again.
+        /// Used: all slots were confirmed.
         Spent = "SPENT",
-        /// Withdrawn: re-armed, terminated, or recovered from a rollback.
-        Voided = "VOIDED",
+        /// Withdrawn: terminated, re-armed, anchor removed, recovered from a rollback.
+        Void = "VOID",
     }
 );
-
-named!(
-    /// Kind of an initial credential.
-    InitialCredentialKind, "kind of initial credential" {
-        /// A certificate to an anchor of the tenant.
-        X509 = "X509",
-        /// A one-time token.
-        Token = "TOKEN",
-    }
-);
-
-/// How one certificate is told from the others of its anchor. Text form: `sha256:HEX`, `dns:NAME`, `uri:URI`,
-/// `cn:TEXT`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Pin {
-    /// SHA-256 of the leaf certificate's DER.
-    Fingerprint(Sha256Hash),
-    /// A name in the certificate, as its text form.
-    Name(CertificateName),
-}
 
 /// A name in a certificate: `dns:NAME` in lower case, `uri:URI`, or `cn:TEXT` (a common name).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct CertificateName(String);
 
 impl CertificateName {
@@ -61,6 +43,11 @@ impl CertificateName {
     /// A uniformResourceIdentifier, compared octet by octet.
     pub fn uri(uri: &str) -> Self {
         Self(format!("uri:{uri}"))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// A common name, compared octet by octet.
@@ -75,87 +62,74 @@ impl fmt::Display for CertificateName {
     }
 }
 
-impl fmt::Display for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fingerprint(hash) => write!(f, "sha256:{hash}"),
-            Self::Name(name) => name.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Pin {
+impl FromStr for CertificateName {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let (kind, value) = text.split_once(':').unwrap_or(("", text));
-        match kind {
-            "sha256" => Ok(Self::Fingerprint(value.parse()?)),
-            "dns" if !value.is_empty() => Ok(Self::Name(CertificateName::dns(value))),
-            "uri" if !value.is_empty() => Ok(Self::Name(CertificateName::uri(value))),
-            "cn" if !value.is_empty() => Ok(Self::Name(CertificateName::common_name(value))),
+        match text.split_once(':') {
+            Some(("dns", value)) if !value.is_empty() => Ok(Self::dns(value)),
+            Some(("uri", value)) if !value.is_empty() => Ok(Self::uri(value)),
+            Some(("cn", value)) if !value.is_empty() => Ok(Self::common_name(value)),
             _ => Err(InvalidName {
-                kind: "pin of an initial certificate",
-                problem: "is none of sha256:HEX, dns:NAME, uri:URI, cn:TEXT".to_owned(),
+                kind: "name of an initial certificate",
+                problem: "is none of dns:NAME, uri:URI, cn:TEXT".to_owned(),
             }),
         }
     }
 }
 
-impl TryFrom<String> for Pin {
+impl TryFrom<String> for CertificateName {
     type Error = InvalidName;
     fn try_from(text: String) -> Result<Self, InvalidName> {
         text.parse()
     }
 }
 
-impl From<Pin> for String {
-    fn from(pin: Pin) -> String {
-        pin.to_string()
+impl From<CertificateName> for String {
+    fn from(name: CertificateName) -> String {
+        name.0
     }
+}
+
+/// How an initial credential is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitialCredentialKind {
+    /// An X.509 certificate under an anchor, pinned to one leaf certificate (SHA-256).
+    X509Fingerprint {
+        /// The anchor.
+        anchor: AnchorName,
+        /// SHA-256 of the leaf's DER.
+        fingerprint: Sha256Hash,
+    },
+    /// An X.509 certificate under an anchor, with this name.
+    X509Name {
+        /// The anchor.
+        anchor: AnchorName,
+        /// The name.
+        name: CertificateName,
+    },
+    /// A one-time token, recomputed from the tenant's HMAC key; nothing secret is stored.
+    Token,
 }
 
 /// An initial credential as MANO registered it; one arming of one VNFCI. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegisteredCredential {
-    /// Its name; of a token, part of the token's text.
+pub struct InitialCredential {
+    /// Its id.
     pub id: InitialCredentialId,
-    /// In which tenant.
+    /// Whose tenant.
     pub tenant: TenantId,
+    /// Of which VNF instance.
+    pub vnf_instance: VnfInstanceId,
     /// For which VNFCI.
     pub vnfci: VnfciId,
-    /// What the VNFCI will show.
-    pub proof: RegisteredProof,
-    /// Not accepted for a claim from then on.
-    pub expires_at: Timestamp,
+    /// Counts the armings of the VNFCI, from 1.
+    pub generation: u32,
+    /// How it is recognised.
+    pub kind: InitialCredentialKind,
     /// Where it stands.
     pub state: InitialCredentialState,
-}
-
-/// What a VNFCI will show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RegisteredProof {
-    /// A certificate to this anchor with this pin.
-    X509 {
-        /// The tenant's anchor that it must lead to.
-        anchor: AnchorName,
-        /// What must be in it.
-        pin: Pin,
-    },
-    /// A one-time token.
-    Token {
-        /// Input of the token's derivation: 1 for the first arming, one more with each re-arming.
-        generation: u32,
-    },
-}
-
-impl RegisteredProof {
-    /// Its kind.
-    pub const fn kind(&self) -> InitialCredentialKind {
-        match self {
-            Self::X509 { .. } => InitialCredentialKind::X509,
-            Self::Token { .. } => InitialCredentialKind::Token,
-        }
-    }
+    /// Until when it may be used.
+    pub expires_at: Timestamp,
 }
 
 /// What an initial credential is shown for.
@@ -175,7 +149,6 @@ pub struct Verified {
     credential: InitialCredentialId,
     tenant: TenantId,
     vnfci: VnfciId,
-    kind: InitialCredentialKind,
     fingerprint: Sha256Hash,
 }
 
@@ -195,11 +168,6 @@ impl Verified {
         &self.vnfci
     }
 
-    /// The kind of the initial credential.
-    pub fn kind(&self) -> InitialCredentialKind {
-        self.kind
-    }
-
     /// X509: SHA-256 of the leaf certificate's DER. Token: SHA-256 of the connection's client public key
     /// (SubjectPublicKeyInfo, DER). For the auditor.
     pub fn fingerprint(&self) -> Sha256Hash {
@@ -208,13 +176,13 @@ impl Verified {
 
     /// The last step of every kind: the registration must be usable for `purpose`.
     fn new(
-        registered: &RegisteredCredential,
+        registered: &InitialCredential,
         fingerprint: Sha256Hash,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         match (purpose, registered.state) {
-            (_, InitialCredentialState::Voided) => return Err(Refusal::Voided(registered.id)),
+            (_, InitialCredentialState::Void) => return Err(Refusal::Voided(registered.id)),
             (Purpose::Claim, InitialCredentialState::Spent) => return Err(Refusal::Spent(registered.id)),
             (Purpose::Claim, InitialCredentialState::Open) if now >= registered.expires_at => {
                 return Err(Refusal::RegistrationExpired(registered.id));
@@ -225,7 +193,6 @@ impl Verified {
             credential: registered.id,
             tenant: registered.tenant.clone(),
             vnfci: registered.vnfci.clone(),
-            kind: registered.proof.kind(),
             fingerprint,
         })
     }
@@ -300,12 +267,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn registered(state: InitialCredentialState) -> RegisteredCredential {
-        RegisteredCredential {
+    fn registered(state: InitialCredentialState) -> InitialCredential {
+        InitialCredential {
             id: InitialCredentialId::generate(),
             tenant: "default".parse().unwrap(),
             vnfci: "amf-0001".parse().unwrap(),
-            proof: RegisteredProof::Token { generation: 1 },
+            vnf_instance: "amf".parse().unwrap(),
+            generation: 1,
+            kind: InitialCredentialKind::Token,
             expires_at: Timestamp::from_unix_seconds(100),
             state,
         }
@@ -321,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_withdrawn_initial_credential_is_good_for_nothing() {
-        let voided = registered(InitialCredentialState::Voided);
+        let voided = registered(InitialCredentialState::Void);
         for purpose in [Purpose::Claim, Purpose::Confirm] {
             let refused =
                 Verified::new(&voided, Sha256Hash([0; 32]), purpose, Timestamp::from_unix_seconds(50));
@@ -342,9 +311,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pin_survives_its_text_form(text in "(sha256|dns|uri|cn|x):.{0,70}") {
-            if let Ok(pin) = text.parse::<Pin>() {
-                prop_assert_eq!(pin.to_string().parse::<Pin>(), Ok(pin));
+        fn a_name_survives_its_text_form(text in "(dns|uri|cn|x):.{0,70}") {
+            if let Ok(name) = text.parse::<CertificateName>() {
+                prop_assert_eq!(name.to_string().parse::<CertificateName>(), Ok(name));
             }
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! The secret is `HMAC-SHA256(tenant's HMAC key on the HSM, secret_input)`, so nothing secret is stored.
 
-use super::{Purpose, Refusal, RegisteredCredential, RegisteredProof, Verified};
+use super::{InitialCredential, InitialCredentialKind, Purpose, Refusal, Verified};
 use crate::clock::Timestamp;
 use crate::nfv::{InitialCredentialId, RequestId, Sha256Hash, TenantId, VnfciId, labelled_fields};
 use aws_lc_rs::hmac;
@@ -125,14 +125,14 @@ impl ProofFields {
 /// # Errors
 /// [`Refusal::WrongKind`], [`Refusal::WrongTokenProof`], or that the registration is not usable.
 pub fn verify(
-    registered: &RegisteredCredential,
+    registered: &InitialCredential,
     token: &Token,
     fields: &ProofFields,
     proof: &[u8],
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    if !matches!(registered.proof, RegisteredProof::Token { .. }) {
+    if registered.kind != InitialCredentialKind::Token {
         return Err(Refusal::WrongKind(registered.id));
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.secret.as_slice());
@@ -140,4 +140,129 @@ pub fn verify(
     hmac::verify(&key, &fields.bytes(registered.id), proof)
         .map_err(|_| Refusal::WrongTokenProof(registered.id))?;
     Verified::new(registered, fields.client_key, purpose, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::InitialCredentialState;
+    use proptest::prelude::*;
+
+    fn registered() -> InitialCredential {
+        InitialCredential {
+            id: InitialCredentialId::generate(),
+            tenant: "default".parse().unwrap(),
+            vnfci: "amf-0001".parse().unwrap(),
+            vnf_instance: "amf".parse().unwrap(),
+            generation: 1,
+            kind: InitialCredentialKind::Token,
+            expires_at: Timestamp::from_unix_seconds(100),
+            state: InitialCredentialState::Open,
+        }
+    }
+
+    fn fields() -> ProofFields {
+        ProofFields {
+            exporter: [1; 32],
+            client_key: Sha256Hash([2; 32]),
+            request: RequestId::generate(),
+            recipient_key: Sha256Hash([3; 32]),
+        }
+    }
+
+    fn check(
+        registered: &InitialCredential,
+        token: &Token,
+        fields: &ProofFields,
+        proof: &[u8],
+    ) -> Result<Verified, Refusal> {
+        verify(registered, token, fields, proof, Purpose::Claim, Timestamp::from_unix_seconds(50))
+    }
+
+    #[test]
+    fn the_holder_of_the_token_is_the_registered_vnfci() {
+        let registered = registered();
+        let at_broker = Token::new(registered.id, &[9; 32]).unwrap();
+        let at_vnfci: Token = at_broker.to_text().parse().unwrap();
+        let fields = fields();
+        let verified = check(&registered, &at_broker, &fields, &at_vnfci.prove(&fields)).unwrap();
+        assert_eq!((verified.vnfci(), verified.tenant()), (&registered.vnfci, &registered.tenant));
+        assert_eq!(verified.credential(), registered.id);
+    }
+
+    #[test]
+    fn a_proof_fits_one_connection_request_recipient_and_token_only() {
+        let registered = registered();
+        let token = Token::new(registered.id, &[9; 32]).unwrap();
+        let fields = fields();
+        let proof = token.prove(&fields);
+        let wrong = Err(Refusal::WrongTokenProof(registered.id));
+        for changed in [
+            ProofFields { exporter: [0; 32], ..fields.clone() },
+            ProofFields { client_key: Sha256Hash([0; 32]), ..fields.clone() },
+            ProofFields { request: RequestId::generate(), ..fields.clone() },
+            ProofFields { recipient_key: Sha256Hash([0; 32]), ..fields.clone() },
+        ] {
+            assert_eq!(check(&registered, &token, &changed, &proof), wrong);
+        }
+        let other = Token::new(registered.id, &[8; 32]).unwrap();
+        assert_eq!(check(&registered, &other, &fields, &proof), wrong);
+        assert_eq!(check(&registered, &token, &fields, &proof[..31]), wrong);
+        assert_eq!(check(&registered, &token, &fields, &[]), wrong);
+        // The same secret under another id: the id is part of what is MACed.
+        let other = Token::new(InitialCredentialId::generate(), &[9; 32]).unwrap();
+        assert_eq!(check(&registered, &token, &fields, &other.prove(&fields)), wrong);
+    }
+
+    #[test]
+    fn a_token_is_no_proof_for_what_was_registered_with_a_certificate() {
+        let kind = InitialCredentialKind::X509Fingerprint {
+            anchor: "a".parse().unwrap(),
+            fingerprint: Sha256Hash([0; 32]),
+        };
+        let registered = InitialCredential { kind, ..registered() };
+        let token = Token::new(registered.id, &[9; 32]).unwrap();
+        let fields = fields();
+        let refused = check(&registered, &token, &fields, &token.prove(&fields));
+        assert_eq!(refused, Err(Refusal::WrongKind(registered.id)));
+    }
+
+    #[test]
+    fn a_token_has_one_text_and_hides_in_debug_output() {
+        let token = Token::new("01234567-89ab-7def-8123-456789abcdef".parse().unwrap(), &[0xff; 32]).unwrap();
+        let text = token.to_text();
+        assert_eq!(
+            text.as_str(),
+            "kb1.01234567-89ab-7def-8123-456789abcdef.__________________________________________8"
+        );
+        assert!(!format!("{token:?}").contains("____"));
+        assert!(format!("{}\n", text.as_str()).parse::<Token>().is_ok());
+        for bad in [
+            "",
+            "kb1.",
+            "kb2.01234567-89ab-7def-8123-456789abcdef.__________________________________________8",
+            "kb1.01234567-89AB-7def-8123-456789abcdef.__________________________________________8",
+            "kb1.0123456789ab7def8123456789abcdef.__________________________________________8",
+            "kb1.01234567-89ab-7def-8123-456789abcdef.__________________________________________9",
+            "kb1.01234567-89ab-7def-8123-456789abcdef.__________________________________________8=",
+            "kb1.01234567-89ab-7def-8123-456789abcdef.____",
+        ] {
+            let error = bad.parse::<Token>().unwrap_err().to_string();
+            assert!(!error.contains("____"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_arming_has_another_secret() {
+        let (tenant, vnfci) = ("t".parse().unwrap(), "v".parse().unwrap());
+        assert_eq!(secret_input(&tenant, &vnfci, 1), b"keybroker-token-v1\0\0\0\x01t\0\0\0\x01v\0\0\0\x011");
+        assert_ne!(secret_input(&tenant, &vnfci, 1), secret_input(&tenant, &vnfci, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_token_parser_panic(text in "(kb1\\.)?.*") {
+            let _ = text.parse::<Token>();
+        }
+    }
 }

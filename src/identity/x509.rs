@@ -4,7 +4,7 @@
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
 use super::{
-    CertificateName, InitialCredentialState, Pin, Purpose, Refusal, RegisteredCredential, RegisteredProof,
+    CertificateName, InitialCredential, InitialCredentialKind, InitialCredentialState, Purpose, Refusal,
     Verified,
 };
 use crate::ca::{CertificateFacts, PathError, validate_client};
@@ -47,11 +47,14 @@ impl X509Evidence {
         self.fingerprint
     }
 
-    /// What a registration may have pinned: the fingerprint first, then every dNSName, URI and common name. Look
-    /// these up among the tenant's registrations.
-    pub fn pins(&self) -> Vec<Pin> {
-        let fingerprint = Pin::Fingerprint(self.fingerprint);
-        std::iter::once(fingerprint).chain(self.names.iter().cloned().map(Pin::Name)).collect()
+    /// Every name in the leaf, for looking up registrations by name.
+    pub fn names(&self) -> &[CertificateName] {
+        &self.names
+    }
+
+    /// Whether it leads to this anchor of this tenant.
+    fn leads_to(&self, tenant: &TenantId, anchor: &AnchorName) -> bool {
+        self.tenant == *tenant && self.anchors.contains(anchor)
     }
 }
 
@@ -59,11 +62,15 @@ impl X509Evidence {
 ///
 /// # Errors
 /// [`Refusal::Path`] if it leads to none, [`Refusal::Ambiguous`] if it leads to anchors of more than one tenant.
-pub fn verify(chain: &[Vec<u8>], anchors: &[Anchor], now: Timestamp) -> Result<X509Evidence, Refusal> {
-    let ders: Vec<Vec<u8>> = anchors.iter().map(|anchor| anchor.der.clone()).collect();
+pub fn verify(
+    chain: &[impl AsRef<[u8]>],
+    anchors: &[Anchor],
+    now: Timestamp,
+) -> Result<X509Evidence, Refusal> {
+    let ders: Vec<&[u8]> = anchors.iter().map(|anchor| anchor.der.as_slice()).collect();
     let mut reached = validate_client(chain, &ders, now)?.into_iter().map(|index| &anchors[index]);
     let leaf = chain.first().ok_or(PathError::Empty)?;
-    let facts = CertificateFacts::parse(leaf).map_err(|error| PathError::Malformed(error.0))?;
+    let facts = CertificateFacts::parse(leaf.as_ref()).map_err(|error| PathError::Malformed(error.0))?;
     let first = reached.next().ok_or_else(|| PathError::UnknownIssuer("no anchor".to_owned()))?;
     let mut names_of_anchors = vec![first.name.clone()];
     for anchor in reached {
@@ -87,7 +94,8 @@ pub fn verify(chain: &[Vec<u8>], anchors: &[Anchor], now: Timestamp) -> Result<X
     })
 }
 
-/// Finds the registration that the evidence is for, among what the caller looked up by [`X509Evidence::pins`]
+/// Finds the registration that the evidence is for, among what the caller looked up by fingerprint and
+/// [`X509Evidence::names`]
 /// (more may be given: tenant, anchor and pin are compared here). A fingerprint goes before a name: names are
 /// shared by a renewed certificate, a fingerprint is not.
 ///
@@ -96,20 +104,20 @@ pub fn verify(chain: &[Vec<u8>], anchors: &[Anchor], now: Timestamp) -> Result<X
 /// [`Refusal::Spent`], [`Refusal::Voided`] or [`Refusal::RegistrationExpired`] for the one that fits.
 pub fn match_registration(
     evidence: &X509Evidence,
-    registered: &[RegisteredCredential],
+    registered: &[InitialCredential],
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<Verified, Refusal> {
-    let fits = |candidate: &&RegisteredCredential, by_fingerprint: bool| match &candidate.proof {
-        RegisteredProof::X509 { anchor, pin } => {
-            candidate.tenant == evidence.tenant
-                && evidence.anchors.contains(anchor)
-                && match pin {
-                    Pin::Fingerprint(hash) => by_fingerprint && *hash == evidence.fingerprint,
-                    Pin::Name(name) => !by_fingerprint && evidence.names.contains(name),
-                }
+    let fits = |candidate: &&InitialCredential, by_fingerprint: bool| match &candidate.kind {
+        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
+            by_fingerprint
+                && evidence.leads_to(&candidate.tenant, anchor)
+                && *fingerprint == evidence.fingerprint
         }
-        RegisteredProof::Token { .. } => false,
+        InitialCredentialKind::X509Name { anchor, name } => {
+            !by_fingerprint && evidence.leads_to(&candidate.tenant, anchor) && evidence.names.contains(name)
+        }
+        InitialCredentialKind::Token => false,
     };
     for by_fingerprint in [true, false] {
         let fitting: Vec<_> = registered.iter().filter(|candidate| fits(candidate, by_fingerprint)).collect();
@@ -117,7 +125,7 @@ pub fn match_registration(
         let mut usable = fitting.iter().filter(|candidate| match candidate.state {
             InitialCredentialState::Open => true,
             InitialCredentialState::Spent => purpose == Purpose::Confirm,
-            InitialCredentialState::Voided => false,
+            InitialCredentialState::Void => false,
         });
         if let Some(&first) = usable.next()
             && let Some(other) = usable.find(|other| other.vnfci != first.vnfci)
@@ -127,7 +135,7 @@ pub fn match_registration(
                 first.id, other.id
             )));
         }
-        // Open before spent before voided, then the newest (ids sort by time).
+        // Open before spent before void, then the newest (ids sort by time).
         let best = fitting.iter().min_by_key(|candidate| (candidate.state, std::cmp::Reverse(candidate.id)));
         if let Some(candidate) = best {
             return Verified::new(candidate, evidence.fingerprint, purpose, now);
@@ -137,4 +145,157 @@ pub fn match_registration(
         "certificate sha256:{} in tenant {}",
         evidence.fingerprint, evidence.tenant
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::issue::root;
+    use crate::ca::{SigningCa, assemble};
+    use crate::nfv::InitialCredentialId;
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+    use std::time::Duration;
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    fn now() -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000)
+    }
+
+    fn key() -> (EcdsaKeyPair, Vec<u8>) {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let spki = key.public_key().as_der().unwrap().as_ref().to_vec();
+        (key, spki)
+    }
+
+    /// An operator's CA that issues initial certificates by itself.
+    struct OperatorCa {
+        key: EcdsaKeyPair,
+        der: Vec<u8>,
+    }
+
+    impl OperatorCa {
+        fn new() -> Self {
+            let (key, spki) = key();
+            let tbs = root("initial", &spki, YEAR, now(), &mut rand::rng()).unwrap();
+            let signature = key.sign(&SystemRandom::new(), &tbs.der).unwrap();
+            let der = assemble(&tbs.der, tbs.algorithm, signature.as_ref());
+            Self { key, der }
+        }
+
+        fn client(&self, common_name: &str) -> Vec<u8> {
+            let ca = SigningCa::new(&self.der, "http://example.org/crl").unwrap();
+            let tbs = ca.client(common_name, "vnfci", &key().1, YEAR / 2, now(), &mut rand::rng()).unwrap();
+            let signature = self.key.sign(&SystemRandom::new(), &tbs.der).unwrap();
+            assemble(&tbs.der, tbs.algorithm, signature.as_ref())
+        }
+
+        fn anchor(&self, tenant: &str, name: &str) -> Anchor {
+            Anchor { tenant: tenant.parse().unwrap(), name: name.parse().unwrap(), der: self.der.clone() }
+        }
+    }
+
+    fn registration(vnfci: &str, kind: InitialCredentialKind) -> InitialCredential {
+        InitialCredential {
+            id: InitialCredentialId::generate(),
+            tenant: "blue".parse().unwrap(),
+            vnfci: vnfci.parse().unwrap(),
+            vnf_instance: "amf".parse().unwrap(),
+            generation: 1,
+            kind,
+            expires_at: now().plus(YEAR),
+            state: InitialCredentialState::Open,
+        }
+    }
+
+    fn evidence(common_name: &str) -> X509Evidence {
+        let ca = OperatorCa::new();
+        verify(&[ca.client(common_name)], &[ca.anchor("blue", "vim")], now()).unwrap()
+    }
+
+    fn name(anchor: &str, text: &str) -> InitialCredentialKind {
+        let name = CertificateName::common_name(text);
+        InitialCredentialKind::X509Name { anchor: anchor.parse().unwrap(), name }
+    }
+
+    fn fingerprint(anchor: &str, evidence: &X509Evidence) -> InitialCredentialKind {
+        let fingerprint = evidence.fingerprint();
+        InitialCredentialKind::X509Fingerprint { anchor: anchor.parse().unwrap(), fingerprint }
+    }
+
+    fn claim(evidence: &X509Evidence, registered: &[InitialCredential]) -> Result<Verified, Refusal> {
+        match_registration(evidence, registered, Purpose::Claim, now())
+    }
+
+    #[test]
+    fn the_tenant_follows_from_the_anchor_that_issued() {
+        let (blue, red) = (OperatorCa::new(), OperatorCa::new());
+        let anchors = [red.anchor("red", "vim"), blue.anchor("blue", "vim"), blue.anchor("blue", "second")];
+        // The subject says another tenant; it is not asked.
+        let evidence = verify(&[blue.client("red")], &anchors, now()).unwrap();
+        assert_eq!(evidence.tenant().as_str(), "blue");
+        assert_eq!(evidence.anchors().iter().map(AnchorName::as_str).collect::<Vec<_>>(), ["vim", "second"]);
+    }
+
+    #[test]
+    fn an_anchor_of_two_tenants_refuses() {
+        let ca = OperatorCa::new();
+        let anchors = [ca.anchor("blue", "vim"), ca.anchor("red", "vim")];
+        let refused = verify(&[ca.client("x")], &anchors, now());
+        assert!(matches!(refused, Err(Refusal::Ambiguous(_))), "{refused:?}");
+        let refused = verify(&[ca.client("x")], &[OperatorCa::new().anchor("blue", "vim")], now());
+        assert!(matches!(refused, Err(Refusal::Path(PathError::UnknownIssuer(_)))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_registration_fits_by_fingerprint_or_name_with_its_tenant_and_anchor() {
+        let evidence = evidence("amf-1");
+        assert_eq!(evidence.names(), [CertificateName::common_name("amf-1")]);
+        for kind in [|anchor, _: &_| name(anchor, "amf-1"), fingerprint] {
+            let fits = registration("v", kind("vim", &evidence));
+            let verified = claim(&evidence, std::slice::from_ref(&fits)).unwrap();
+            assert_eq!((verified.credential(), verified.vnfci().as_str()), (fits.id, "v"));
+            assert_eq!(verified.fingerprint(), evidence.fingerprint());
+            let other_tenant = InitialCredential { tenant: "red".parse().unwrap(), ..fits.clone() };
+            let other_anchor = registration("v", kind("other", &evidence));
+            let token = InitialCredential { kind: InitialCredentialKind::Token, ..fits };
+            let refused = claim(&evidence, &[other_tenant, other_anchor, token]);
+            assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
+        }
+        let refused = claim(&evidence, &[registration("v", name("vim", "amf-2"))]);
+        assert!(matches!(refused, Err(Refusal::NotRegistered(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_registered_for_two_vnfcis_refuses() {
+        let evidence = evidence("amf-1");
+        let both = [registration("a", name("vim", "amf-1")), registration("b", name("vim", "amf-1"))];
+        assert!(matches!(claim(&evidence, &both), Err(Refusal::Ambiguous(_))));
+        // A fingerprint is more than a name.
+        let pinned = registration("c", fingerprint("vim", &evidence));
+        let [a, b] = both;
+        assert_eq!(claim(&evidence, &[a, b, pinned]).unwrap().vnfci().as_str(), "c");
+    }
+
+    #[test]
+    fn a_name_may_serve_again_after_its_vnfci_is_gone_or_armed_again() {
+        let evidence = evidence("amf-1");
+        let gone = InitialCredential {
+            state: InitialCredentialState::Void,
+            ..registration("a", name("vim", "amf-1"))
+        };
+        let spent = InitialCredential {
+            state: InitialCredentialState::Spent,
+            ..registration("b", name("vim", "amf-1"))
+        };
+        let open = registration("b", name("vim", "amf-1"));
+        let all = [gone.clone(), spent.clone(), open.clone()];
+        assert_eq!(claim(&evidence, &all).unwrap().credential(), open.id);
+        assert_eq!(claim(&evidence, &all[..2]), Err(Refusal::Spent(spent.id)));
+        assert_eq!(claim(&evidence, &all[..1]), Err(Refusal::Voided(gone.id)));
+        let confirms = match_registration(&evidence, &all[..2], Purpose::Confirm, now()).unwrap();
+        assert_eq!(confirms.credential(), spent.id);
+    }
 }

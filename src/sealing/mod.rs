@@ -1,7 +1,19 @@
 //! The envelope that carries a private key from the HSM to its VNFCI: suites, the context, and the VNFCI's
 //! side. The format is `docs/envelope.md`.
+//!
+//! An envelope is `{suite, hsm_point, KWP(W, DEK), KWP(DEK, PKCS#8)}`. W is agreed between the HSM's
+//! sealing key and the VNFCI's ephemeral key and depends on the [`context()`]: an envelope is good for one
+//! claim. KWP (RFC 5649) authenticates but has no associated data, so the recipient also checks that the
+//! unsealed key belongs to the certificate ([`matches_public_key`]).
+
+mod open;
+mod recipient;
+
+pub use open::{Envelope, OpenError, matches_public_key, open};
+pub use recipient::{InvalidPoint, InvalidRecipientKey, RecipientKey, RecipientPoint};
 
 use crate::credential::named;
+use crate::nfv::{CredentialId, RequestId, Sha256Hash, TenantId, labelled_fields};
 
 named!(
     /// How the wrapping key W is agreed between the HSM and the recipient.
@@ -14,26 +26,35 @@ named!(
     }
 );
 
-/// A recipient's public key, validated: an uncompressed P-256 point on the curve, 65 bytes (SEC 1 2.3.3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecipientPoint(Vec<u8>);
+/// What an envelope is bound to, beside the suite and the two public points.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// Whose key it is.
+    pub tenant: TenantId,
+    /// The claim's request.
+    pub request: RequestId,
+    /// The credential.
+    pub credential: CredentialId,
+    /// SHA-256 of the certificate's DER.
+    pub certificate: Sha256Hash,
+}
 
-/// Why a recipient's public key was refused; says what is expected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidPoint(pub String);
-
-impl RecipientPoint {
-    /// Parses and validates a point.
-    ///
-    /// # Errors
-    /// [`InvalidPoint`]: wrong length, compressed, not on the curve, infinity.
-    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidPoint> {
-        Ok(Self(bytes.to_vec()))
-    }
-
-    /// The 65 bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
+/// The context of one envelope: SHA-256 over the label `keybroker-envelope-v1` and, each with its length
+/// (4 bytes, big-endian) before it: suite (text), tenant (text), request id (hyphenated lower-case text),
+/// credential id (likewise), the certificate's SHA-256 (32 bytes), the recipient's point and the HSM's point
+/// (uncompressed P-256, 65 bytes each).
+pub fn context(suite: Suite, binding: &Binding, recipient_point: &[u8], hsm_point: &[u8]) -> [u8; 32] {
+    let fields = labelled_fields(
+        "keybroker-envelope-v1",
+        &[
+            suite.as_str().as_bytes(),
+            binding.tenant.as_str().as_bytes(),
+            binding.request.to_string().as_bytes(),
+            binding.credential.to_string().as_bytes(),
+            &binding.certificate.0,
+            recipient_point,
+            hsm_point,
+        ],
+    );
+    Sha256Hash::of(&fields).0
 }

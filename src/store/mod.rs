@@ -4,6 +4,7 @@
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
 pub mod records;
+pub mod sqlite;
 
 use crate::audit::event::{Actor, Event};
 use crate::clock::Timestamp;
@@ -221,7 +222,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<RegisterOutcome>>;
     /// One VNFCI with its slots, initial credential and credentials.
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci>;
-    /// VNFCIs by id, without their credentials.
+    /// VNFCIs by tenant and id, without their credentials.
     async fn vnfcis(&self, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>>;
     /// Ends VNFCIs: initial credentials `VOID`, every unexpired certificate `REVOCATION_PENDING`, every copy of a
     /// key erased, open claims destroyed, custody ended with `end` (for keys never claimed: not applicable, they
@@ -249,10 +250,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Draws credentials for all slots of a VNFCI, or none, and binds them to one recipient key.
     ///
-    /// In one transaction: the initial credential must be `OPEN` and unexpired and the VNFCI not terminated or
-    /// released; then, if the arming has an open claim with the same recipient key, that claim is the outcome
+    /// In one transaction: the VNFCI must not be terminated or released and the initial credential be `OPEN` and
+    /// unexpired; then, if the arming has an open claim with the same recipient key, that claim is the outcome
     /// (`Replayed`); with another recipient key, that claim's certificates become `REVOCATION_PENDING`, its keys
-    /// are erased (custody ended `UNKNOWN`, reason `REDRAWN`) and fresh ones are drawn, at most
+    /// are erased (custody ended `UNKNOWN`, reason `NEW_RECIPIENT`) and fresh ones are drawn, at most
     /// `request.redraws_allowed` times per arming; a confirmed claim with the same recipient key is `Refused(Spent)`.
     /// Draws take `AVAILABLE` keys that are usable now, of the oldest epoch first. If a slot's pool has none, nothing
     /// is changed and the outcome is `Empty`.
@@ -296,6 +297,13 @@ pub trait Store: Send + Sync + 'static {
 
     // Revocation.
 
+    /// The certificate of an issuer with this serial number (content octets of the INTEGER), within one tenant.
+    async fn certificate(
+        &self,
+        tenant: &TenantId,
+        issuer: IssuerId,
+        serial: &[u8],
+    ) -> Result<Option<CertificateRecord>>;
     /// Marks unexpired certificates `REVOCATION_PENDING`, by (issuer, serial), within one tenant. Per item.
     async fn revoke_certificates(
         &self,

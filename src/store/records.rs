@@ -1,6 +1,7 @@
 //! What the store keeps and gives out. Times are the store's; DER is DER; hashes are SHA-256.
 
 use crate::audit::event::{Event, EventCredential, EventKind};
+use crate::audit::receipt::DestructionReason;
 use crate::authorisation::Role;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, KeyState, RevocationReason, named};
@@ -10,7 +11,9 @@ use crate::nfv::{
 };
 use serde::{Deserialize, Serialize};
 
-/// One page of a list, by its sort key.
+pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
+
+/// One page of a list, by its sort key: `TENANT/NAME` for pools, `TENANT/ID` for VNFCIs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Items after this sort key (text); none from the beginning.
@@ -211,61 +214,6 @@ pub struct Slot {
     pub pool: PoolName,
 }
 
-/// How an initial credential is recognised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InitialCredentialKind {
-    /// An X.509 certificate under an anchor, pinned to one leaf certificate (SHA-256).
-    X509Fingerprint {
-        /// The anchor.
-        anchor: AnchorName,
-        /// SHA-256 of the leaf's DER.
-        fingerprint: Sha256Hash,
-    },
-    /// An X.509 certificate under an anchor, with this name in its SAN (`dns:...`, `uri:...`) or, without SAN,
-    /// as its CN (`cn:...`).
-    X509Name {
-        /// The anchor.
-        anchor: AnchorName,
-        /// The name with its prefix.
-        name: String,
-    },
-    /// A one-time token, recomputed from the tenant's HMAC key; nothing secret is stored.
-    Token,
-}
-
-named!(
-    /// Where an initial credential stands.
-    InitialCredentialState, "initial credential state" {
-        /// To be used once.
-        Open = "OPEN",
-        /// Used: all slots were confirmed.
-        Spent = "SPENT",
-        /// Withdrawn: terminated, re-armed, anchor removed.
-        Void = "VOID",
-    }
-);
-
-/// An initial credential of one VNFCI.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InitialCredential {
-    /// Its id.
-    pub id: InitialCredentialId,
-    /// Whose tenant.
-    pub tenant: TenantId,
-    /// Of which VNF instance.
-    pub vnf_instance: VnfInstanceId,
-    /// For which VNFCI.
-    pub vnfci: VnfciId,
-    /// Counts the armings of the VNFCI, from 1.
-    pub generation: u32,
-    /// How it is recognised.
-    pub kind: InitialCredentialKind,
-    /// Where it stands.
-    pub state: InitialCredentialState,
-    /// Until when it may be used.
-    pub expires_at: Timestamp,
-}
-
 /// A VNFCI to be registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVnfci {
@@ -346,8 +294,8 @@ pub struct VnfciFilter {
 /// How the custody of keys ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustodyEnd {
-    /// Why, a stable code: `RELEASED`, `TERMINATED`, `UNCONFIRMED`, `REDRAWN`, `POOL_DELETED`, `AGED`.
-    pub reason: String,
+    /// Why.
+    pub reason: DestructionReason,
     /// What is known of the holder's copy.
     pub holder_copy: HolderCopy,
     /// The reason to be put on the CRL.

@@ -1,0 +1,270 @@
+-- keybroker's tables. docs/schema.md explains every column, unit, state and index.
+--
+-- Times are BIGINT microseconds since 1970-01-01T00:00:00Z, identifiers 16-byte BLOBs (UUID version 7: they
+-- sort by the time they were made), hashes 32-byte BLOBs (SHA-256), certificates DER, states fixed texts.
+
+CREATE TABLE tenants (
+    id         TEXT   NOT NULL PRIMARY KEY,
+    created_at BIGINT NOT NULL,
+    removed_at BIGINT
+) WITHOUT ROWID;
+
+CREATE TABLE anchors (
+    tenant          TEXT   NOT NULL REFERENCES tenants (id),
+    name            TEXT   NOT NULL,
+    certificate_der BLOB   NOT NULL,
+    fingerprint     BLOB   NOT NULL,
+    public_key      BLOB   NOT NULL,
+    created_at      BIGINT NOT NULL,
+    PRIMARY KEY (tenant, name)
+);
+CREATE UNIQUE INDEX anchors_fingerprint ON anchors (fingerprint);
+CREATE UNIQUE INDEX anchors_public_key ON anchors (public_key);
+
+CREATE TABLE identities (
+    name            TEXT   NOT NULL PRIMARY KEY,
+    role            TEXT   NOT NULL,
+    tenant          TEXT REFERENCES tenants (id),
+    granted_vnfs    TEXT   NOT NULL,
+    certificate_der BLOB   NOT NULL,
+    fingerprint     BLOB   NOT NULL,
+    created_at      BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX identities_fingerprint ON identities (fingerprint);
+
+CREATE TABLE issuers (
+    id              BLOB    NOT NULL PRIMARY KEY,
+    tenant          TEXT,
+    generation      INTEGER NOT NULL,
+    key_object      TEXT    NOT NULL,
+    certificate_der BLOB    NOT NULL,
+    chain_der       TEXT    NOT NULL,
+    created_at      BIGINT  NOT NULL
+);
+-- A root has no tenant; NULLs never collide in a unique index, so the empty text (no tenant's name) stands in.
+CREATE UNIQUE INDEX issuers_generation ON issuers (COALESCE(tenant, ''), generation);
+
+CREATE TABLE pools (
+    id           BLOB    NOT NULL PRIMARY KEY,
+    tenant       TEXT    NOT NULL REFERENCES tenants (id),
+    name         TEXT    NOT NULL,
+    vnf_instance TEXT    NOT NULL,
+    vdu          TEXT    NOT NULL,
+    profile      TEXT    NOT NULL,
+    target       INTEGER NOT NULL,
+    refill_below INTEGER NOT NULL,
+    created_at   BIGINT  NOT NULL,
+    deleted_at   BIGINT
+);
+CREATE UNIQUE INDEX pools_name ON pools (tenant, name) WHERE deleted_at IS NULL;
+
+CREATE TABLE epochs (
+    id               BLOB   NOT NULL PRIMARY KEY,
+    tenant           TEXT   NOT NULL REFERENCES tenants (id),
+    state            TEXT   NOT NULL
+        CHECK (state IN ('CREATING', 'OPEN', 'CLOSED', 'SHREDDING', 'DESTROYED')),
+    created_at       BIGINT NOT NULL,
+    first_erasure_at BIGINT,
+    destroyed_at     BIGINT,
+    token_serial     TEXT,
+    keys_inserted    BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX epochs_one_open ON epochs (tenant) WHERE state IN ('CREATING', 'OPEN');
+CREATE INDEX epochs_state ON epochs (state, id);
+
+CREATE TABLE vnfcis (
+    tenant             TEXT   NOT NULL REFERENCES tenants (id),
+    id                 TEXT   NOT NULL,
+    vnf_instance       TEXT   NOT NULL,
+    vdu                TEXT   NOT NULL,
+    state              TEXT   NOT NULL CHECK (state IN ('REGISTERED', 'ACTIVE', 'RELEASED', 'TERMINATED')),
+    initial_credential BLOB   NOT NULL,
+    registered_at      BIGINT NOT NULL,
+    ended_at           BIGINT,
+    PRIMARY KEY (tenant, id)
+) WITHOUT ROWID;
+
+CREATE TABLE slots (
+    tenant    TEXT NOT NULL,
+    vnfci     TEXT NOT NULL,
+    name      TEXT NOT NULL,
+    pool      BLOB NOT NULL REFERENCES pools (id),
+    pool_name TEXT NOT NULL,
+    PRIMARY KEY (tenant, vnfci, name),
+    FOREIGN KEY (tenant, vnfci) REFERENCES vnfcis (tenant, id)
+) WITHOUT ROWID;
+CREATE INDEX slots_pool ON slots (pool);
+
+CREATE TABLE initial_credentials (
+    id           BLOB    NOT NULL PRIMARY KEY,
+    tenant       TEXT    NOT NULL,
+    vnf_instance TEXT    NOT NULL,
+    vnfci        TEXT    NOT NULL,
+    generation   INTEGER NOT NULL,
+    kind         TEXT    NOT NULL CHECK (kind IN ('X509_FINGERPRINT', 'X509_NAME', 'TOKEN')),
+    anchor       TEXT,
+    fingerprint  BLOB,
+    name         TEXT,
+    state        TEXT    NOT NULL CHECK (state IN ('OPEN', 'SPENT', 'VOID')),
+    redraws      INTEGER NOT NULL,
+    expires_at   BIGINT  NOT NULL,
+    created_at   BIGINT  NOT NULL,
+    FOREIGN KEY (tenant, vnfci) REFERENCES vnfcis (tenant, id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX initial_credentials_generation ON initial_credentials (tenant, vnfci, generation);
+CREATE INDEX initial_credentials_fingerprint ON initial_credentials (tenant, anchor, fingerprint)
+    WHERE fingerprint IS NOT NULL;
+CREATE INDEX initial_credentials_name ON initial_credentials (tenant, anchor, name) WHERE name IS NOT NULL;
+CREATE UNIQUE INDEX initial_credentials_one_open_fingerprint
+    ON initial_credentials (tenant, anchor, fingerprint) WHERE state = 'OPEN' AND fingerprint IS NOT NULL;
+CREATE UNIQUE INDEX initial_credentials_one_open_name
+    ON initial_credentials (tenant, anchor, name) WHERE state = 'OPEN' AND name IS NOT NULL;
+
+CREATE TABLE claims (
+    id                 BLOB   NOT NULL PRIMARY KEY,
+    initial_credential BLOB   NOT NULL REFERENCES initial_credentials (id),
+    tenant             TEXT   NOT NULL,
+    vnf_instance       TEXT   NOT NULL,
+    vnfci              TEXT   NOT NULL,
+    request            BLOB   NOT NULL,
+    recipient_point    BLOB   NOT NULL,
+    state              TEXT   NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED')),
+    deadline           BIGINT NOT NULL,
+    created_at         BIGINT NOT NULL,
+    confirmed_at       BIGINT,
+    ended_at           BIGINT
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX claims_one_open ON claims (initial_credential) WHERE state = 'OPEN';
+CREATE INDEX claims_deadline ON claims (deadline) WHERE state = 'OPEN';
+CREATE INDEX claims_vnfci ON claims (tenant, vnfci);
+
+CREATE TABLE credentials (
+    id                  BLOB   NOT NULL PRIMARY KEY,
+    tenant              TEXT   NOT NULL,
+    pool                BLOB   NOT NULL REFERENCES pools (id),
+    epoch               BLOB   NOT NULL REFERENCES epochs (id),
+    key_state           TEXT   NOT NULL
+        CHECK (key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED', 'DELIVERED', 'DESTROYED')),
+    public_key_sha256   BLOB   NOT NULL,
+    public_key_der      BLOB   NOT NULL,
+    usable_until        BIGINT,
+    created_at          BIGINT NOT NULL,
+    claim_id            BLOB REFERENCES claims (id),
+    slot                TEXT,
+    claimed_at          BIGINT,
+    erased_at           BIGINT,
+    custody_ended_at    BIGINT,
+    custody_reason      TEXT,
+    custody_holder_copy TEXT,
+    custody_revocation  TEXT,
+    receipt             TEXT,
+    -- A key without a copy at the broker is one that was erased, and the other way round.
+    CHECK ((key_state IN ('DELIVERED', 'DESTROYED')) = (erased_at IS NOT NULL)),
+    CHECK ((claim_id IS NULL) = (slot IS NULL))
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
+CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
+CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
+CREATE INDEX credentials_levels ON credentials (pool, key_state, usable_until);
+CREATE INDEX credentials_live ON credentials (epoch, id)
+    WHERE key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED');
+CREATE INDEX credentials_receipt_due ON credentials (custody_ended_at)
+    WHERE custody_ended_at IS NOT NULL AND claim_id IS NOT NULL AND receipt IS NULL;
+
+CREATE TABLE key_blobs (
+    credential BLOB NOT NULL PRIMARY KEY REFERENCES credentials (id),
+    key_blob   BLOB NOT NULL,
+    dek_blob   BLOB NOT NULL
+);
+
+CREATE TABLE key_epochs (
+    credential BLOB NOT NULL REFERENCES credentials (id),
+    epoch      BLOB NOT NULL REFERENCES epochs (id),
+    PRIMARY KEY (credential, epoch)
+) WITHOUT ROWID;
+
+CREATE TABLE certificates (
+    id           INTEGER NOT NULL PRIMARY KEY,
+    credential   BLOB    NOT NULL REFERENCES credentials (id),
+    issuer       BLOB    NOT NULL REFERENCES issuers (id),
+    serial       BLOB    NOT NULL,
+    sha256       BLOB    NOT NULL,
+    der          BLOB    NOT NULL,
+    state        TEXT    NOT NULL
+        CHECK (state IN ('VALID', 'SUPERSEDED', 'REVOCATION_PENDING', 'REVOKED', 'EXPIRED')),
+    not_before   BIGINT  NOT NULL,
+    not_after    BIGINT  NOT NULL,
+    usable_until BIGINT  NOT NULL,
+    revoked_at   BIGINT,
+    reason       TEXT,
+    crl_shard    INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
+CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
+CREATE INDEX certificates_credential ON certificates (credential);
+CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
+    WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
+CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');
+
+CREATE TABLE crls (
+    issuer      BLOB   NOT NULL PRIMARY KEY REFERENCES issuers (id),
+    number      BIGINT NOT NULL,
+    der         BLOB   NOT NULL,
+    this_update BIGINT NOT NULL,
+    next_update BIGINT NOT NULL
+);
+
+CREATE TABLE events (
+    seq          INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    id           BLOB    NOT NULL,
+    time         BIGINT  NOT NULL,
+    kind         TEXT    NOT NULL,
+    actor        TEXT    NOT NULL,
+    tenant       TEXT,
+    vnf_instance TEXT,
+    vnfci        TEXT,
+    json         TEXT    NOT NULL
+);
+CREATE UNIQUE INDEX events_id ON events (id);
+CREATE INDEX events_vnfci ON events (vnfci, seq) WHERE vnfci IS NOT NULL;
+
+CREATE TABLE event_credentials (
+    public_key BLOB NOT NULL,
+    event_id   BLOB NOT NULL REFERENCES events (id),
+    PRIMARY KEY (public_key, event_id)
+) WITHOUT ROWID;
+
+CREATE TABLE audit_chain (
+    idx      INTEGER NOT NULL PRIMARY KEY,
+    event_id BLOB    NOT NULL REFERENCES events (id),
+    hash     BLOB    NOT NULL
+);
+CREATE UNIQUE INDEX audit_chain_event ON audit_chain (event_id);
+
+CREATE TABLE heads (
+    size        INTEGER NOT NULL PRIMARY KEY,
+    signed_head TEXT    NOT NULL,
+    created_at  BIGINT  NOT NULL
+);
+
+CREATE TABLE leases (
+    name       TEXT   NOT NULL PRIMARY KEY,
+    holder     TEXT   NOT NULL,
+    fence      BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE marks (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE requests (
+    caller     TEXT   NOT NULL,
+    request_id BLOB   NOT NULL,
+    body       BLOB   NOT NULL,
+    outcome    TEXT,
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (caller, request_id)
+) WITHOUT ROWID;
+CREATE INDEX requests_created ON requests (created_at);

@@ -1,0 +1,175 @@
+//! Work that goes on by itself: producer, sweeper, sequencer, CRL publisher. Each runs once among replicas, under a lease.
+
+use crate::broker::{Broker, BrokerError};
+use crate::store::records::Lease;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a lease lasts; it is renewed at every round.
+const LEASE: Duration = Duration::from_secs(30);
+/// From a failed round to the next attempt.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Periods of rounds that nothing woke.
+const PRODUCER_PERIOD: Duration = Duration::from_secs(5);
+const SWEEPER_PERIOD: Duration = Duration::from_secs(1);
+const SEQUENCER_PERIOD: Duration = Duration::from_millis(200);
+const HEAD_PERIOD: Duration = Duration::from_secs(2);
+const PUBLISHER_PERIOD: Duration = Duration::from_secs(10);
+const ALIVE_PERIOD: Duration = Duration::from_secs(5);
+
+/// The running background work.
+pub struct Background {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Background {
+    /// Starts all of it. `holder` names this process among replicas.
+    pub fn start(broker: &Arc<Broker>, holder: &str) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let shift = |name: &'static str| Shift {
+            broker: Arc::clone(broker),
+            name,
+            holder: holder.to_owned(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(shift("producer").produce());
+        tasks.spawn(shift("sweeper").sweep());
+        tasks.spawn(shift("sequencer").sequence());
+        tasks.spawn(shift("head").sign_heads());
+        tasks.spawn(shift("publisher").publish());
+        tasks.spawn(shift("alive").note_alive());
+        Self { tasks, stop }
+    }
+
+    /// Ends every round that has begun, then returns.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// One kind of background work of this process.
+struct Shift {
+    broker: Arc<Broker>,
+    name: &'static str,
+    holder: String,
+    stop: CancellationToken,
+}
+
+impl Shift {
+    async fn produce(self) {
+        let mut filling = HashSet::new();
+        while self.on().await {
+            let round = match self.lease().await {
+                Some(lease) => self.broker.refill_pools(&mut filling, &lease).await,
+                None => Ok(false),
+            };
+            self.rest(round, PRODUCER_PERIOD, Some(&self.broker.wake.producer)).await;
+        }
+    }
+
+    async fn sweep(self) {
+        while self.on().await {
+            let round = match self.lease().await {
+                Some(lease) => self.broker.sweep(&lease).await,
+                None => Ok(false),
+            };
+            self.rest(round, SWEEPER_PERIOD, Some(&self.broker.wake.sweeper)).await;
+        }
+    }
+
+    async fn sequence(self) {
+        while self.on().await {
+            let round = match self.lease().await {
+                Some(_) => self.broker.chain_events().await,
+                None => Ok(false),
+            };
+            self.rest(round, SEQUENCER_PERIOD, None).await;
+        }
+        // What the last requests committed is chained and signed before the process ends.
+        let last = async {
+            while self.broker.chain_events().await? {}
+            self.broker.sign_head().await
+        };
+        if let Err(error) = last.await {
+            tracing::warn!(%error, "the last events are not chained yet; the next start does it");
+        }
+    }
+
+    async fn sign_heads(self) {
+        while self.on().await {
+            let round = match self.lease().await {
+                Some(_) => self.broker.sign_head().await.map(|()| false),
+                None => Ok(false),
+            };
+            self.rest(round, HEAD_PERIOD, None).await;
+        }
+    }
+
+    async fn publish(self) {
+        while self.on().await {
+            let round = match self.lease().await {
+                Some(lease) => self.broker.publish_crls(&lease).await.map(|()| false),
+                None => Ok(false),
+            };
+            self.rest(round, PUBLISHER_PERIOD, Some(&self.broker.wake.publisher)).await;
+        }
+    }
+
+    async fn note_alive(self) {
+        while self.on().await {
+            let round = self.broker.note_alive().await.map(|()| false).map_err(BrokerError::from);
+            self.rest(round, ALIVE_PERIOD, None).await;
+        }
+    }
+
+    async fn on(&self) -> bool {
+        !self.stop.is_cancelled()
+    }
+
+    /// The lease, while this process has it.
+    async fn lease(&self) -> Option<Lease> {
+        match self.broker.store.acquire_lease(self.name, &self.holder, LEASE).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::warn!(work = self.name, %error, "no lease");
+                None
+            }
+        }
+    }
+
+    /// Waits until the next round is due: at once if there is more to do, soon after a failure, else when woken or after
+    /// the period.
+    async fn rest(
+        &self,
+        round: Result<bool, BrokerError>,
+        period: Duration,
+        wake: Option<&tokio::sync::Notify>,
+    ) {
+        let pause = match round {
+            Ok(true) => return tokio::task::yield_now().await,
+            Ok(false) => period,
+            Err(error) => {
+                metrics::counter!("keybroker_background_failures_total", "work" => self.name).increment(1);
+                tracing::warn!(work = self.name, %error, "a round failed; it is tried again");
+                AFTER_FAILURE.min(period)
+            }
+        };
+        let woken = async {
+            match wake {
+                Some(wake) => wake.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = woken => {}
+        }
+    }
+}

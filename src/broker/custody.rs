@@ -1,0 +1,76 @@
+//! Destruction receipts: made from what the store knows, signed by the audit key.
+
+use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::receipt::{BrokerCopy, BrokerCopyState, DestructionReceipt, SignedReceipt};
+use crate::broker::{Broker, BrokerError};
+use crate::store::Mutation;
+use crate::store::records::{Custody, Lease};
+
+/// Receipts made in one commit.
+const BATCH: u32 = 256;
+
+impl Broker {
+    /// Signs the receipts that are due: of keys that were claimed, whose custody has ended and whose epochs are all
+    /// shredded. True if there may be more.
+    pub(super) async fn issue_receipts(&self, lease: &Lease) -> Result<bool, BrokerError> {
+        let due = self.store.receipts_due(BATCH).await?;
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let now = self.store.now().await?;
+        let mut receipts = Vec::with_capacity(due.len());
+        let mut events = Vec::with_capacity(due.len());
+        for custody in &due {
+            let json = self.sign_receipt(custody).await?;
+            let mut event = Event::new(now, EventKind::DestructionReceipt, Actor::broker())
+                .tenant(&custody.tenant)
+                .credentials([custody.credential.clone()])
+                .details(serde_json::from_str(&json).map_err(|e| BrokerError::Internal(e.to_string()))?);
+            event.vnfci = custody.vnfci.clone();
+            events.push(event);
+            receipts.push((custody.credential.id, json));
+        }
+        let more = due.len() == BATCH as usize;
+        self.store.record_receipts(receipts, Mutation::new(move |()| events).lease(lease)).await?;
+        self.wake.sequencer.notify_one();
+        Ok(more)
+    }
+
+    /// A signed receipt, JSON, that says what is known now.
+    pub(super) async fn sign_receipt(&self, custody: &Custody) -> Result<String, BrokerError> {
+        let credential = custody.credential.id;
+        let (Some((end, _)), Some(erased_at)) = (&custody.ended, custody.erased_at) else {
+            return Err(BrokerError::Precondition(format!(
+                "credential {credential} is {}, its custody has not ended: release it or terminate its VNFCI first",
+                custody.key_state
+            )));
+        };
+        let shredded = custody.shredded_at.is_some();
+        let token_serial = match &custody.token_serial {
+            Some(serial) => serial.clone(),
+            None => self.hsm.status().token_serial,
+        };
+        let receipt = DestructionReceipt {
+            credential,
+            public_key: custody.credential.public_key,
+            certificate_serial: custody.serial.clone().unwrap_or_default(),
+            tenant: custody.tenant.clone(),
+            vnfci: custody.vnfci.clone(),
+            reason: end.reason,
+            broker_copy: BrokerCopy {
+                state: if shredded { BrokerCopyState::Shredded } else { BrokerCopyState::Erased },
+                erased_at,
+                epoch: custody.epoch,
+                token_serial,
+                ha_members_verified: u32::from(shredded),
+                hsm_backup_retention: self.settings.load().hsm_backup_retention.clone(),
+                effective_at: custody.shredded_at,
+            },
+            holder_copy: end.holder_copy,
+            issued_at: self.store.now().await?,
+        };
+        let signature = self.sign_for_audit(receipt.bytes()).await?;
+        serde_json::to_string(&SignedReceipt { receipt, signature })
+            .map_err(|e| BrokerError::Internal(e.to_string()))
+    }
+}

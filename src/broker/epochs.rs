@@ -1,0 +1,198 @@
+//! Epochs are opened, closed, drained and shredded: `lifecycle` plans, this carries out.
+
+use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetails};
+use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::broker::{Broker, BrokerError};
+use crate::credential::{EpochChange, EpochState, StepReason};
+use crate::hsm::ObjectId;
+use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, plan};
+use crate::nfv::{CredentialId, EpochId, TenantId};
+use crate::store::records::{Epoch, Lease};
+use crate::store::{Mutation, StoreError};
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+/// Keys re-wrapped in one call of the HSM: 20 ms or less of its time.
+const REWRAP_CHUNK: u32 = 256;
+/// Chunks re-wrapped per epoch and sweep, so that one large epoch does not hold up the other tenants'.
+const REWRAP_CHUNKS: u32 = 64;
+
+impl Broker {
+    /// The epoch that takes a tenant's new keys; made now if there is none.
+    pub(super) async fn open_epoch(&self, tenant: &TenantId) -> Result<EpochId, BrokerError> {
+        if let Some(epoch) = self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).get(tenant) {
+            return Ok(*epoch);
+        }
+        let _making = self.epoch_making.lock().await;
+        let existing = self.store.epochs(Some(tenant), &[EpochState::Open, EpochState::Creating]).await?;
+        let epoch = match existing.into_iter().next() {
+            Some(epoch) if epoch.state == EpochState::Open => epoch.id,
+            Some(creating) => self.create_kek(tenant, creating.id).await?,
+            None => {
+                let id = EpochId::generate();
+                // 1. Record the intent, 2. act, 3. record the result.
+                let event = self.epoch_event(EventKind::EpochCreating, tenant, id, None).await?;
+                self.store.create_epoch(id, tenant, Mutation::new(move |_| vec![event])).await?;
+                self.create_kek(tenant, id).await?
+            }
+        };
+        self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), epoch);
+        Ok(epoch)
+    }
+
+    /// Forgets which epoch is open: the store said that it is not any more.
+    pub(super) fn forget_open_epoch(&self, tenant: &TenantId) {
+        self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
+
+    async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
+        if !self.hsm.object_exists(&ObjectId::Kek(tenant.clone(), epoch)).await? {
+            self.hsm.create_kek(tenant, &epoch).await?;
+        }
+        let event = self.epoch_event(EventKind::EpochOpened, tenant, epoch, None).await?;
+        self.store.advance_epoch(epoch, EpochChange::Open, None, Mutation::new(move |_| vec![event])).await?;
+        Ok(epoch)
+    }
+
+    /// Plans and takes every tenant's steps. A tenant whose step fails does not hold up the others.
+    pub(super) async fn sweep_epochs(&self, lease: &Lease) -> Result<(), BrokerError> {
+        let states = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
+        let mut by_tenant: HashMap<TenantId, Vec<Epoch>> = HashMap::new();
+        for epoch in self.store.epochs(None, &states).await? {
+            by_tenant.entry(epoch.tenant.clone()).or_default().push(epoch);
+        }
+        let now = self.store.now().await?;
+        let mut missed = 0u32;
+        for (tenant, epochs) in by_tenant {
+            let horizon = self.settings.load().tenant(&tenant).destruction_horizon;
+            let facts: Vec<EpochFacts> = epochs
+                .iter()
+                .map(|e| EpochFacts {
+                    id: e.id,
+                    state: e.state,
+                    first_erasure_at: e.first_erasure_at,
+                    keys: e.keys,
+                    live: e.live,
+                })
+                .collect();
+            for step in plan(&facts, now, EpochPolicy { horizon, ..EpochPolicy::default() }) {
+                if let EpochStep::MissedHorizon(epoch) = step {
+                    missed += 1;
+                    tracing::error!(%tenant, %epoch, ?horizon, "the destruction horizon was missed");
+                } else if let Err(error) = self.take_step(&tenant, step, lease).await {
+                    tracing::warn!(%tenant, ?step, %error, "an epoch's step failed; it is tried again");
+                }
+            }
+        }
+        metrics::gauge!("keybroker_destruction_horizon_missed_epochs").set(missed);
+        Ok(())
+    }
+
+    async fn take_step(&self, tenant: &TenantId, step: EpochStep, lease: &Lease) -> Result<(), BrokerError> {
+        match step {
+            EpochStep::Create(epoch) => {
+                let _making = self.epoch_making.lock().await;
+                self.create_kek(tenant, epoch).await?;
+            }
+            EpochStep::Close(epoch, reason) => {
+                let event = self.epoch_event(EventKind::EpochClosed, tenant, epoch, Some(reason)).await?;
+                let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
+                self.store.advance_epoch(epoch, EpochChange::Close, None, mutation).await?;
+                self.forget_open_epoch(tenant);
+                self.wake.sweeper.notify_one();
+            }
+            EpochStep::Rewrap(epoch, reason) => self.drain(tenant, epoch, reason, lease).await?,
+            EpochStep::Shred(epoch, reason) => self.shred(tenant, epoch, reason, lease).await?,
+            EpochStep::MissedHorizon(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Moves what is live in a closed epoch to the open one, inside the HSM.
+    async fn drain(
+        &self,
+        tenant: &TenantId,
+        from: EpochId,
+        reason: StepReason,
+        lease: &Lease,
+    ) -> Result<(), BrokerError> {
+        for _ in 0..REWRAP_CHUNKS {
+            let keys = self.store.live_keys(from, REWRAP_CHUNK).await?;
+            if keys.is_empty() {
+                self.wake.sweeper.notify_one();
+                break;
+            }
+            let to = self.open_epoch(tenant).await?;
+            let blobs = keys.iter().map(|key| key.dek_blob.clone()).collect();
+            let rewrapped = self.hsm.rewrap(tenant, from, to, blobs).await?;
+            let credentials: HashMap<CredentialId, EventCredential> =
+                keys.iter().map(|key| (key.credential.id, key.credential.clone())).collect();
+            let moved = keys.iter().map(|key| key.credential.id).zip(rewrapped).collect();
+            let event = Event::new(self.store.now().await?, EventKind::KeysRewrapped, Actor::broker())
+                .tenant(tenant)
+                .details(details::json(&RewrappedDetails { from, to, reason }));
+            let mutation = Mutation::new(move |moved: &Vec<CredentialId>| {
+                vec![event.credentials(moved.iter().filter_map(|id| credentials.get(id).cloned()))]
+            });
+            match self.store.rewrapped(from, to, moved, mutation.lease(lease)).await {
+                Ok(_) => {}
+                // The target was closed meanwhile: the next round finds the new one.
+                Err(StoreError::Conflict(_)) => self.forget_open_epoch(tenant),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Shreds an epoch that nothing live is left in.
+    ///
+    /// 1. Record the intent; the store refuses while a live key is left.
+    /// 2. Destroy the KEK on the token.
+    /// 3. Look for it from a fresh process.
+    /// 4. Record what was found; the receipts follow.
+    async fn shred(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+        reason: StepReason,
+        lease: &Lease,
+    ) -> Result<(), BrokerError> {
+        if reason != StepReason::Resume {
+            let event = self.epoch_event(EventKind::EpochShredding, tenant, epoch, Some(reason)).await?;
+            let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
+            self.store.advance_epoch(epoch, EpochChange::Shred, None, mutation).await?;
+        }
+        self.hsm.destroy_kek(tenant, epoch).await?;
+        let gone = self.hsm.verify_destroyed(vec![ObjectId::Kek(tenant.clone(), epoch)]).await?;
+        let event = Event::new(self.store.now().await?, EventKind::EpochShredded, Actor::broker())
+            .tenant(tenant)
+            .details(details::json(&ShreddedDetails {
+                epoch,
+                kek_label: ObjectId::Kek(tenant.clone(), epoch).to_string(),
+                token_serial: gone.token_serial.clone(),
+                ha_members_verified: 1,
+            }));
+        let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
+        self.store.advance_epoch(epoch, EpochChange::Verify, Some(&gone.token_serial), mutation).await?;
+        tracing::info!(%tenant, %epoch, "epoch shredded");
+        self.wake.sweeper.notify_one();
+        Ok(())
+    }
+
+    async fn epoch_event(
+        &self,
+        kind: EventKind,
+        tenant: &TenantId,
+        epoch: EpochId,
+        reason: Option<StepReason>,
+    ) -> Result<Event, BrokerError> {
+        let details = EpochDetails {
+            epoch,
+            kek_label: ObjectId::Kek(tenant.clone(), epoch).to_string(),
+            token_serial: self.hsm.status().token_serial,
+            reason,
+        };
+        let event = Event::new(self.store.now().await?, kind, Actor::broker()).tenant(tenant);
+        Ok(event.details(details::json(&details)))
+    }
+}

@@ -1,0 +1,204 @@
+//! The producer keeps the pools filled.
+
+use crate::audit::details::{self, CertificateDetails, ProducedDetails};
+use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::broker::authorities::{Authority, unissued};
+use crate::broker::{Broker, BrokerError};
+use crate::ca::{self, NameValues, Profile};
+use crate::hsm::{Lane, ObjectId};
+use crate::nfv::{CredentialId, PoolId, Sha256Hash};
+use crate::pool;
+use crate::store::records::{Lease, NewCertificate, NewCredential, Page, Pool, PoolFilter};
+use crate::store::{Mutation, StoreError};
+use futures_util::{StreamExt, stream};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Keys produced in one call of the HSM: 20 ms or less of its time for EC keys.
+const CHUNK: u32 = 64;
+/// Chunks produced for one pool before the next pool has its turn.
+const CHUNKS_PER_TURN: u32 = 8;
+/// Pools read in one page.
+const PAGE: u32 = 500;
+
+impl Broker {
+    /// One round over all pools; true while there is more to do. `filling` remembers which pools were begun.
+    pub(super) async fn refill_pools(
+        &self,
+        filling: &mut HashSet<PoolId>,
+        lease: &Lease,
+    ) -> Result<bool, BrokerError> {
+        let mut page = Page { after: None, limit: PAGE };
+        let mut more = false;
+        loop {
+            let pools = self.store.pools(&PoolFilter::default(), &page).await?;
+            for pool in &pools {
+                match self.refill_pool(pool, filling, lease).await {
+                    Ok(unfinished) => more |= unfinished,
+                    Err(error) => {
+                        metrics::counter!("keybroker_production_errors_total").increment(1);
+                        tracing::warn!(tenant = %pool.tenant, pool = %pool.name, %error, "refill failed; it is tried again");
+                    }
+                }
+            }
+            let Some(last) = pools.last().filter(|_| pools.len() == PAGE as usize) else { return Ok(more) };
+            page.after = Some(format!("{}/{}", last.tenant, last.name));
+        }
+    }
+
+    async fn refill_pool(
+        &self,
+        pool: &Pool,
+        filling: &mut HashSet<PoolId>,
+        lease: &Lease,
+    ) -> Result<bool, BrokerError> {
+        let levels = self.store.pool_levels(pool.id).await?;
+        let gauge = |state: &'static str, value: u64| {
+            metrics::gauge!("keybroker_pool_credentials", "tenant" => pool.tenant.to_string(),
+                "pool" => pool.name.to_string(), "state" => state)
+            .set(value as f64);
+        };
+        gauge("available", levels.available);
+        gauge("claimed", levels.claimed);
+        let missing =
+            pool::refill(pool.target, pool.refill_below, levels.available, filling.contains(&pool.id));
+        if missing == 0 {
+            filling.remove(&pool.id);
+            return Ok(false);
+        }
+        filling.insert(pool.id);
+        let batch = missing.min(CHUNK * CHUNKS_PER_TURN);
+        let begun = Instant::now();
+        let sizes = (0..batch.div_ceil(CHUNK)).map(|chunk| (batch - chunk * CHUNK).min(CHUNK));
+        // One chunk more than workers is under way: certificates are built and committed while the HSM works.
+        let under_way = self.settings.load().bulk_workers + 1;
+        let mut chunks =
+            stream::iter(sizes).map(|size| self.produce(pool, size, lease)).buffer_unordered(under_way);
+        while let Some(produced) = chunks.next().await {
+            produced?;
+        }
+        self.production_rate.send_replace(f64::from(batch) / begun.elapsed().as_secs_f64());
+        Ok(batch < missing)
+    }
+
+    /// Produces one chunk of credentials for a pool.
+    ///
+    /// 1. The HSM generates the key pairs and wraps the private keys under the tenant's open epoch.
+    /// 2. The sub-CA on the HSM signs their certificates.
+    /// 3. Credentials, blobs and the audit event are committed. Before that nothing exists: a crash leaves certificates
+    ///    that nobody has, for keys that nobody can unwrap.
+    async fn produce(&self, pool: &Pool, count: u32, lease: &Lease) -> Result<(), BrokerError> {
+        let profile = self.profiles.load().get(&pool.profile);
+        let profile = profile.ok_or_else(|| {
+            BrokerError::Precondition(format!(
+                "pool {} has profile {}, whose file is gone",
+                pool.name, pool.profile
+            ))
+        })?;
+        let authority = self.issuing(&pool.tenant).await?;
+        let epoch = self.open_epoch(&pool.tenant).await?;
+        // 1.
+        let produced = self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await?;
+        // 2.
+        let public_keys: Vec<Vec<u8>> = produced.keys.iter().map(|key| key.public_key_der.clone()).collect();
+        let certified = self.certify(pool, &profile, &authority, &public_keys).await?;
+        // 3.
+        let credentials: Vec<EventCredential> = public_keys
+            .iter()
+            .zip(&certified)
+            .map(|(spki, (id, _))| EventCredential { id: *id, public_key: Sha256Hash::of(spki) })
+            .collect();
+        let certificates = certified.iter().map(|(id, certificate)| CertificateDetails {
+            credential: *id,
+            certificate: Sha256Hash::of(&certificate.der),
+            serial: hex::encode(&certificate.serial),
+            not_after: certificate.not_after,
+        });
+        let event = Event::new(self.store.now().await?, EventKind::KeysProduced, Actor::broker())
+            .tenant(&pool.tenant)
+            .vnf_instance(&pool.vnf_instance)
+            .credentials(credentials.clone())
+            .details(details::json(&ProducedDetails {
+                pool: pool.id,
+                profile: pool.profile.clone(),
+                key_type: profile.key_type(),
+                epoch,
+                kek_label: ObjectId::Kek(pool.tenant.clone(), epoch).to_string(),
+                mechanisms: produced.mechanisms,
+                token_serial: self.hsm.status().token_serial,
+                duration_us: u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
+                issuer: Some(authority.id),
+                certificates: certificates.collect(),
+            }));
+        let rows = produced
+            .keys
+            .into_iter()
+            .zip(certified)
+            .map(|(key, (id, certificate))| NewCredential {
+                id,
+                pool: pool.id,
+                epoch,
+                public_key: Sha256Hash::of(&key.public_key_der),
+                public_key_der: key.public_key_der,
+                key_blob: key.wrapped.key_blob,
+                dek_blob: key.wrapped.dek_blob,
+                certificate: Some(certificate),
+            })
+            .collect();
+        match self.store.insert_credentials(rows, Mutation::new(move |()| vec![event]).lease(lease)).await {
+            Ok(()) => {
+                metrics::counter!("keybroker_credentials_produced_total").increment(u64::from(count));
+                self.wake.sequencer.notify_one();
+                Ok(())
+            }
+            Err(StoreError::Conflict(text)) => {
+                // The epoch closed, or the pool was deleted, meanwhile: these keys are nobody's.
+                self.forget_open_epoch(&pool.tenant);
+                Err(BrokerError::Precondition(text))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Certificates for public keys (SubjectPublicKeyInfo, DER), each with its credential's new id.
+    async fn certify(
+        &self,
+        pool: &Pool,
+        profile: &Profile,
+        authority: &Arc<Authority>,
+        public_keys: &[Vec<u8>],
+    ) -> Result<Vec<(CredentialId, NewCertificate)>, BrokerError> {
+        let now = self.store.now().await?;
+        let mut unsigned = Vec::with_capacity(public_keys.len());
+        for spki in public_keys {
+            let credential = CredentialId::generate();
+            let values = NameValues {
+                tenant: pool.tenant.clone(),
+                vnf_instance: pool.vnf_instance.clone(),
+                vdu: pool.vdu.clone(),
+                credential,
+                vnfci: None,
+            };
+            let names =
+                profile.names(&values).map_err(|error| BrokerError::Precondition(error.to_string()))?;
+            let tbs = authority.ca.leaf(profile, &names, spki, now, &mut rand::rng()).map_err(unissued)?;
+            unsigned.push((credential, tbs));
+        }
+        let messages = unsigned.iter().map(|(_, tbs)| tbs.der.clone()).collect();
+        let signatures =
+            self.hsm.sign(Lane::Bulk, &authority.key, authority.ca.algorithm(), messages).await?;
+        let certified = unsigned.into_iter().zip(signatures).map(|((credential, tbs), signature)| {
+            let certificate = NewCertificate {
+                issuer: authority.id,
+                serial: tbs.serial.to_vec(),
+                der: ca::assemble(&tbs.der, tbs.algorithm, &signature),
+                not_before: tbs.not_before,
+                not_after: tbs.not_after,
+                usable_until: tbs.not_after.minus(profile.min_remaining_at_claim()),
+            };
+            (credential, certificate)
+        });
+        Ok(certified.collect())
+    }
+}

@@ -1,0 +1,108 @@
+//! At start the token and the database are compared, both ways. What is found is reported, never deleted.
+
+use crate::audit::details::{self, BrokerStartedDetails};
+use crate::audit::event::{Actor, Event, EventKind};
+use crate::broker::{Broker, BrokerError};
+use crate::credential::EpochState;
+use crate::hsm::ObjectId;
+use crate::store::{Mutation, StoreError};
+use std::collections::{HashMap, HashSet};
+
+/// Mark that counts the starts on this database.
+const INCARNATION: &str = "incarnation";
+/// Mark of when the broker was last alive, in microseconds since the Unix epoch.
+pub(super) const LAST_ALIVE: &str = "last_alive";
+
+impl Broker {
+    /// Compares, records the start with the findings, and moves the deadlines of open claims by the broker's own absence.
+    /// Returns the findings.
+    pub async fn reconcile(&self) -> Result<Vec<String>, BrokerError> {
+        let findings = self.compare_token().await?;
+        let now = self.store.now().await?;
+        let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
+        let incarnation = number(self.store.mark(INCARNATION).await?).unwrap_or(0) + 1;
+        if let Some(alive) = number(self.store.mark(LAST_ALIVE).await?) {
+            let absence = now.since(crate::clock::Timestamp::from_unix_micros(alive));
+            self.store.extend_open_claims(absence, Mutation::new(|_| Vec::new())).await?;
+        }
+        self.store.set_mark(INCARNATION, &incarnation.to_string()).await?;
+        let event = Event::new(now, EventKind::BrokerStarted, Actor::broker()).details(details::json(
+            &BrokerStartedDetails {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                incarnation: u64::try_from(incarnation).unwrap_or_default(),
+                token_serial: self.hsm.status().token_serial,
+                findings: findings.clone(),
+            },
+        ));
+        self.store.append_events(vec![event]).await?;
+        for finding in &findings {
+            tracing::warn!(finding, "token and database differ");
+        }
+        Ok(findings)
+    }
+
+    /// Sentences on what differs between token and database.
+    async fn compare_token(&self) -> Result<Vec<String>, BrokerError> {
+        let inventory = self.hsm.inventory().await?;
+        let mut findings = Vec::new();
+        let mut on_token = HashSet::new();
+        for object in inventory {
+            findings.extend(
+                object.problems.iter().map(|problem| format!("token object {}: {problem}", object.label)),
+            );
+            match object.id {
+                Some(id) => {
+                    on_token.insert(id);
+                }
+                None => findings
+                    .push(format!("token object {:?} ({}) is not keybroker's", object.label, object.class)),
+            }
+        }
+        let epochs: HashMap<ObjectId, EpochState> = self
+            .store
+            .epochs(None, EpochState::ALL)
+            .await?
+            .into_iter()
+            .map(|epoch| (ObjectId::Kek(epoch.tenant, epoch.id), epoch.state))
+            .collect();
+        for id in &on_token {
+            match id {
+                ObjectId::Kek(..) => match epochs.get(id) {
+                    None => findings.push(format!("{id} is on the token and unknown to the database")),
+                    Some(EpochState::Destroyed) => {
+                        findings.push(format!("{id} is on the token although it was verified destroyed: was a backup of the token restored?"));
+                    }
+                    Some(_) => {}
+                },
+                ObjectId::Root(_) | ObjectId::SubCa(..) if !self.has_authority(id) => {
+                    findings.push(format!("{id} is on the token and has no CA certificate in the database"));
+                }
+                _ => {}
+            }
+        }
+        for (id, state) in &epochs {
+            if matches!(state, EpochState::Open | EpochState::Closed) && !on_token.contains(id) {
+                findings.push(format!(
+                    "{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"
+                ));
+            }
+        }
+        for authority in self.authorities.load().all() {
+            if !on_token.contains(&authority.key) {
+                findings.push(format!("{} is missing on the token: its CA cannot sign", authority.key));
+            }
+        }
+        findings.sort();
+        Ok(findings)
+    }
+
+    fn has_authority(&self, key: &ObjectId) -> bool {
+        self.authorities.load().all().iter().any(|authority| authority.key == *key)
+    }
+
+    /// Notes that the broker is alive: deadlines do not run while it is not.
+    pub(super) async fn note_alive(&self) -> Result<(), StoreError> {
+        let now = self.store.now().await?;
+        self.store.set_mark(LAST_ALIVE, &now.unix_micros().to_string()).await
+    }
+}

@@ -1,0 +1,95 @@
+//! The sequencer gives committed events their place in the chain, and the HSM signs the chain's head.
+
+use crate::audit::chain::{StoredEvent, genesis, next_hash};
+use crate::audit::head::{Head, SignedHead};
+use crate::audit::signature::{AuditAlgorithm, AuditPublicKey, AuditSignature};
+use crate::broker::{Broker, BrokerError};
+use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::store::StoreError;
+
+/// Events chained in one commit.
+const BATCH: u32 = 1_000;
+/// Name of the mark that holds the log's origin.
+pub(super) const ORIGIN: &str = "audit_origin";
+
+impl Broker {
+    /// Chains what was committed since; says whether there may be more.
+    pub(super) async fn chain_events(&self) -> Result<bool, BrokerError> {
+        let tip = self.store.chain_tip().await?;
+        let (events, waiting) = self.store.unchained_events(BATCH).await?;
+        metrics::gauge!("keybroker_audit_unchained_events").set(waiting as f64);
+        if events.is_empty() {
+            return Ok(false);
+        }
+        let mut hash = match tip.hash {
+            Some(hash) => hash,
+            None => genesis(&self.audit_origin().await?),
+        };
+        let mut entries = Vec::with_capacity(events.len());
+        for event in &events {
+            let stored: StoredEvent =
+                serde_json::from_str(&event.json).map_err(|e| BrokerError::Internal(e.to_string()))?;
+            hash = next_hash(hash, &stored);
+            entries.push((event.event.id, hash));
+        }
+        match self.store.chain_events(&tip, entries).await {
+            Ok(()) => {
+                self.chained.send_replace(tip.size + events.len() as u64);
+                Ok(waiting > events.len() as u64)
+            }
+            // Another replica was quicker: read again.
+            Err(StoreError::Conflict(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the HSM sign the head, if the chain grew since the last signed one.
+    pub(super) async fn sign_head(&self) -> Result<(), BrokerError> {
+        let tip = self.store.chain_tip().await?;
+        let Some(hash) = tip.hash else { return Ok(()) };
+        if let Some(json) = self.store.latest_head().await? {
+            let last: SignedHead =
+                serde_json::from_str(&json).map_err(|e| BrokerError::Internal(e.to_string()))?;
+            if last.head.size >= tip.size {
+                return Ok(());
+            }
+        }
+        let head =
+            Head { origin: self.audit_origin().await?, size: tip.size, hash, time: self.store.now().await? };
+        let signature = self.sign_for_audit(head.bytes()).await?;
+        let json = serde_json::to_string(&SignedHead { head, signature })
+            .map_err(|error| BrokerError::Internal(error.to_string()))?;
+        self.store.record_head(tip.size, json).await?;
+        Ok(())
+    }
+
+    async fn audit_origin(&self) -> Result<String, BrokerError> {
+        let origin = self.store.mark(ORIGIN).await?;
+        origin.ok_or_else(|| {
+            BrokerError::Precondition("the log has no origin; run `keybroker init`".to_owned())
+        })
+    }
+
+    /// The audit key's SubjectPublicKeyInfo, DER.
+    pub(super) async fn audit_public_key(&self) -> Result<Vec<u8>, BrokerError> {
+        let key = self.hsm.public_key(&ObjectId::Audit(1)).await?;
+        key.ok_or_else(|| {
+            BrokerError::Precondition("the token has no audit key; run `keybroker init`".to_owned())
+        })
+    }
+
+    /// A signature of the audit key.
+    pub(super) async fn sign_for_audit(&self, message: Vec<u8>) -> Result<AuditSignature, BrokerError> {
+        let spki = self.audit_public_key().await?;
+        let key =
+            AuditPublicKey::from_spki(&spki).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        let algorithm = match key.algorithm() {
+            AuditAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
+            AuditAlgorithm::EcdsaP256Sha256 => SignatureAlgorithm::EcdsaP256Sha256,
+        };
+        let signatures = self.hsm.sign(Lane::Bulk, &ObjectId::Audit(1), algorithm, vec![message]).await?;
+        let signature =
+            signatures.into_iter().next().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
+        Ok(AuditSignature { algorithm: key.algorithm(), key_id: key.id(), signature })
+    }
+}

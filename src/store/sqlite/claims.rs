@@ -1,0 +1,460 @@
+//! Table `claims`: claim, confirm, release, destroy.
+
+use super::change::Done;
+use super::credentials::{self, erase_keys, held_by_claim};
+use super::value::{CHUNK, Columns, id_list};
+use super::vnfcis;
+use crate::audit::event::EventCredential;
+use crate::audit::receipt::DestructionReason;
+use crate::clock::Timestamp;
+use crate::credential::{HolderCopy, KeyState, RevocationReason};
+use crate::nfv::{
+    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, RequestId, SlotName, TenantId,
+    VnfInstanceId, VnfciId,
+};
+use crate::store::records::{
+    ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCredential, ConfirmOutcome,
+    CustodyEnd, DestroyedKeys, InitialCredentialState, VnfciState,
+};
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Draws credentials for all slots of a VNFCI, or none, and binds them to one recipient key.
+pub(super) async fn reserve(
+    tx: &mut SqliteConnection,
+    request: &ClaimRequest,
+    now: Timestamp,
+) -> Result<ClaimOutcome> {
+    let arming = arming(tx, request.initial_credential).await?;
+    if let Some(refusal) = arming.refusal(now) {
+        return Ok(ClaimOutcome::Refused(refusal));
+    }
+    if let Some((open, recipient)) = &arming.open {
+        if *recipient == request.recipient_point {
+            let record = by_id(tx, *open).await?.ok_or_else(|| missing(*open))?;
+            return Ok(ClaimOutcome::Replayed(record));
+        }
+        if arming.redraws >= request.redraws_allowed {
+            return Ok(ClaimOutcome::Refused(ClaimRefusal::TooManyRedraws));
+        }
+    }
+    // Drawn before anything is destroyed: an empty pool changes nothing.
+    let drawn = match draw(tx, &arming.slots, now).await? {
+        Ok(drawn) => drawn,
+        Err(pool) => return Ok(ClaimOutcome::Empty { pool }),
+    };
+    let mut redrawn = DestroyedKeys::default();
+    if let Some((open, _)) = arming.open {
+        let end = CustodyEnd {
+            reason: DestructionReason::NewRecipient,
+            holder_copy: HolderCopy::Unknown,
+            revocation: RevocationReason::Superseded,
+        };
+        redrawn = close(tx, open, ClaimState::Destroyed, &end, now).await?;
+        sqlx::query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
+            .bind(request.initial_credential.0.as_bytes().as_slice())
+            .execute(&mut *tx)
+            .await?;
+    }
+    let claim = ClaimRecord {
+        id: request.claim,
+        initial_credential: request.initial_credential,
+        tenant: arming.tenant,
+        vnf_instance: arming.vnf_instance,
+        vnfci: arming.vnfci,
+        request: request.request,
+        recipient_point: request.recipient_point.clone(),
+        state: ClaimState::Open,
+        deadline: request.deadline,
+        credentials: drawn,
+    };
+    bind(tx, &claim, now).await?;
+    Ok(ClaimOutcome::Reserved { claim, redrawn })
+}
+
+/// An initial credential with what a claim by it depends on.
+struct Arming {
+    tenant: TenantId,
+    vnf_instance: VnfInstanceId,
+    vnfci: VnfciId,
+    state: InitialCredentialState,
+    expires_at: Timestamp,
+    redraws: u32,
+    vnfci_state: VnfciState,
+    /// The open claim and its recipient key.
+    open: Option<(ClaimId, Vec<u8>)>,
+    /// By name.
+    slots: Vec<SlotSource>,
+}
+
+struct SlotSource {
+    name: SlotName,
+    pool: Uuid,
+    pool_name: PoolName,
+}
+
+impl Arming {
+    /// The VNFCI's end comes first: an auditor wants to read that rather than what followed from it.
+    fn refusal(&self, now: Timestamp) -> Option<ClaimRefusal> {
+        if matches!(self.vnfci_state, VnfciState::Released | VnfciState::Terminated) {
+            return Some(ClaimRefusal::VnfciEnded);
+        }
+        match self.state {
+            InitialCredentialState::Spent => Some(ClaimRefusal::Spent),
+            InitialCredentialState::Void => Some(ClaimRefusal::Void),
+            InitialCredentialState::Open if self.expires_at <= now => Some(ClaimRefusal::Expired),
+            InitialCredentialState::Open => None,
+        }
+    }
+}
+
+async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Arming> {
+    let rows = sqlx::query(
+        "SELECT i.tenant AS tenant, i.vnf_instance AS vnf_instance, i.vnfci AS vnfci, i.state AS state,
+                i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, s.name AS slot,
+                s.pool AS pool, s.pool_name AS pool_name, o.id AS open_claim, o.recipient_point AS recipient_point
+         FROM initial_credentials i
+         JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci
+         JOIN slots s ON s.tenant = i.tenant AND s.vnfci = i.vnfci
+         LEFT JOIN claims o ON o.initial_credential = i.id AND o.state = 'OPEN'
+         WHERE i.id = $1 ORDER BY s.name",
+    )
+    .bind(id.0.as_bytes().as_slice())
+    .fetch_all(tx)
+    .await?;
+    let first = rows.first().ok_or_else(|| StoreError::NotFound(format!("initial credential {id}")))?;
+    Ok(Arming {
+        tenant: first.parsed("tenant")?,
+        vnf_instance: first.parsed("vnf_instance")?,
+        vnfci: first.parsed("vnfci")?,
+        state: first.parsed("state")?,
+        expires_at: first.time("expires_at")?,
+        redraws: first.number("redraws")?,
+        vnfci_state: first.parsed("vnfci_state")?,
+        open: match first.uuid_or_null("open_claim")? {
+            Some(claim) => Some((ClaimId(claim), first.blob("recipient_point")?)),
+            None => None,
+        },
+        slots: rows
+            .iter()
+            .map(|row| {
+                Ok(SlotSource {
+                    name: row.parsed("slot")?,
+                    pool: row.uuid("pool")?,
+                    pool_name: row.parsed("pool_name")?,
+                })
+            })
+            .collect::<Result<_>>()?,
+    })
+}
+
+/// The columns of a [`ClaimedCredential`], from `c`, its newest certificate `ce` and its blobs `b`.
+const CLAIMED_COLUMNS: &str =
+    "c.id AS id, c.public_key_sha256 AS public_key, c.public_key_der AS public_key_der,
+    c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der,
+    ce.not_after AS not_after, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
+
+/// For each slot the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool that
+/// has too few. Changes nothing.
+///
+/// One statement for all pools. The inner selects read nothing but the index `credentials_draw`; CROSS JOIN
+/// keeps SQLite from starting at another table.
+async fn draw(
+    tx: &mut SqliteConnection,
+    slots: &[SlotSource],
+    now: Timestamp,
+) -> Result<Result<Vec<ClaimedCredential>, PoolName>> {
+    let mut wanted: Vec<(Uuid, i64)> = Vec::new();
+    for slot in slots {
+        match wanted.iter_mut().find(|(pool, _)| *pool == slot.pool) {
+            Some((_, count)) => *count += 1,
+            None => wanted.push((slot.pool, 1)),
+        }
+    }
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(CLAIMED_COLUMNS).push(" FROM (");
+    for (place, (pool, count)) in wanted.iter().enumerate() {
+        if place > 0 {
+            sql.push(" UNION ALL ");
+        }
+        sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = 'AVAILABLE' AND pool = ");
+        sql.push_bind(pool.as_bytes().as_slice());
+        // The plus keeps SQLite from searching by time and then sorting the whole pool.
+        sql.push(" AND +usable_until > ").push_bind(now.unix_micros());
+        sql.push(" ORDER BY epoch, id LIMIT ").push_bind(*count).push(") AS d").push(place);
+    }
+    sql.push(
+        ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
+         WHERE c.id = d.id AND b.credential = c.id
+         AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
+         ORDER BY c.epoch, c.id",
+    );
+    let mut by_pool: HashMap<Uuid, VecDeque<SqliteRow>> = HashMap::new();
+    for row in sql.build().fetch_all(tx).await? {
+        by_pool.entry(row.uuid("pool")?).or_default().push_back(row);
+    }
+    let mut drawn = Vec::with_capacity(slots.len());
+    for slot in slots {
+        match by_pool.get_mut(&slot.pool).and_then(VecDeque::pop_front) {
+            Some(row) => drawn.push(read_claimed(&row, slot.name.clone())?),
+            None => return Ok(Err(slot.pool_name.clone())),
+        }
+    }
+    Ok(Ok(drawn))
+}
+
+/// Writes a claim and binds its credentials to it.
+async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
+    let mut sql = QueryBuilder::new(
+        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_point,
+             state, deadline, created_at) ",
+    );
+    sql.push_values([claim], |mut row, claim| {
+        row.push_bind(claim.id.0.as_bytes().as_slice())
+            .push_bind(claim.initial_credential.0.as_bytes().as_slice())
+            .push_bind(claim.tenant.as_str())
+            .push_bind(claim.vnf_instance.as_str())
+            .push_bind(claim.vnfci.as_str())
+            .push_bind(claim.request.0.as_bytes().as_slice())
+            .push_bind(claim.recipient_point.as_slice())
+            .push_bind(claim.state.as_str())
+            .push_bind(claim.deadline.unix_micros())
+            .push_bind(now.unix_micros());
+    });
+    sql.push("; UPDATE credentials SET key_state = ").push_bind(KeyState::Claimed.as_str());
+    sql.push(", claim_id = ").push_bind(claim.id.0.as_bytes().as_slice());
+    sql.push(", claimed_at = ").push_bind(now.unix_micros());
+    sql.push(", slot = v.column2 FROM (");
+    sql.push_values(&claim.credentials, |mut row, credential| {
+        row.push_bind(credential.credential.id.0.as_bytes().as_slice()).push_bind(credential.slot.as_str());
+    });
+    sql.push(") AS v WHERE credentials.id = v.column1 AND credentials.key_state = 'AVAILABLE'");
+    sql.build().execute(tx).await?;
+    Ok(())
+}
+
+/// A claim with its credentials as they are now.
+pub(super) async fn by_id(tx: &mut SqliteConnection, claim: ClaimId) -> Result<Option<ClaimRecord>> {
+    Ok(by_ids(tx, &[claim.0]).await?.pop())
+}
+
+/// Claims with their credentials, by deadline.
+async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
+    let mut sql = QueryBuilder::<Sqlite>::new(
+        "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
+        cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
+        cl.recipient_point AS recipient_point, cl.state AS state, cl.deadline AS deadline, ",
+    );
+    sql.push(CLAIMED_COLUMNS);
+    sql.push(
+        " FROM claims cl CROSS JOIN credentials c CROSS JOIN certificates ce
+          LEFT JOIN key_blobs b ON b.credential = c.id
+          WHERE c.claim_id = cl.id
+          AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id) AND cl.id IN ",
+    );
+    id_list(&mut sql, ids);
+    sql.push(" ORDER BY cl.deadline, cl.id, c.slot");
+    let mut claims: Vec<ClaimRecord> = Vec::new();
+    for row in sql.build().fetch_all(tx).await? {
+        let id = ClaimId(row.uuid("claim")?);
+        let credential = read_claimed(&row, row.parsed("slot")?)?;
+        match claims.last_mut() {
+            Some(claim) if claim.id == id => claim.credentials.push(credential),
+            _ => claims.push(ClaimRecord {
+                id,
+                initial_credential: InitialCredentialId(row.uuid("initial_credential")?),
+                tenant: row.parsed("tenant")?,
+                vnf_instance: row.parsed("vnf_instance")?,
+                vnfci: row.parsed("vnfci")?,
+                request: RequestId(row.uuid("request")?),
+                recipient_point: row.blob("recipient_point")?,
+                state: row.parsed("state")?,
+                deadline: row.time("deadline")?,
+                credentials: vec![credential],
+            }),
+        }
+    }
+    Ok(claims)
+}
+
+fn read_claimed(row: &SqliteRow, slot: SlotName) -> Result<ClaimedCredential> {
+    Ok(ClaimedCredential {
+        slot,
+        credential: EventCredential {
+            id: CredentialId(row.uuid("id")?),
+            public_key: row.hash("public_key")?,
+        },
+        public_key_der: row.blob("public_key_der")?,
+        issuer: IssuerId(row.uuid("issuer")?),
+        certificate_der: row.blob("der")?,
+        not_after: row.time("not_after")?,
+        epoch: EpochId(row.uuid("epoch")?),
+        key_blob: row.blob_or_null("key_blob")?.unwrap_or_default(),
+        dek_blob: row.blob_or_null("dek_blob")?.unwrap_or_default(),
+    })
+}
+
+fn missing(claim: ClaimId) -> StoreError {
+    StoreError::NotFound(format!("claim {claim}"))
+}
+
+/// Confirms an open claim in time.
+pub(super) async fn confirm(
+    tx: &mut SqliteConnection,
+    claim: ClaimId,
+    now: Timestamp,
+) -> Result<Done<ConfirmOutcome>> {
+    let mut record = by_id(tx, claim).await?.ok_or_else(|| missing(claim))?;
+    match record.state {
+        ClaimState::Confirmed => return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed)),
+        ClaimState::Destroyed | ClaimState::Released => return Ok(ConfirmOutcome::TooLate.into()),
+        ClaimState::Open if record.deadline <= now => return Ok(ConfirmOutcome::TooLate.into()),
+        ClaimState::Open => {}
+    }
+    let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
+    erase_keys(tx, &ids, KeyState::Delivered, now).await?;
+    let mut sql = QueryBuilder::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
+    sql.push_bind(now.unix_micros()).push(" WHERE state = 'OPEN' AND id = ");
+    sql.push_bind(claim.0.as_bytes().as_slice());
+    sql.push("; UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
+    sql.push_bind(record.initial_credential.0.as_bytes().as_slice()).push("; ");
+    vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
+    sql.build().execute(tx).await?;
+    record.state = ClaimState::Confirmed;
+    for credential in &mut record.credentials {
+        credential.key_blob.clear();
+        credential.dek_blob.clear();
+    }
+    Ok(ConfirmOutcome::Confirmed(record).into())
+}
+
+/// Open claims whose deadline has passed, oldest first.
+pub(super) async fn overdue(
+    tx: &mut SqliteConnection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<ClaimRecord>> {
+    let rows = sqlx::query(
+        "SELECT id FROM claims WHERE state = 'OPEN' AND deadline <= $1 ORDER BY deadline, id LIMIT $2",
+    )
+    .bind(now.unix_micros())
+    .bind(i64::from(limit))
+    .fetch_all(&mut *tx)
+    .await?;
+    let ids = rows.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>>>()?;
+    let mut claims = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(CHUNK) {
+        claims.extend(by_ids(tx, ids).await?);
+    }
+    Ok(claims)
+}
+
+/// Moves the deadline of every open claim.
+pub(super) async fn extend_open(tx: &mut SqliteConnection, absence: Duration) -> Result<u64> {
+    let micros = i64::try_from(absence.as_micros()).unwrap_or(i64::MAX);
+    Ok(sqlx::query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'")
+        .bind(micros)
+        .execute(tx)
+        .await?
+        .rows_affected())
+}
+
+/// Ends the custody of a claim's keys and the claim itself.
+async fn close(
+    tx: &mut SqliteConnection,
+    claim: ClaimId,
+    state: ClaimState,
+    end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<DestroyedKeys> {
+    let held = held_by_claim(tx, claim).await?;
+    let outcome = credentials::end(tx, &held, end, now).await?;
+    sqlx::query("UPDATE claims SET state = $1, ended_at = $2 WHERE id = $3")
+        .bind(state.as_str())
+        .bind(now.unix_micros())
+        .bind(claim.0.as_bytes().as_slice())
+        .execute(tx)
+        .await?;
+    Ok(outcome)
+}
+
+/// Where a claim stands, whose it is, and when it ended.
+async fn standing(
+    tx: &mut SqliteConnection,
+    claim: ClaimId,
+) -> Result<(ClaimState, InitialCredentialId, Option<Timestamp>)> {
+    let row = sqlx::query("SELECT state, initial_credential, ended_at FROM claims WHERE id = $1")
+        .bind(claim.0.as_bytes().as_slice())
+        .fetch_optional(tx)
+        .await?
+        .ok_or_else(|| missing(claim))?;
+    Ok((
+        row.parsed("state")?,
+        InitialCredentialId(row.uuid("initial_credential")?),
+        row.time_or_null("ended_at")?,
+    ))
+}
+
+/// Destroys an open claim.
+pub(super) async fn destroy(
+    tx: &mut SqliteConnection,
+    claim: ClaimId,
+    end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<DestroyedKeys> {
+    match standing(tx, claim).await? {
+        (ClaimState::Open, ..) => close(tx, claim, ClaimState::Destroyed, end, now).await,
+        (state, ..) => Err(StoreError::Conflict(format!("claim {claim} is {state}, not open"))),
+    }
+}
+
+/// Takes the credentials of a confirmed claim back.
+pub(super) async fn release(
+    tx: &mut SqliteConnection,
+    claim: ClaimId,
+    end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<Done<DestroyedKeys>> {
+    let (state, initial_credential, ended_at) = standing(tx, claim).await?;
+    match (state, ended_at) {
+        (ClaimState::Confirmed, _) => {
+            let outcome = close(tx, claim, ClaimState::Released, end, now).await?;
+            let mut sql = QueryBuilder::new("");
+            vnfcis::move_to(&mut sql, VnfciState::Released, initial_credential, now);
+            sql.build().execute(tx).await?;
+            Ok(outcome.into())
+        }
+        (ClaimState::Released, Some(at)) => Ok(Done::unchanged(released(tx, claim, at).await?)),
+        (state, _) => Err(StoreError::Conflict(format!(
+            "claim {claim} is {state}: only a confirmed claim can be released"
+        ))),
+    }
+}
+
+/// What the release at this time came to.
+async fn released(tx: &mut SqliteConnection, claim: ClaimId, at: Timestamp) -> Result<DestroyedKeys> {
+    let rows = sqlx::query(
+        "SELECT c.id AS id, c.public_key_sha256 AS public_key, c.custody_ended_at AS custody_ended_at,
+                ce.issuer AS issuer, ce.serial AS serial, ce.revoked_at AS revoked_at
+         FROM credentials c JOIN certificates ce ON ce.credential = c.id
+         WHERE c.claim_id = $1 ORDER BY c.slot, ce.id",
+    )
+    .bind(claim.0.as_bytes().as_slice())
+    .fetch_all(tx)
+    .await?;
+    let mut outcome = DestroyedKeys::default();
+    for row in &rows {
+        let key = EventCredential { id: CredentialId(row.uuid("id")?), public_key: row.hash("public_key")? };
+        if row.time_or_null("custody_ended_at")? == Some(at) && !outcome.keys.contains(&key) {
+            outcome.keys.push(key);
+        }
+        if row.time_or_null("revoked_at")? == Some(at) {
+            outcome.revoked.push((IssuerId(row.uuid("issuer")?), hex::encode(row.blob("serial")?)));
+        }
+    }
+    Ok(outcome)
+}

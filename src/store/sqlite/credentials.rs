@@ -1,0 +1,445 @@
+//! Tables `credentials`, `certificates` and `key_blobs`: production, erasure, revocation.
+
+use super::change::Done;
+use super::epochs;
+use super::value::{CHUNK, Columns, id_list, number_list};
+use crate::audit::event::EventCredential;
+use crate::clock::Timestamp;
+use crate::credential::{CertificateChange, CertificateState, KeyChange, KeyState, RevocationReason};
+use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId};
+use crate::store::records::{
+    CertificateRecord, CustodyEnd, DestroyedKeys, NewCertificate, NewCredential, RevokeOutcome,
+};
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// Inserts produced credentials.
+pub(super) async fn insert(
+    tx: &mut SqliteConnection,
+    credentials: &[NewCredential],
+    now: Timestamp,
+) -> Result<()> {
+    let mut per_epoch: BTreeMap<EpochId, usize> = BTreeMap::new();
+    let mut pools: BTreeMap<PoolId, EpochId> = BTreeMap::new();
+    for credential in credentials {
+        *per_epoch.entry(credential.epoch).or_default() += 1;
+        pools.insert(credential.pool, credential.epoch);
+    }
+    let mut tenants: HashMap<EpochId, TenantId> = HashMap::new();
+    for (epoch, keys) in per_epoch {
+        tenants.insert(epoch, epochs::admit(tx, epoch, keys).await?);
+    }
+    let mut pool_tenants: HashMap<PoolId, TenantId> = HashMap::new();
+    for pool in pools.into_keys() {
+        pool_tenants.insert(pool, live_pool(tx, pool).await?);
+    }
+    if let Some(odd) = credentials.iter().find(|c| tenants.get(&c.epoch) != pool_tenants.get(&c.pool)) {
+        return Err(StoreError::Conflict(format!(
+            "credential {} is wrapped under an epoch of another tenant than its pool's",
+            odd.id
+        )));
+    }
+    for credentials in credentials.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new(
+            "INSERT INTO credentials (id, tenant, pool, epoch, key_state, public_key_sha256, public_key_der,
+                 usable_until, created_at) ",
+        );
+        sql.push_values(credentials, |mut row, credential| {
+            let state = match credential.certificate {
+                Some(_) => KeyState::Available,
+                None => KeyState::Generated,
+            };
+            row.push_bind(credential.id.0.as_bytes().as_slice())
+                .push_bind(tenants.get(&credential.epoch).map(TenantId::as_str))
+                .push_bind(credential.pool.0.as_bytes().as_slice())
+                .push_bind(credential.epoch.0.as_bytes().as_slice())
+                .push_bind(state.as_str())
+                .push_bind(credential.public_key.0.as_slice())
+                .push_bind(credential.public_key_der.as_slice())
+                .push_bind(credential.certificate.as_ref().map(|c| c.usable_until.unix_micros()))
+                .push_bind(now.unix_micros());
+        });
+        sql.push("; INSERT INTO key_blobs (credential, key_blob, dek_blob) ");
+        sql.push_values(credentials, |mut row, credential| {
+            row.push_bind(credential.id.0.as_bytes().as_slice())
+                .push_bind(credential.key_blob.as_slice())
+                .push_bind(credential.dek_blob.as_slice());
+        });
+        let certificates: Vec<_> =
+            credentials.iter().filter_map(|c| c.certificate.as_ref().map(|ce| (c.id, ce))).collect();
+        if !certificates.is_empty() {
+            sql.push("; ");
+            insert_certificates(&mut sql, &certificates);
+        }
+        sql.build().execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+fn insert_certificates(sql: &mut QueryBuilder<Sqlite>, certificates: &[(CredentialId, &NewCertificate)]) {
+    sql.push(
+        "INSERT INTO certificates (credential, issuer, serial, sha256, der, state, not_before, not_after,
+             usable_until, crl_shard) ",
+    );
+    sql.push_values(certificates, |mut row, (credential, certificate)| {
+        row.push_bind(credential.0.as_bytes().as_slice())
+            .push_bind(certificate.issuer.0.as_bytes().as_slice())
+            .push_bind(certificate.serial.as_slice())
+            .push_bind(Sha256Hash::of(&certificate.der).0.to_vec())
+            .push_bind(certificate.der.as_slice())
+            .push_bind(CertificateState::Valid.as_str())
+            .push_bind(certificate.not_before.unix_micros())
+            .push_bind(certificate.not_after.unix_micros())
+            .push_bind(certificate.usable_until.unix_micros())
+            .push("0");
+    });
+}
+
+/// The tenant of a pool that is not deleted.
+async fn live_pool(tx: &mut SqliteConnection, pool: PoolId) -> Result<TenantId> {
+    let row = sqlx::query("SELECT tenant, deleted_at FROM pools WHERE id = $1")
+        .bind(pool.0.as_bytes().as_slice())
+        .fetch_optional(tx)
+        .await?
+        .ok_or_else(|| StoreError::NotFound(format!("pool {pool}")))?;
+    if row.time_or_null("deleted_at")?.is_some() {
+        return Err(StoreError::Conflict(format!("pool {pool} is deleted and takes no keys")));
+    }
+    row.parsed("tenant")
+}
+
+/// A credential with one of its certificates, as far as ending it needs.
+pub(super) struct Held {
+    /// The credential.
+    pub(super) credential: EventCredential,
+    key_state: KeyState,
+    custody_ended: bool,
+    certificate: Option<HeldCertificate>,
+}
+
+struct HeldCertificate {
+    row: i64,
+    issuer: IssuerId,
+    serial: Vec<u8>,
+    state: CertificateState,
+    not_after: Timestamp,
+}
+
+/// What [`Held`] is read with; the condition is the caller's.
+pub(super) const SELECT_HELD: &str = "SELECT c.id AS id, c.public_key_sha256 AS public_key,
+    c.key_state AS key_state, c.custody_ended_at AS custody_ended_at, ce.id AS certificate,
+    ce.issuer AS issuer, ce.serial AS serial, ce.state AS state, ce.not_after AS not_after
+    FROM credentials c LEFT JOIN certificates ce ON ce.credential = c.id";
+
+/// Reads a row of [`SELECT_HELD`].
+pub(super) fn read_held(row: &SqliteRow) -> Result<Held> {
+    let certificate = match row.int_or_null("certificate")? {
+        Some(certificate) => Some(HeldCertificate {
+            row: certificate,
+            issuer: IssuerId(row.uuid("issuer")?),
+            serial: row.blob("serial")?,
+            state: row.parsed("state")?,
+            not_after: row.time("not_after")?,
+        }),
+        None => None,
+    };
+    Ok(Held {
+        credential: EventCredential {
+            id: CredentialId(row.uuid("id")?),
+            public_key: row.hash("public_key")?,
+        },
+        key_state: row.parsed("key_state")?,
+        custody_ended: row.int_or_null("custody_ended_at")?.is_some(),
+        certificate,
+    })
+}
+
+/// The credentials of a claim, by slot.
+pub(super) async fn held_by_claim(tx: &mut SqliteConnection, claim: ClaimId) -> Result<Vec<Held>> {
+    let mut sql = QueryBuilder::new(SELECT_HELD);
+    sql.push(" WHERE c.claim_id = ").push_bind(claim.0.as_bytes().as_slice()).push(" ORDER BY c.slot");
+    let rows = sql.build().fetch_all(tx).await?;
+    rows.iter().map(read_held).collect()
+}
+
+/// Ends the custody of keys: copies that are left are erased, unexpired certificates are to be withdrawn. A key
+/// whose custody had ended keeps how and when.
+pub(super) async fn end(
+    tx: &mut SqliteConnection,
+    held: &[Held],
+    end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<DestroyedKeys> {
+    let mut outcome = DestroyedKeys::default();
+    let (mut erase, mut close, mut withdraw) = (Vec::new(), Vec::new(), Vec::new());
+    for key in held {
+        let id = key.credential.id.0;
+        let erased = key.key_state.after(KeyChange::Destroy).is_ok();
+        if erased {
+            erase.push(id);
+        }
+        if !key.custody_ended {
+            close.push(id);
+        }
+        if (erased || !key.custody_ended) && !outcome.keys.contains(&key.credential) {
+            outcome.keys.push(key.credential.clone());
+        }
+        if let Some(certificate) = &key.certificate
+            && certificate.not_after > now
+            && certificate.state.after(CertificateChange::Revoke).is_ok()
+        {
+            withdraw.push(certificate.row);
+            outcome.revoked.push((certificate.issuer, hex::encode(&certificate.serial)));
+        }
+    }
+    for ids in erase.chunks(CHUNK) {
+        erase_keys(tx, ids, KeyState::Destroyed, now).await?;
+    }
+    for ids in close.chunks(CHUNK) {
+        end_custody(tx, ids, end, now).await?;
+    }
+    withdraw_certificates(tx, &withdraw, end.revocation, now).await?;
+    Ok(outcome)
+}
+
+/// Deletes the blobs of keys whose state allows it (the caller has looked, in this transaction) and starts the
+/// destruction horizon of every epoch that holds a copy of them.
+pub(super) async fn erase_keys(
+    tx: &mut SqliteConnection,
+    ids: &[Uuid],
+    state: KeyState,
+    now: Timestamp,
+) -> Result<()> {
+    let from = match state {
+        KeyState::Delivered => "('CLAIMED')",
+        _ => "('GENERATED', 'AVAILABLE', 'CLAIMED')",
+    };
+    let mut sql = QueryBuilder::new("UPDATE credentials SET key_state = ");
+    sql.push_bind(state.as_str()).push(", erased_at = ").push_bind(now.unix_micros());
+    sql.push(" WHERE key_state IN ").push(from).push(" AND id IN ");
+    id_list(&mut sql, ids);
+    sql.push("; DELETE FROM key_blobs WHERE credential IN ");
+    id_list(&mut sql, ids);
+    sql.push("; UPDATE epochs SET first_erasure_at = ").push_bind(now.unix_micros());
+    sql.push(" WHERE first_erasure_at IS NULL AND id IN (SELECT epoch FROM credentials WHERE id IN ");
+    id_list(&mut sql, ids);
+    sql.push(" UNION SELECT epoch FROM key_epochs WHERE credential IN ");
+    id_list(&mut sql, ids);
+    sql.push(")");
+    sql.build().execute(tx).await?;
+    Ok(())
+}
+
+async fn end_custody(
+    tx: &mut SqliteConnection,
+    ids: &[Uuid],
+    end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<()> {
+    let mut sql = QueryBuilder::new("UPDATE credentials SET custody_ended_at = ");
+    sql.push_bind(now.unix_micros());
+    sql.push(", custody_reason = ").push_bind(end.reason.as_str());
+    sql.push(", custody_holder_copy = ").push_bind(end.holder_copy.as_str());
+    sql.push(", custody_revocation = ").push_bind(end.revocation.as_str());
+    sql.push(" WHERE custody_ended_at IS NULL AND id IN ");
+    id_list(&mut sql, ids);
+    sql.build().execute(tx).await?;
+    Ok(())
+}
+
+async fn withdraw_certificates(
+    tx: &mut SqliteConnection,
+    rows: &[i64],
+    reason: RevocationReason,
+    now: Timestamp,
+) -> Result<()> {
+    for rows in rows.chunks(CHUNK) {
+        let mut sql =
+            QueryBuilder::new("UPDATE certificates SET state = 'REVOCATION_PENDING', revoked_at = ");
+        sql.push_bind(now.unix_micros()).push(", reason = ").push_bind(reason.as_str());
+        sql.push(" WHERE state IN ('VALID', 'SUPERSEDED') AND id IN ");
+        number_list(&mut sql, rows);
+        sql.build().execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// Erases keys that nobody claimed.
+pub(super) async fn erase_unclaimed(
+    tx: &mut SqliteConnection,
+    pool: PoolId,
+    unusable_at: Option<Timestamp>,
+    custody_end: &CustodyEnd,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Done<DestroyedKeys>> {
+    let mut sql =
+        QueryBuilder::new("SELECT id, public_key_sha256 AS public_key FROM credentials WHERE pool = ");
+    sql.push_bind(pool.0.as_bytes().as_slice());
+    match unusable_at {
+        Some(at) => {
+            sql.push(" AND key_state = 'AVAILABLE' AND usable_until <= ").push_bind(at.unix_micros());
+        }
+        None => {
+            sql.push(" AND key_state IN ('GENERATED', 'AVAILABLE')");
+        }
+    }
+    sql.push(" LIMIT ").push_bind(i64::from(limit));
+    let rows = sql.build().fetch_all(&mut *tx).await?;
+    let keys = rows
+        .iter()
+        .map(|row| {
+            Ok(EventCredential { id: CredentialId(row.uuid("id")?), public_key: row.hash("public_key")? })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let ids: Vec<Uuid> = keys.iter().map(|key| key.id.0).collect();
+    for ids in ids.chunks(CHUNK) {
+        erase_keys(tx, ids, KeyState::Destroyed, now).await?;
+        end_custody(tx, ids, custody_end, now).await?;
+    }
+    let none = keys.is_empty();
+    let outcome = DestroyedKeys { keys, revoked: Vec::new() };
+    Ok(if none { Done::unchanged(outcome) } else { outcome.into() })
+}
+
+/// Marks certificates of a tenant for withdrawal.
+pub(super) async fn revoke(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    certificates: &[(IssuerId, Vec<u8>)],
+    reason: RevocationReason,
+    now: Timestamp,
+) -> Result<Vec<RevokeOutcome>> {
+    let mut found = HashMap::new();
+    for certificates in certificates.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new(SELECT_HELD);
+        sql.push(" WHERE c.tenant = ").push_bind(tenant.as_str());
+        sql.push(" AND (ce.issuer, ce.serial) IN (");
+        sql.push_values(certificates, |mut row, (issuer, serial)| {
+            row.push_bind(issuer.0.as_bytes().as_slice()).push_bind(serial.as_slice());
+        });
+        sql.push(")");
+        for row in sql.build().fetch_all(&mut *tx).await? {
+            let held = read_held(&row)?;
+            if let Some(certificate) = held.certificate {
+                found
+                    .insert((certificate.issuer, certificate.serial.clone()), (held.credential, certificate));
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    let mut waiting = Vec::new();
+    let mut outcomes = Vec::with_capacity(certificates.len());
+    for key in certificates {
+        let Some((credential, certificate)) = found.get_mut(key) else {
+            outcomes.push(RevokeOutcome::NotFound);
+            continue;
+        };
+        outcomes.push(match certificate.state {
+            CertificateState::RevocationPending | CertificateState::Revoked => RevokeOutcome::AlreadyRevoked,
+            CertificateState::Expired => RevokeOutcome::Expired,
+            _ if certificate.not_after <= now => RevokeOutcome::Expired,
+            _ => {
+                rows.push(certificate.row);
+                waiting.push(credential.id.0);
+                // The same certificate named twice is withdrawn once.
+                certificate.state = CertificateState::RevocationPending;
+                RevokeOutcome::Pending(credential.clone())
+            }
+        });
+    }
+    withdraw_certificates(tx, &rows, reason, now).await?;
+    for ids in waiting.chunks(CHUNK) {
+        // Nobody is to draw a withdrawn certificate: its key counts as too old and is erased with those.
+        let mut sql = QueryBuilder::new(
+            "UPDATE credentials SET usable_until = 0 WHERE key_state = 'AVAILABLE' AND id IN ",
+        );
+        id_list(&mut sql, ids);
+        sql.build().execute(&mut *tx).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Marks certificates whose time has passed.
+pub(super) async fn expire(tx: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<u64> {
+    Ok(sqlx::query(
+        "UPDATE certificates SET state = 'EXPIRED' WHERE state IN ('VALID', 'SUPERSEDED') AND id IN (
+             SELECT id FROM certificates WHERE state IN ('VALID', 'SUPERSEDED') AND not_after <= $1
+             ORDER BY not_after LIMIT $2)",
+    )
+    .bind(now.unix_micros())
+    .bind(i64::from(limit))
+    .execute(tx)
+    .await?
+    .rows_affected())
+}
+
+/// What a [`CertificateRecord`] is read with; the condition is the caller's.
+const SELECT_RECORD: &str = "SELECT c.tenant AS tenant, c.id AS id, c.public_key_sha256 AS public_key,
+    p.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, c.claim_id AS claim_id, c.slot AS slot,
+    c.key_state AS key_state, ce.state AS state, ce.issuer AS issuer, ce.serial AS serial,
+    ce.sha256 AS sha256, ce.not_before AS not_before, ce.not_after AS not_after
+    FROM certificates ce JOIN credentials c ON c.id = ce.credential JOIN pools p ON p.id = c.pool
+    LEFT JOIN claims cl ON cl.id = c.claim_id";
+
+/// The certificate with this SHA-256.
+pub(super) async fn by_fingerprint(
+    tx: &mut SqliteConnection,
+    fingerprint: Sha256Hash,
+) -> Result<Option<CertificateRecord>> {
+    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    sql.push(" WHERE ce.sha256 = ").push_bind(fingerprint.0.as_slice());
+    let row = sql.build().fetch_optional(tx).await?;
+    row.as_ref().map(read_record).transpose()
+}
+
+/// The certificate of an issuer with this serial number, within one tenant.
+pub(super) async fn by_serial(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    issuer: IssuerId,
+    serial: &[u8],
+) -> Result<Option<CertificateRecord>> {
+    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    sql.push(" WHERE ce.issuer = ").push_bind(issuer.0.as_bytes().as_slice());
+    sql.push(" AND ce.serial = ").push_bind(serial).push(" AND c.tenant = ").push_bind(tenant.as_str());
+    let row = sql.build().fetch_optional(tx).await?;
+    row.as_ref().map(read_record).transpose()
+}
+
+/// Every certificate that a VNFCI was ever drawn, newest first.
+pub(super) async fn of_vnfci(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    vnfci: &str,
+) -> Result<Vec<CertificateRecord>> {
+    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    sql.push(" WHERE cl.tenant = ").push_bind(tenant.as_str()).push(" AND cl.vnfci = ").push_bind(vnfci);
+    sql.push(" ORDER BY cl.created_at DESC, cl.id DESC, c.slot");
+    let rows = sql.build().fetch_all(tx).await?;
+    rows.iter().map(read_record).collect()
+}
+
+fn read_record(row: &SqliteRow) -> Result<CertificateRecord> {
+    Ok(CertificateRecord {
+        tenant: row.parsed("tenant")?,
+        credential: EventCredential {
+            id: CredentialId(row.uuid("id")?),
+            public_key: row.hash("public_key")?,
+        },
+        vnf_instance: row.parsed("vnf_instance")?,
+        vnfci: row.parsed_or_null("vnfci")?,
+        claim: row.uuid_or_null("claim_id")?.map(ClaimId),
+        slot: row.parsed_or_null("slot")?,
+        key_state: row.parsed("key_state")?,
+        state: row.parsed("state")?,
+        issuer: IssuerId(row.uuid("issuer")?),
+        serial: hex::encode(row.blob("serial")?),
+        fingerprint: row.hash("sha256")?,
+        not_before: row.time("not_before")?,
+        not_after: row.time("not_after")?,
+    })
+}

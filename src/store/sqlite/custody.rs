@@ -1,0 +1,105 @@
+//! Custody and destruction receipts: columns of `credentials`, with the epochs that a key was ever in.
+
+use super::value::{CHUNK, Columns};
+use crate::audit::event::EventCredential;
+use crate::clock::Timestamp;
+use crate::nfv::{CredentialId, EpochId, TenantId};
+use crate::store::records::{Custody, CustodyEnd};
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, SqliteConnection};
+
+/// What a [`Custody`] is read with; the condition is the caller's. A key's certificate is its newest one.
+const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_state, cl.vnfci AS vnfci,
+    e.destroyed_at AS epoch_destroyed_at, e.token_serial AS token_serial,
+    (SELECT COUNT(*) FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
+        WHERE k.credential = c.id AND ke.state <> 'DESTROYED') AS epochs_left,
+    (SELECT MAX(ke.destroyed_at) FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
+        WHERE k.credential = c.id) AS former_destroyed_at
+    FROM credentials c JOIN epochs e ON e.id = c.epoch
+    LEFT JOIN certificates ce
+        ON ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
+    LEFT JOIN claims cl ON cl.id = c.claim_id";
+
+/// What is known of one key.
+pub(super) async fn of(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    credential: CredentialId,
+) -> Result<Custody> {
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push(" WHERE c.id = ").push_bind(credential.0.as_bytes().as_slice());
+    sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
+    let row = sql.build().fetch_optional(tx).await?;
+    row.as_ref().map_or_else(
+        || Err(StoreError::NotFound(format!("credential {credential} of tenant {tenant}"))),
+        read,
+    )
+}
+
+/// Keys of which nothing is left anywhere, without a receipt; those that ended first come first.
+pub(super) async fn receipts_due(tx: &mut SqliteConnection, limit: u32) -> Result<Vec<Custody>> {
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push(
+        " WHERE c.custody_ended_at IS NOT NULL AND c.claim_id IS NOT NULL AND c.receipt IS NULL
+          AND c.erased_at IS NOT NULL AND e.state = 'DESTROYED'
+          AND NOT EXISTS (SELECT 1 FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
+              WHERE k.credential = c.id AND ke.state <> 'DESTROYED')
+          ORDER BY c.custody_ended_at, c.id LIMIT ",
+    );
+    sql.push_bind(i64::from(limit));
+    let rows = sql.build().fetch_all(tx).await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &SqliteRow) -> Result<Custody> {
+    let ended = match row.time_or_null("custody_ended_at")? {
+        Some(at) => {
+            let end = CustodyEnd {
+                reason: row.parsed("custody_reason")?,
+                holder_copy: row.parsed("custody_holder_copy")?,
+                revocation: row.parsed("custody_revocation")?,
+            };
+            Some((end, at))
+        }
+        None => None,
+    };
+    let former: Option<Timestamp> = row.time_or_null("former_destroyed_at")?;
+    let shredded_at = match row.time_or_null("epoch_destroyed_at")? {
+        Some(at) if row.int("epochs_left")? == 0 => Some(former.map_or(at, |former| former.max(at))),
+        _ => None,
+    };
+    Ok(Custody {
+        tenant: row.parsed("tenant")?,
+        credential: EventCredential {
+            id: CredentialId(row.uuid("id")?),
+            public_key: row.hash("public_key_sha256")?,
+        },
+        serial: row.blob_or_null("serial")?.map(hex::encode),
+        vnfci: row.parsed_or_null("vnfci")?,
+        key_state: row.parsed("key_state")?,
+        certificate_state: row.parsed_or_null("certificate_state")?,
+        erased_at: row.time_or_null("erased_at")?,
+        ended,
+        epoch: EpochId(row.uuid("epoch")?),
+        shredded_at,
+        token_serial: row.text_or_null("token_serial")?,
+        receipt: row.text_or_null("receipt")?,
+    })
+}
+
+/// Keeps receipts; one that exists is left.
+pub(super) async fn record_receipts(
+    tx: &mut SqliteConnection,
+    receipts: &[(CredentialId, String)],
+) -> Result<()> {
+    for receipts in receipts.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("UPDATE credentials SET receipt = v.column2 FROM (");
+        sql.push_values(receipts, |mut row, (credential, receipt)| {
+            row.push_bind(credential.0.as_bytes().as_slice()).push_bind(receipt);
+        });
+        sql.push(") AS v WHERE credentials.id = v.column1 AND credentials.receipt IS NULL");
+        sql.build().execute(&mut *tx).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Tables `epochs` and `key_epochs`.
+
+use super::tenants;
+use super::value::{CHUNK, Columns, bigint, id_list, text_list};
+use crate::audit::event::EventCredential;
+use crate::clock::Timestamp;
+use crate::credential::{EpochChange, EpochState};
+use crate::nfv::{CredentialId, EpochId, TenantId};
+use crate::store::records::{Epoch, LiveKey};
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, SqliteConnection};
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// What an epoch's row is read with: `live` is counted from the index of live keys.
+const SELECT: &str = "SELECT e.*, (SELECT COUNT(*) FROM credentials c WHERE c.epoch = e.id
+    AND c.key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED')) AS live FROM epochs e";
+
+/// Inserts an epoch in `CREATING`.
+pub(super) async fn create(
+    tx: &mut SqliteConnection,
+    epoch: EpochId,
+    tenant: &TenantId,
+    now: Timestamp,
+) -> Result<Epoch> {
+    tenants::require(tx, tenant).await?;
+    let current =
+        sqlx::query("SELECT id, state FROM epochs WHERE tenant = $1 AND state IN ('CREATING', 'OPEN')")
+            .bind(tenant.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+    if let Some(row) = current {
+        return Err(StoreError::Conflict(format!(
+            "tenant {tenant} has epoch {} in {}: one takes keys at a time",
+            EpochId(row.uuid("id")?),
+            row.text("state")?
+        )));
+    }
+    sqlx::query(
+        "INSERT INTO epochs (id, tenant, state, created_at, keys_inserted) VALUES ($1, $2, 'CREATING', $3, 0)",
+    )
+    .bind(epoch.0.as_bytes().as_slice())
+    .bind(tenant.as_str())
+    .bind(now.unix_micros())
+    .execute(&mut *tx)
+    .await?;
+    by_id(tx, epoch).await
+}
+
+/// One epoch.
+pub(super) async fn by_id(tx: &mut SqliteConnection, epoch: EpochId) -> Result<Epoch> {
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push(" WHERE e.id = ").push_bind(epoch.0.as_bytes().as_slice());
+    let row = sql.build().fetch_optional(tx).await?;
+    row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("epoch {epoch}"))), read)
+}
+
+/// Epochs in these states, oldest first.
+pub(super) async fn list(
+    tx: &mut SqliteConnection,
+    tenant: Option<&TenantId>,
+    states: &[EpochState],
+) -> Result<Vec<Epoch>> {
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push(" WHERE e.state IN ");
+    text_list(&mut sql, states.iter().map(|s| s.as_str()));
+    if let Some(tenant) = tenant {
+        sql.push(" AND e.tenant = ").push_bind(tenant.as_str());
+    }
+    sql.push(" ORDER BY e.id");
+    let rows = sql.build().fetch_all(tx).await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &SqliteRow) -> Result<Epoch> {
+    Ok(Epoch {
+        id: EpochId(row.uuid("id")?),
+        tenant: row.parsed("tenant")?,
+        state: row.parsed("state")?,
+        created_at: row.time("created_at")?,
+        first_erasure_at: row.time_or_null("first_erasure_at")?,
+        destroyed_at: row.time_or_null("destroyed_at")?,
+        token_serial: row.text_or_null("token_serial")?,
+        keys: row.number("keys_inserted")?,
+        live: row.number("live")?,
+    })
+}
+
+/// One transition.
+pub(super) async fn advance(
+    tx: &mut SqliteConnection,
+    epoch: EpochId,
+    change: EpochChange,
+    token_serial: Option<&str>,
+    now: Timestamp,
+) -> Result<Epoch> {
+    let mut record = by_id(tx, epoch).await?;
+    let state = record
+        .state
+        .after(change)
+        .map_err(|invalid| StoreError::Conflict(format!("epoch {epoch}: {invalid}")))?;
+    if change == EpochChange::Shred && record.live > 0 {
+        return Err(StoreError::Conflict(format!(
+            "epoch {epoch} still has {} live keys: re-wrap or erase them first",
+            record.live
+        )));
+    }
+    if change == EpochChange::Verify {
+        record.destroyed_at = Some(now);
+        record.token_serial = token_serial.map(str::to_owned);
+    }
+    record.state = state;
+    sqlx::query("UPDATE epochs SET state = $1, destroyed_at = $2, token_serial = $3 WHERE id = $4")
+        .bind(record.state.as_str())
+        .bind(record.destroyed_at.map(Timestamp::unix_micros))
+        .bind(record.token_serial.as_deref())
+        .bind(epoch.0.as_bytes().as_slice())
+        .execute(tx)
+        .await?;
+    Ok(record)
+}
+
+/// Fails unless the epoch takes keys, and counts `keys` more in it. Gives its tenant.
+pub(super) async fn admit(tx: &mut SqliteConnection, epoch: EpochId, keys: usize) -> Result<TenantId> {
+    let row = sqlx::query(
+        "UPDATE epochs SET keys_inserted = keys_inserted + $1 WHERE id = $2 AND state = 'OPEN' RETURNING tenant",
+    )
+    .bind(bigint(keys as u64))
+    .bind(epoch.0.as_bytes().as_slice())
+    .fetch_optional(&mut *tx)
+    .await?;
+    match row {
+        Some(row) => row.parsed("tenant"),
+        None => {
+            let record = by_id(tx, epoch).await?;
+            Err(StoreError::Conflict(format!(
+                "epoch {epoch} is {} and takes no keys: wrap under the open epoch",
+                record.state
+            )))
+        }
+    }
+}
+
+/// Live keys of an epoch, oldest first.
+pub(super) async fn live_keys(tx: &mut SqliteConnection, epoch: EpochId, limit: u32) -> Result<Vec<LiveKey>> {
+    let rows = sqlx::query(
+        "SELECT c.id AS id, c.public_key_sha256 AS public_key, b.dek_blob AS dek_blob
+         FROM credentials c JOIN key_blobs b ON b.credential = c.id
+         WHERE c.epoch = $1 AND c.key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED') ORDER BY c.id LIMIT $2",
+    )
+    .bind(epoch.0.as_bytes().as_slice())
+    .bind(i64::from(limit))
+    .fetch_all(tx)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(LiveKey {
+                credential: EventCredential {
+                    id: CredentialId(row.uuid("id")?),
+                    public_key: row.hash("public_key")?,
+                },
+                dek_blob: row.blob("dek_blob")?,
+            })
+        })
+        .collect()
+}
+
+/// Moves keys that are still live in `from` to `to`, with their new DEK blobs.
+pub(super) async fn rewrapped(
+    tx: &mut SqliteConnection,
+    from: EpochId,
+    to: EpochId,
+    keys: Vec<(CredentialId, Vec<u8>)>,
+) -> Result<Vec<CredentialId>> {
+    let left = by_id(tx, from).await?;
+    // Before anything is moved: fails unless `to` is open.
+    if admit(tx, to, 0).await? != left.tenant {
+        return Err(StoreError::Conflict(format!("epochs {from} and {to} belong to different tenants")));
+    }
+    let mut moved = Vec::new();
+    for keys in keys.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("UPDATE credentials SET epoch = ");
+        sql.push_bind(to.0.as_bytes().as_slice());
+        sql.push(" WHERE key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED') AND epoch = ");
+        sql.push_bind(from.0.as_bytes().as_slice());
+        sql.push(" AND id IN ");
+        id_list(&mut sql, keys.iter().map(|(id, _)| &id.0));
+        sql.push(" RETURNING id");
+        let rows = sql.build().fetch_all(&mut *tx).await?;
+        let ids = rows.iter().map(|row| row.uuid("id")).collect::<Result<HashSet<Uuid>>>()?;
+        let keys: Vec<_> = keys.iter().filter(|(id, _)| ids.contains(&id.0)).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let mut sql = QueryBuilder::new("UPDATE key_blobs SET dek_blob = v.column2 FROM (");
+        sql.push_values(&keys, |mut row, (id, blob)| {
+            row.push_bind(id.0.as_bytes().as_slice()).push_bind(blob.as_slice());
+        });
+        sql.push(") AS v WHERE key_blobs.credential = v.column1; ");
+        // A copy wrapped for the old epoch lives on in backups until that epoch is shredded too.
+        sql.push("INSERT INTO key_epochs (credential, epoch) ");
+        sql.push_values(&keys, |mut row, (id, _)| {
+            row.push_bind(id.0.as_bytes().as_slice()).push_bind(from.0.as_bytes().as_slice());
+        });
+        sql.push(" ON CONFLICT (credential, epoch) DO NOTHING");
+        sql.build().execute(&mut *tx).await?;
+        moved.extend(keys.iter().map(|(id, _)| *id));
+    }
+    admit(tx, to, moved.len()).await?;
+    Ok(moved)
+}

@@ -1,0 +1,127 @@
+//! Opening the database file: its mode, its settings and its schema.
+
+use super::SqliteStore;
+use super::writer::Writer;
+use crate::clock::Clock;
+use crate::store::{Result, StoreError};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqliteConnection};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The schema, embedded. A change of the schema is a new file: files that were released are never edited.
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
+
+/// How long a statement waits for another process that holds the database (a backup, the command line).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that only read.
+const READERS: u32 = 4;
+
+/// Settings for tests and small devices. The defaults are right for production.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SqliteOptions {
+    /// The database never grows beyond this many pages of 4,096 bytes: a change that needs more fails with
+    /// [`StoreError::Full`]. No limit if absent. SQLite does not go below the pages that there are.
+    pub max_pages: Option<u32>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, creating it (mode 0600) if there is none, and brings its schema up to
+    /// date. One process at a time: see `docs/schema.md`. To be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] with what to do: the schema is newer than this program's or was changed, the
+    /// file is no database, its directory does not exist, or it may not be read and written.
+    /// [`StoreError::Unavailable`] if another process holds the database.
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_with(path, clock, SqliteOptions::default()).await
+    }
+
+    /// As [`SqliteStore::open`], with settings.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub async fn open_with(path: &Path, clock: Arc<dyn Clock>, options: SqliteOptions) -> Result<Self> {
+        create_private(path)?;
+        let base = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        let mut writing = base
+            .clone()
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            // Overwrites what is deleted with zeros, so that an erased blob does not stay in a free page.
+            .pragma("secure_delete", "ON")
+            // 16 MiB of log between checkpoints: pages that many claims touch are copied once, not each time.
+            .pragma("wal_autocheckpoint", "4096")
+            // Negative: KiB. Inserts into the indexes by hash touch pages all over the place.
+            .pragma("cache_size", "-16384");
+        if let Some(pages) = options.max_pages {
+            writing = writing.pragma("max_page_count", pages.to_string());
+        }
+        let mut connection = writing.connect().await.map_err(|error| cannot_open(path, error))?;
+        migrate(&mut connection, path).await?;
+        let reading = base.read_only(true);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            // A reader is a file handle, not a network connection: it does not go stale.
+            .test_before_acquire(false)
+            .connect_with(reading)
+            .await
+            .map_err(|error| cannot_open(path, error))?;
+        Ok(Self { writer: Writer::start(connection), readers, clock })
+    }
+}
+
+/// Creates the file for its owner only, before SQLite would create it for more. SQLite gives its log the same
+/// mode.
+fn create_private(path: &Path) -> Result<()> {
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::Unusable(format!(
+            "the database {} cannot be created ({error}): check that its directory exists and may be written to",
+            path.display()
+        ))),
+    }
+}
+
+fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
+    match StoreError::from(error) {
+        StoreError::Unavailable(why) if why.contains("unable to open") => StoreError::Unusable(format!(
+            "the database {} cannot be opened ({why}): check that it is a file that this user may read and write",
+            path.display()
+        )),
+        other => other,
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
+    match MIGRATIONS.run(connection).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => Err(StoreError::Unusable(format!(
+            "the database {} has schema version {version}, which is newer than this program's: start the newer \
+             keybroker that wrote it, or restore a backup from before the upgrade and run `keybroker recover`",
+            path.display()
+        ))),
+        Err(MigrateError::VersionMismatch(version)) => Err(StoreError::Unusable(format!(
+            "the database {} was made with another schema version {version} than this program's: start the \
+             keybroker that wrote it",
+            path.display()
+        ))),
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            Err(cannot_open(path, error))
+        }
+        Err(other) => Err(StoreError::Unusable(format!(
+            "the schema of the database {} cannot be brought up to date ({other}): restore a backup",
+            path.display()
+        ))),
+    }
+}

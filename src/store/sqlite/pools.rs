@@ -1,0 +1,166 @@
+//! Table `pools`.
+
+use super::tenants;
+use super::value::{Columns, text_list};
+use crate::clock::Timestamp;
+use crate::credential::KeyState;
+use crate::nfv::{PoolId, PoolName, TenantId};
+use crate::store::records::{Page, Pool, PoolFilter, PoolLevels};
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, SqliteConnection};
+
+/// Creates a pool.
+pub(super) async fn create(tx: &mut SqliteConnection, pool: Pool) -> Result<Pool> {
+    tenants::require(tx, &pool.tenant).await?;
+    let same = sqlx::query("SELECT 1 FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
+        .bind(pool.tenant.as_str())
+        .bind(pool.name.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if same.is_some() {
+        return Err(StoreError::AlreadyExists(format!("pool {} of tenant {}", pool.name, pool.tenant)));
+    }
+    sqlx::query(
+        "INSERT INTO pools (id, tenant, name, vnf_instance, vdu, profile, target, refill_below, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(pool.id.0.as_bytes().as_slice())
+    .bind(pool.tenant.as_str())
+    .bind(pool.name.as_str())
+    .bind(pool.vnf_instance.as_str())
+    .bind(pool.vdu.as_str())
+    .bind(pool.profile.as_str())
+    .bind(i64::from(pool.target))
+    .bind(i64::from(pool.refill_below))
+    .bind(pool.created_at.unix_micros())
+    .execute(tx)
+    .await?;
+    Ok(pool)
+}
+
+/// A pool that is not deleted.
+pub(super) async fn by_name(tx: &mut SqliteConnection, tenant: &TenantId, name: &PoolName) -> Result<Pool> {
+    let row = sqlx::query("SELECT * FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
+        .bind(tenant.as_str())
+        .bind(name.as_str())
+        .fetch_optional(tx)
+        .await?;
+    row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("pool {name} of tenant {tenant}"))), read)
+}
+
+/// Pools of these names that are not deleted.
+pub(super) async fn by_names<'n>(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    names: impl IntoIterator<Item = &'n PoolName>,
+) -> Result<Vec<Pool>> {
+    let mut sql = QueryBuilder::new("SELECT * FROM pools WHERE deleted_at IS NULL AND tenant = ");
+    sql.push_bind(tenant.as_str()).push(" AND name IN ");
+    text_list(&mut sql, names.into_iter().map(PoolName::as_str));
+    let rows = sql.build().fetch_all(tx).await?;
+    rows.iter().map(read).collect()
+}
+
+/// Pools that are not deleted, by tenant and name.
+pub(super) async fn list(tx: &mut SqliteConnection, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>> {
+    let mut sql = QueryBuilder::new("SELECT * FROM pools WHERE deleted_at IS NULL");
+    if let Some(tenant) = &filter.tenant {
+        sql.push(" AND tenant = ").push_bind(tenant.as_str());
+    }
+    if let Some(vnf_instances) = &filter.vnf_instances {
+        sql.push(" AND vnf_instance IN ");
+        text_list(&mut sql, vnf_instances.iter().map(|v| v.as_str()));
+    }
+    if let Some(after) = &page.after {
+        // A tenant's name has no '/', so the key splits in one way only.
+        let (tenant, name) = after.split_once('/').unwrap_or((after, ""));
+        sql.push(" AND (tenant, name) > (").push_bind(tenant).push(", ").push_bind(name).push(")");
+    }
+    sql.push(" ORDER BY tenant, name LIMIT ").push_bind(i64::from(page.limit));
+    let rows = sql.build().fetch_all(tx).await?;
+    rows.iter().map(read).collect()
+}
+
+/// Deleted pools that still have keys to erase.
+pub(super) async fn deleted_with_keys(tx: &mut SqliteConnection) -> Result<Vec<Pool>> {
+    let rows = sqlx::query(
+        "SELECT * FROM pools p WHERE deleted_at IS NOT NULL AND EXISTS (
+             SELECT 1 FROM credentials c WHERE c.pool = p.id AND c.key_state IN ('GENERATED', 'AVAILABLE'))
+         ORDER BY tenant, name, id",
+    )
+    .fetch_all(tx)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Marks a pool deleted.
+pub(super) async fn delete(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    name: &PoolName,
+    now: Timestamp,
+) -> Result<Pool> {
+    let pool = by_name(tx, tenant, name).await?;
+    let user = sqlx::query(
+        "SELECT v.id AS id FROM slots s JOIN vnfcis v ON v.tenant = s.tenant AND v.id = s.vnfci
+         WHERE s.pool = $1 AND v.state IN ('REGISTERED', 'ACTIVE') LIMIT 1",
+    )
+    .bind(pool.id.0.as_bytes().as_slice())
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(user) = user {
+        return Err(StoreError::Conflict(format!(
+            "pool {name} serves a slot of VNFCI {}: terminate the VNFCIs that use the pool first",
+            user.text("id")?
+        )));
+    }
+    sqlx::query("UPDATE pools SET deleted_at = $1 WHERE id = $2")
+        .bind(now.unix_micros())
+        .bind(pool.id.0.as_bytes().as_slice())
+        .execute(tx)
+        .await?;
+    Ok(pool)
+}
+
+/// Counts the keys of a pool by state, from an index alone.
+pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timestamp) -> Result<PoolLevels> {
+    let rows = sqlx::query(
+        "SELECT key_state, COUNT(*) AS n,
+                COALESCE(SUM(CASE WHEN usable_until > $2 THEN 1 ELSE 0 END), 0) AS usable
+         FROM credentials WHERE pool = $1 GROUP BY key_state",
+    )
+    .bind(pool.0.as_bytes().as_slice())
+    .bind(now.unix_micros())
+    .fetch_all(tx)
+    .await?;
+    let mut levels = PoolLevels::default();
+    for row in &rows {
+        let n: u64 = row.number("n")?;
+        match row.parsed::<KeyState>("key_state")? {
+            KeyState::Generated => levels.generated = n,
+            KeyState::Available => {
+                levels.available = row.number("usable")?;
+                levels.aged = n - levels.available;
+            }
+            KeyState::Claimed => levels.claimed = n,
+            KeyState::Delivered => levels.delivered = n,
+            KeyState::Destroyed => levels.destroyed = n,
+        }
+    }
+    Ok(levels)
+}
+
+fn read(row: &SqliteRow) -> Result<Pool> {
+    Ok(Pool {
+        id: PoolId(row.uuid("id")?),
+        tenant: row.parsed("tenant")?,
+        name: row.parsed("name")?,
+        vnf_instance: row.parsed("vnf_instance")?,
+        vdu: row.parsed("vdu")?,
+        profile: row.parsed("profile")?,
+        target: row.number("target")?,
+        refill_below: row.number("refill_below")?,
+        created_at: row.time("created_at")?,
+    })
+}

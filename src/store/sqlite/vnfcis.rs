@@ -1,0 +1,342 @@
+//! Tables `vnfcis` and `slots`.
+
+use super::credentials::{Held, SELECT_HELD, read_held};
+use super::value::{CHUNK, Columns, id_list, text_list};
+use super::{credentials, initial_credentials, pools, tenants};
+use crate::clock::Timestamp;
+use crate::identity::CertificateName;
+use crate::nfv::{InitialCredentialId, PoolName, TenantId, VnfInstanceId, VnfciId};
+use crate::store::records::{
+    CustodyEnd, InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool,
+    RegisterOutcome, Slot, TerminateOutcome, Vnfci, VnfciFilter, VnfciState,
+};
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, SqliteConnection};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// What items of one registration are held against.
+struct Known {
+    pools: HashMap<PoolName, Pool>,
+    anchors: HashSet<String>,
+    vnfcis: HashSet<String>,
+    /// Initial credentials in use, with whose they are. Grows with every accepted item.
+    recognised: HashMap<Recognition, VnfciId>,
+}
+
+/// What makes two X.509 initial credentials the same one, whatever their anchors.
+#[derive(PartialEq, Eq, Hash)]
+enum Recognition {
+    Fingerprint([u8; 32]),
+    Name(CertificateName),
+}
+
+fn recognised_by(kind: &InitialCredentialKind) -> Option<Recognition> {
+    match kind {
+        InitialCredentialKind::X509Fingerprint { fingerprint, .. } => {
+            Some(Recognition::Fingerprint(fingerprint.0))
+        }
+        InitialCredentialKind::X509Name { name, .. } => Some(Recognition::Name(name.clone())),
+        InitialCredentialKind::Token => None,
+    }
+}
+
+/// Registers VNFCIs; refused ones leave the others untouched.
+pub(super) async fn register(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    vnfcis: Vec<NewVnfci>,
+    now: Timestamp,
+) -> Result<Vec<RegisterOutcome>> {
+    tenants::require(tx, tenant).await?;
+    let mut known = look_up(tx, tenant, &vnfcis).await?;
+    let mut outcomes = Vec::with_capacity(vnfcis.len());
+    let mut accepted = Vec::new();
+    for vnfci in vnfcis {
+        if let Err(why) = judge(&known, &vnfci) {
+            outcomes.push(RegisterOutcome::Refused(why));
+            continue;
+        }
+        known.vnfcis.insert(vnfci.id.to_string());
+        if let Some(key) = recognised_by(&vnfci.kind) {
+            known.recognised.insert(key, vnfci.id.clone());
+        }
+        let credential = InitialCredential {
+            id: vnfci.initial_credential,
+            tenant: tenant.clone(),
+            vnf_instance: vnfci.vnf_instance.clone(),
+            vnfci: vnfci.id.clone(),
+            generation: 1,
+            kind: vnfci.kind.clone(),
+            state: InitialCredentialState::Open,
+            expires_at: vnfci.expires_at,
+        };
+        outcomes.push(RegisterOutcome::Registered(credential.clone()));
+        accepted.push((vnfci, credential));
+    }
+    for accepted in accepted.chunks(CHUNK) {
+        write(tx, tenant, accepted, &known, now).await?;
+    }
+    Ok(outcomes)
+}
+
+async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, vnfcis: &[NewVnfci]) -> Result<Known> {
+    let names: BTreeSet<&PoolName> = vnfcis.iter().flat_map(|v| v.slots.iter().map(|s| &s.pool)).collect();
+    let pools = pools::by_names(tx, tenant, names).await?;
+    let anchors = super::anchors::list(tx, Some(tenant)).await?;
+    let mut known = Known {
+        pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
+        anchors: anchors.into_iter().map(|anchor| anchor.name.into()).collect(),
+        vnfcis: HashSet::new(),
+        recognised: HashMap::new(),
+    };
+    for vnfcis in vnfcis.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("SELECT id FROM vnfcis WHERE tenant = ");
+        sql.push_bind(tenant.as_str()).push(" AND id IN ");
+        text_list(&mut sql, vnfcis.iter().map(|v| v.id.as_str()));
+        for row in sql.build().fetch_all(&mut *tx).await? {
+            known.vnfcis.insert(row.text("id")?);
+        }
+        let kinds: Vec<_> = vnfcis.iter().map(|v| &v.kind).filter(|k| recognised_by(k).is_some()).collect();
+        if !kinds.is_empty() {
+            for rival in initial_credentials::rivals(tx, tenant, &kinds).await? {
+                if let Some(key) = recognised_by(&rival.kind) {
+                    known.recognised.insert(key, rival.vnfci);
+                }
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// Why an item is refused.
+fn judge(known: &Known, vnfci: &NewVnfci) -> Result<(), String> {
+    if known.vnfcis.contains(vnfci.id.as_str()) {
+        return Err(format!("VNFCI {} exists already: re-arm it, or give the new one another id", vnfci.id));
+    }
+    if vnfci.slots.is_empty() {
+        return Err(format!("VNFCI {} has no slot: name at least one", vnfci.id));
+    }
+    let mut names = HashSet::new();
+    for slot in &vnfci.slots {
+        if !names.insert(&slot.name) {
+            return Err(format!("slot {} is named twice", slot.name));
+        }
+        let Some(pool) = known.pools.get(&slot.pool) else {
+            return Err(format!("pool {} of slot {} does not exist", slot.pool, slot.name));
+        };
+        if pool.vnf_instance != vnfci.vnf_instance {
+            return Err(format!("pool {} belongs to VNF instance {}", pool.name, pool.vnf_instance));
+        }
+    }
+    if let InitialCredentialKind::X509Fingerprint { anchor, .. }
+    | InitialCredentialKind::X509Name { anchor, .. } = &vnfci.kind
+        && !known.anchors.contains(anchor.as_str())
+    {
+        return Err(format!("anchor {anchor} does not exist in the tenant"));
+    }
+    if let Some(other) = recognised_by(&vnfci.kind).and_then(|key| known.recognised.get(&key)) {
+        return Err(format!("the certificate or name is the initial credential of VNFCI {other}"));
+    }
+    Ok(())
+}
+
+async fn write(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    accepted: &[(NewVnfci, InitialCredential)],
+    known: &Known,
+    now: Timestamp,
+) -> Result<()> {
+    let mut sql = QueryBuilder::new(
+        "INSERT INTO vnfcis (tenant, id, vnf_instance, vdu, state, initial_credential, registered_at) ",
+    );
+    sql.push_values(accepted, |mut row, (vnfci, credential)| {
+        row.push_bind(tenant.as_str())
+            .push_bind(vnfci.id.as_str())
+            .push_bind(vnfci.vnf_instance.as_str())
+            .push_bind(vnfci.vdu.as_str())
+            .push_bind(VnfciState::Registered.as_str())
+            .push_bind(credential.id.0.as_bytes().as_slice())
+            .push_bind(now.unix_micros());
+    });
+    sql.build().execute(&mut *tx).await?;
+    let slots: Vec<_> = accepted
+        .iter()
+        .flat_map(|(vnfci, _)| vnfci.slots.iter().map(move |slot| (&vnfci.id, slot)))
+        .filter_map(|(vnfci, slot)| known.pools.get(&slot.pool).map(|pool| (vnfci, slot, pool)))
+        .collect();
+    for slots in slots.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("INSERT INTO slots (tenant, vnfci, name, pool, pool_name) ");
+        sql.push_values(slots, |mut row, (vnfci, slot, pool)| {
+            row.push_bind(tenant.as_str())
+                .push_bind(vnfci.as_str())
+                .push_bind(slot.name.as_str())
+                .push_bind(pool.id.0.as_bytes().as_slice())
+                .push_bind(pool.name.as_str());
+        });
+        sql.build().execute(&mut *tx).await?;
+    }
+    let credentials: Vec<_> = accepted.iter().map(|(_, credential)| credential.clone()).collect();
+    initial_credentials::insert(tx, &credentials, now).await
+}
+
+/// One VNFCI with its credentials.
+pub(super) async fn by_id(tx: &mut SqliteConnection, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {
+    let filter = "v.tenant = ";
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push(filter).push_bind(tenant.as_str()).push(" AND v.id = ").push_bind(vnfci.as_str());
+    let rows = sql.build().fetch_all(&mut *tx).await?;
+    let mut found = complete(tx, &rows).await?;
+    let Some(mut record) = found.pop() else {
+        return Err(StoreError::NotFound(format!("VNFCI {vnfci} of tenant {tenant}")));
+    };
+    record.credentials = credentials::of_vnfci(tx, tenant, vnfci.as_str()).await?;
+    Ok(record)
+}
+
+/// VNFCIs by tenant and id, without their credentials.
+pub(super) async fn list(tx: &mut SqliteConnection, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>> {
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push("1 = 1");
+    if let Some(tenant) = &filter.tenant {
+        sql.push(" AND v.tenant = ").push_bind(tenant.as_str());
+    }
+    if let Some(vnf_instances) = &filter.vnf_instances {
+        sql.push(" AND v.vnf_instance IN ");
+        text_list(&mut sql, vnf_instances.iter().map(|v| v.as_str()));
+    }
+    if let Some(after) = &page.after {
+        let (tenant, id) = after.split_once('/').unwrap_or((after, ""));
+        sql.push(" AND (v.tenant, v.id) > (").push_bind(tenant).push(", ").push_bind(id).push(")");
+    }
+    sql.push(" ORDER BY v.tenant, v.id LIMIT ").push_bind(i64::from(page.limit));
+    let rows = sql.build().fetch_all(&mut *tx).await?;
+    complete(tx, &rows).await
+}
+
+/// A VNFCI with its latest initial credential; the condition is the caller's.
+const SELECT: &str = "SELECT i.*, v.vdu AS vdu, v.state AS vnfci_state, v.registered_at AS registered_at
+    FROM vnfcis v JOIN initial_credentials i ON i.id = v.initial_credential WHERE ";
+
+/// Adds the slots to rows of [`SELECT`].
+async fn complete(tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Vnfci>> {
+    let mut vnfcis = Vec::with_capacity(rows.len());
+    for row in rows {
+        let initial_credential = initial_credentials::read(row)?;
+        vnfcis.push(Vnfci {
+            tenant: initial_credential.tenant.clone(),
+            id: initial_credential.vnfci.clone(),
+            vnf_instance: initial_credential.vnf_instance.clone(),
+            vdu: row.parsed("vdu")?,
+            state: row.parsed("vnfci_state")?,
+            slots: Vec::new(),
+            initial_credential,
+            redraws: row.number("redraws")?,
+            credentials: Vec::new(),
+            registered_at: row.time("registered_at")?,
+        });
+    }
+    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    for (place, vnfci) in vnfcis.iter().enumerate() {
+        places.insert((vnfci.tenant.to_string(), vnfci.id.to_string()), place);
+    }
+    let keys: Vec<_> = places.keys().cloned().collect();
+    for keys in keys.chunks(CHUNK) {
+        let mut sql =
+            QueryBuilder::new("SELECT tenant, vnfci, name, pool_name FROM slots WHERE (tenant, vnfci) IN (");
+        sql.push_values(keys, |mut row, (tenant, vnfci)| {
+            row.push_bind(tenant).push_bind(vnfci);
+        });
+        sql.push(") ORDER BY tenant, vnfci, name");
+        for row in sql.build().fetch_all(&mut *tx).await? {
+            if let Some(vnfci) = places
+                .get(&(row.text("tenant")?, row.text("vnfci")?))
+                .and_then(|place| vnfcis.get_mut(*place))
+            {
+                vnfci.slots.push(Slot { name: row.parsed("name")?, pool: row.parsed("pool_name")? });
+            }
+        }
+    }
+    Ok(vnfcis)
+}
+
+/// Ends VNFCIs with everything that they hold.
+pub(super) async fn terminate(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    items: &[(VnfciId, Option<VnfInstanceId>)],
+    end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<Vec<TerminateOutcome>> {
+    let mut states: HashMap<String, (VnfInstanceId, VnfciState)> = HashMap::new();
+    let mut held: HashMap<String, Vec<Held>> = HashMap::new();
+    for items in items.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("SELECT id, vnf_instance, state FROM vnfcis WHERE tenant = ");
+        sql.push_bind(tenant.as_str()).push(" AND id IN ");
+        text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
+        for row in sql.build().fetch_all(&mut *tx).await? {
+            states.insert(row.text("id")?, (row.parsed("vnf_instance")?, row.parsed("state")?));
+        }
+        // The sub-select gives SELECT_HELD the VNFCI beside each key.
+        let mut sql = QueryBuilder::new("SELECT h.*, cl.vnfci AS vnfci FROM claims cl JOIN (");
+        sql.push(SELECT_HELD.replacen("SELECT ", "SELECT c.claim_id AS claim_id, ", 1));
+        sql.push(") AS h ON h.claim_id = cl.id WHERE cl.tenant = ").push_bind(tenant.as_str());
+        sql.push(" AND cl.vnfci IN ");
+        text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
+        for row in sql.build().fetch_all(&mut *tx).await? {
+            held.entry(row.text("vnfci")?).or_default().push(read_held(&row)?);
+        }
+    }
+    let mut outcomes = Vec::with_capacity(items.len());
+    let mut ended = Vec::new();
+    for (id, vnf_instance) in items {
+        let outcome = match states.get_mut(id.as_str()) {
+            None => TerminateOutcome::NotFound,
+            Some((of, _)) if vnf_instance.as_ref().is_some_and(|named| named != of) => {
+                TerminateOutcome::NotFound
+            }
+            Some((_, VnfciState::Terminated)) => TerminateOutcome::AlreadyTerminated,
+            Some((_, state)) => {
+                *state = VnfciState::Terminated;
+                ended.push(id);
+                let keys = held.remove(id.as_str()).unwrap_or_default();
+                TerminateOutcome::Terminated(credentials::end(tx, &keys, end, now).await?)
+            }
+        };
+        outcomes.push(outcome);
+    }
+    for ids in ended.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("UPDATE vnfcis SET state = 'TERMINATED', ended_at = ");
+        sql.push_bind(now.unix_micros()).push(" WHERE tenant = ").push_bind(tenant.as_str());
+        sql.push(" AND id IN ");
+        text_list(&mut sql, ids.iter().map(|id| id.as_str()));
+        sql.push("; UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' AND tenant = ");
+        sql.push_bind(tenant.as_str()).push(" AND vnfci IN ");
+        text_list(&mut sql, ids.iter().map(|id| id.as_str()));
+        sql.push("; UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
+        sql.push(" WHERE state = 'OPEN' AND tenant = ").push_bind(tenant.as_str()).push(" AND vnfci IN ");
+        text_list(&mut sql, ids.iter().map(|id| id.as_str()));
+        sql.build().execute(&mut *tx).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Adds to a statement that a VNFCI of this initial credential changes its state, unless it has ended.
+pub(super) fn move_to(
+    sql: &mut QueryBuilder<sqlx::Sqlite>,
+    state: VnfciState,
+    initial_credential: InitialCredentialId,
+    now: Timestamp,
+) {
+    sql.push("UPDATE vnfcis SET state = ").push_bind(state.as_str());
+    if state == VnfciState::Released {
+        sql.push(", ended_at = ").push_bind(now.unix_micros());
+    }
+    sql.push(
+        " WHERE state <> 'TERMINATED' AND (tenant, id) IN (
+        SELECT tenant, vnfci FROM initial_credentials WHERE id IN ",
+    );
+    id_list(sql, [&initial_credential.0]);
+    sql.push(")");
+}

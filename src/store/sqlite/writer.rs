@@ -1,0 +1,144 @@
+//! Group commit: one task owns the one writing connection and lets concurrent changes share a commit.
+//!
+//! A commit costs a flush of the disk, whatever is in it. The task takes the first waiting job, begins a
+//! transaction, runs it and up to [`GROUP`] - 1 more that arrived meanwhile, each in a savepoint of its own,
+//! commits once, and only then answers them all. A job that fails or panics is undone alone.
+
+use super::super::{Result, StoreError};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::{Connection, Executor, SqliteConnection};
+use std::panic::AssertUnwindSafe;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most jobs in one commit: bounds how long the first of them waits for its answer.
+const GROUP: usize = 64;
+/// Most jobs that wait; more callers wait for a place.
+const QUEUE: usize = 1024;
+
+/// A change as the task sees it: runs in an open transaction, or learns why there is none.
+type Job = Box<dyn for<'c> FnOnce(Result<&'c mut SqliteConnection>) -> BoxFuture<'c, Ran> + Send>;
+
+/// A job that has run.
+struct Ran {
+    /// Why its change is to be undone.
+    failed: Option<StoreError>,
+    /// Hands the outcome to the caller, once the fate of the commit is known.
+    answer: Box<dyn FnOnce(Result<()>) + Send>,
+}
+
+/// The way to the writing task. When it is dropped the task finishes what was queued and closes the
+/// connection.
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the task. To be called inside a Tokio runtime.
+    pub(super) fn start(connection: SqliteConnection) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(connection, queue));
+        Self { jobs }
+    }
+
+    /// Runs `body` in a transaction; its outcome is given out once it is committed. Everything that it did is
+    /// undone if it fails or panics. Dropping the future does not undo a job that was queued.
+    pub(super) async fn run<T, F>(&self, body: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel::<Result<T>>();
+        let job: Job = Box::new(move |connection| {
+            Box::pin(async move {
+                let outcome = match connection {
+                    // Unwind safety: a job's own state is dropped, and what it wrote is rolled back.
+                    Ok(connection) => AssertUnwindSafe(async { body(connection).await })
+                        .catch_unwind()
+                        .await
+                        .unwrap_or_else(|_| {
+                            Err(unavailable("the change failed inside the broker; it was undone"))
+                        }),
+                    Err(error) => Err(error),
+                };
+                let failed = outcome.as_ref().err().cloned();
+                let answer = move |committed: Result<()>| {
+                    // A caller that went away gets no answer; its change stands.
+                    drop(sender.send(outcome.and_then(|outcome| committed.map(|()| outcome))));
+                };
+                Ran { failed, answer: Box::new(answer) }
+            })
+        });
+        self.jobs.send(job).await.map_err(|_| unavailable("it is shutting down"))?;
+        receiver.await.map_err(|_| unavailable("it is shutting down"))?
+    }
+}
+
+fn unavailable(why: &str) -> StoreError {
+    StoreError::Unavailable(why.to_owned())
+}
+
+async fn serve(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.recv().await {
+        let mut ran = Vec::new();
+        let committed = group(&mut connection, &mut queue, first, &mut ran).await;
+        if let Err(error) = &committed {
+            tracing::warn!(%error, changes = ran.len(), "a group of changes was undone");
+            // Fails harmlessly where SQLite has rolled back by itself, as it may when the disk is full.
+            drop(connection.execute("ROLLBACK").await);
+        }
+        for job in ran {
+            (job.answer)(committed.clone());
+        }
+    }
+    drop(connection.close().await);
+}
+
+/// Runs `first` and what is waiting behind it as one transaction. On an error nothing of it is committed.
+async fn group(
+    connection: &mut SqliteConnection,
+    queue: &mut mpsc::Receiver<Job>,
+    first: Job,
+    ran: &mut Vec<Ran>,
+) -> Result<()> {
+    if let Err(error) = connection.execute("BEGIN IMMEDIATE; SAVEPOINT job").await {
+        let error = StoreError::from(error);
+        // All that wait are refused at once: tried one after the other, each would wait for the lock as long as
+        // the first.
+        ran.push(first(Err(error.clone())).await);
+        while let Ok(job) = queue.try_recv() {
+            ran.push(job(Err(error.clone())).await);
+        }
+        return Err(error);
+    }
+    let mut job = first;
+    loop {
+        let outcome = job(Ok(&mut *connection)).await;
+        let failed = outcome.failed.clone();
+        ran.push(outcome);
+        if let Some(error) = failed
+            && connection.execute("ROLLBACK TO job").await.is_err()
+        {
+            // SQLite has rolled the whole transaction back (disk full, out of memory): what earlier jobs did is
+            // gone, and a further statement would run without a transaction.
+            return Err(match error {
+                StoreError::Full(_) => error,
+                _ => StoreError::Unavailable(error.to_string()),
+            });
+        }
+        if ran.len() == GROUP {
+            break;
+        }
+        match queue.try_recv() {
+            Ok(next) => job = next,
+            Err(_) => break,
+        }
+        if let Err(error) = connection.execute("RELEASE job; SAVEPOINT job").await {
+            let error = StoreError::from(error);
+            ran.push(job(Err(error.clone())).await);
+            return Err(error);
+        }
+    }
+    connection.execute("COMMIT").await?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! A fresh SoftHSM2 token for each test, in a directory that is removed afterwards.
+
+#![allow(dead_code, reason = "each test program uses its part of this")]
+
+use keybroker::credential::KeyType;
+use keybroker::hsm::softhsm::SoftHsmToken;
+use keybroker::hsm::{Hsm, HsmConfig, HsmError, ProducedKey, SealItem, SealRequest, SealedKey, WrappedKey};
+use keybroker::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
+use keybroker::sealing::{Binding, Envelope, RecipientKey, Suite};
+use std::path::Path;
+
+pub(crate) const SUITE: Suite = Suite::EcdhP256CbcencKwpV1;
+
+pub(crate) struct Fixture {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) token: SoftHsmToken,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let token = SoftHsmToken::create(directory.path(), worker_program()).unwrap();
+        Self { directory, token }
+    }
+
+    pub(crate) fn config(&self) -> HsmConfig {
+        self.token.config(worker_program())
+    }
+
+    pub(crate) async fn start(&self) -> Hsm {
+        Hsm::start(self.config()).await.unwrap()
+    }
+}
+
+pub(crate) fn worker_program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_keybroker"))
+}
+
+pub(crate) fn tenant() -> TenantId {
+    "default".parse().unwrap()
+}
+
+pub(crate) async fn epoch(hsm: &Hsm) -> EpochId {
+    let epoch = EpochId::generate();
+    hsm.create_kek(&tenant(), &epoch).await.unwrap();
+    epoch
+}
+
+pub(crate) async fn one_key(hsm: &Hsm, epoch: EpochId, key_type: KeyType) -> ProducedKey {
+    hsm.produce(&tenant(), epoch, key_type, 1).await.unwrap().keys.remove(0)
+}
+
+pub(crate) fn binding() -> Binding {
+    Binding {
+        tenant: tenant(),
+        request: RequestId::generate(),
+        credential: CredentialId::generate(),
+        certificate: Sha256Hash::of(b"a certificate"),
+    }
+}
+
+/// Seals one key as the broker does it.
+pub(crate) async fn seal(
+    hsm: &Hsm,
+    epoch: EpochId,
+    dek_blob: &[u8],
+    binding: &Binding,
+    recipient: &RecipientKey,
+) -> Result<SealedKey, HsmError> {
+    let request = SealRequest {
+        tenant: binding.tenant.clone(),
+        request: binding.request,
+        suite: SUITE,
+        recipient_point: recipient.public_point().as_bytes().to_vec(),
+        items: vec![SealItem {
+            credential: binding.credential,
+            certificate: binding.certificate,
+            epoch,
+            dek_blob: dek_blob.to_vec(),
+        }],
+    };
+    hsm.seal(request).await.map(|mut sealed| sealed.remove(0))
+}
+
+pub(crate) fn envelope(key: &ProducedKey, sealed: SealedKey) -> Envelope {
+    Envelope {
+        suite: SUITE,
+        hsm_point: sealed.hsm_point,
+        wrapped_dek: sealed.wrapped_dek,
+        wrapped_key: WrappedKey::ciphertext(&key.wrapped.key_blob).unwrap().to_vec(),
+    }
+}

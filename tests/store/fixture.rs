@@ -1,0 +1,293 @@
+//! A fresh store with a tenant, an issuer, a pool and an open epoch, and short ways to do things to it.
+
+use keybroker::audit::event::{Actor, Event, EventKind};
+use keybroker::audit::receipt::DestructionReason;
+use keybroker::clock::{Clock, ManualClock, Timestamp};
+use keybroker::credential::{EpochChange, HolderCopy, RevocationReason};
+use keybroker::nfv::{
+    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolId, PoolName, RequestId, Sha256Hash,
+    TenantId, VnfciId,
+};
+use keybroker::store::records::{
+    Anchor, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CustodyEnd, Epoch,
+    InitialCredential, InitialCredentialKind, IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page,
+    Pool, RegisterOutcome, Slot, Tenant,
+};
+use keybroker::store::sqlite::SqliteStore;
+use keybroker::store::{Mutation, RequestKey, Store};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Redraws allowed in the tests.
+pub(crate) const REDRAWS: u32 = 3;
+
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) tenant: TenantId,
+    pub(crate) issuer: IssuerId,
+    /// The pool `workers` of the VNF instance `vnf-1`.
+    pub(crate) pool: Pool,
+    /// Open from the beginning.
+    pub(crate) epoch: EpochId,
+    /// Where the store's files are, removed with the fixture.
+    pub(crate) directory: Option<TempDir>,
+}
+
+impl Fixture {
+    pub(crate) async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = manual_clock();
+        let store = SqliteStore::open(&directory.path().join("store.db"), clock.clone()).await.unwrap();
+        let mut fixture = Self::on(Arc::new(store), clock).await;
+        fixture.directory = Some(directory);
+        fixture
+    }
+
+    /// The fixture's rows in an empty store.
+    pub(crate) async fn on(store: Arc<dyn Store>, clock: Arc<ManualClock>) -> Self {
+        let tenant: TenantId = "default".parse().unwrap();
+        let now = clock.now();
+        store.add_tenant(Tenant { id: tenant.clone(), created_at: now }, silent()).await.unwrap();
+        let issuer = IssuerId::generate();
+        store
+            .add_issuer(
+                IssuerRecord {
+                    id: issuer,
+                    tenant: Some(tenant.clone()),
+                    generation: 1,
+                    key: "keybroker:ca:default:1".into(),
+                    certificate_der: vec![0x30, 1],
+                    chain_der: vec![vec![0x30, 2]],
+                    created_at: now,
+                },
+                silent(),
+            )
+            .await
+            .unwrap();
+        let pool = store.create_pool(pool_named(&tenant, "workers", "vnf-1", now), silent()).await.unwrap();
+        let epoch = EpochId::generate();
+        let fixture = Self { store, clock, tenant, issuer, pool, epoch, directory: None };
+        fixture.open_epoch(epoch).await;
+        fixture
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Opens an epoch; the one before must be closed.
+    pub(crate) async fn open_epoch(&self, epoch: EpochId) {
+        self.store.create_epoch(epoch, &self.tenant, silent()).await.unwrap();
+        self.advance(epoch, EpochChange::Open).await;
+    }
+
+    pub(crate) async fn advance(&self, epoch: EpochId, change: EpochChange) -> Epoch {
+        self.store.advance_epoch(epoch, change, Some("token-1"), silent()).await.unwrap()
+    }
+
+    /// Closes the epoch, shreds it and calls it destroyed.
+    pub(crate) async fn shred(&self, epoch: EpochId) {
+        for change in [EpochChange::Close, EpochChange::Shred, EpochChange::Verify] {
+            self.advance(epoch, change).await;
+        }
+    }
+
+    /// Credentials of the fixture's pool and open epoch, not inserted. Valid for 7 days, to be claimed in the
+    /// first 2.
+    pub(crate) fn produce(&self, count: usize) -> Vec<NewCredential> {
+        (0..count).map(|_| self.produce_one(self.pool.id, self.epoch)).collect()
+    }
+
+    pub(crate) fn produce_one(&self, pool: PoolId, epoch: EpochId) -> NewCredential {
+        let id = CredentialId::generate();
+        let public_key_der = [b"spki", id.0.as_bytes().as_slice()].concat();
+        NewCredential {
+            id,
+            pool,
+            epoch,
+            public_key: Sha256Hash::of(&public_key_der),
+            public_key_der,
+            key_blob: [b"key-blob-of", id.0.as_bytes().as_slice()].concat(),
+            dek_blob: [b"dek-blob-of", id.0.as_bytes().as_slice()].concat(),
+            certificate: Some(NewCertificate {
+                issuer: self.issuer,
+                serial: id.0.as_bytes().to_vec(),
+                der: [b"certificate", id.0.as_bytes().as_slice()].concat(),
+                not_before: self.now(),
+                not_after: self.now().plus(7 * DAY),
+                usable_until: self.now().plus(2 * DAY),
+            }),
+        }
+    }
+
+    /// Inserts `count` credentials; gives their ids in order.
+    pub(crate) async fn fill(&self, count: usize) -> Vec<CredentialId> {
+        let credentials = self.produce(count);
+        let ids = credentials.iter().map(|c| c.id).collect();
+        self.store.insert_credentials(credentials, silent()).await.unwrap();
+        ids
+    }
+
+    /// A VNFCI of `vnf-1` with one slot per name, each served by the fixture's pool, and a token.
+    pub(crate) fn vnfci(&self, id: &str, slots: &[&str]) -> NewVnfci {
+        NewVnfci {
+            id: vnfci_id(id),
+            vnf_instance: "vnf-1".parse().unwrap(),
+            vdu: "vdu-1".parse().unwrap(),
+            slots: slots
+                .iter()
+                .map(|name| Slot { name: name.parse().unwrap(), pool: self.pool.name.clone() })
+                .collect(),
+            initial_credential: InitialCredentialId::generate(),
+            kind: InitialCredentialKind::Token,
+            expires_at: self.now().plus(DAY),
+        }
+    }
+
+    pub(crate) async fn register_all(&self, vnfcis: Vec<NewVnfci>) -> Vec<RegisterOutcome> {
+        self.store.register_vnfcis(&self.tenant, vnfcis, silent()).await.unwrap()
+    }
+
+    /// Registers a VNFCI with these slots and gives its initial credential.
+    pub(crate) async fn register(&self, id: &str, slots: &[&str]) -> InitialCredential {
+        match self.register_all(vec![self.vnfci(id, slots)]).await.remove(0) {
+            RegisterOutcome::Registered(credential) => credential,
+            RegisterOutcome::Refused(why) => panic!("{id} was refused: {why}"),
+        }
+    }
+
+    pub(crate) fn claim_request(
+        &self,
+        initial_credential: InitialCredentialId,
+        recipient: u8,
+    ) -> ClaimRequest {
+        ClaimRequest {
+            initial_credential,
+            claim: ClaimId::generate(),
+            request: RequestId::generate(),
+            recipient_point: vec![recipient; 65],
+            deadline: self.now().plus(15 * MINUTE),
+            redraws_allowed: REDRAWS,
+        }
+    }
+
+    pub(crate) async fn try_claim(&self, credential: InitialCredentialId, recipient: u8) -> ClaimOutcome {
+        self.store.reserve_claim(self.claim_request(credential, recipient), silent()).await.unwrap()
+    }
+
+    /// A claim that is expected to draw.
+    pub(crate) async fn claim(&self, credential: InitialCredentialId, recipient: u8) -> ClaimRecord {
+        match self.try_claim(credential, recipient).await {
+            ClaimOutcome::Reserved { claim, .. } => claim,
+            other => panic!("nothing was drawn: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn confirm(&self, claim: ClaimId) -> ConfirmOutcome {
+        self.store.confirm_claim(claim, silent()).await.unwrap()
+    }
+
+    /// Registers, claims and confirms.
+    pub(crate) async fn deliver(&self, id: &str, slots: &[&str]) -> ClaimRecord {
+        let credential = self.register(id, slots).await;
+        let claim = self.claim(credential.id, 1).await;
+        match self.confirm(claim.id).await {
+            ConfirmOutcome::Confirmed(claim) => claim,
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// How many events are committed and not chained.
+    pub(crate) async fn events(&self) -> u64 {
+        self.store.unchained_events(1).await.unwrap().1
+    }
+
+    /// Chains everything, each event with the hash of its text.
+    pub(crate) async fn chain_all(&self) -> ChainTip {
+        let (events, _) = self.store.unchained_events(10_000).await.unwrap();
+        let tip = self.store.chain_tip().await.unwrap();
+        let entries = events.iter().map(|e| (e.event.id, Sha256Hash::of(e.json.as_bytes()))).collect();
+        self.store.chain_events(&tip, entries).await.unwrap();
+        self.store.chain_tip().await.unwrap()
+    }
+
+    pub(crate) fn event(&self) -> Event {
+        Event::new(self.now(), EventKind::Refused, Actor::broker())
+    }
+
+    pub(crate) fn anchor(&self, tenant: &TenantId, name: &str, certificate: &[u8], key: &[u8]) -> Anchor {
+        Anchor {
+            tenant: tenant.clone(),
+            name: name.parse().unwrap(),
+            certificate_der: certificate.to_vec(),
+            fingerprint: Sha256Hash::of(certificate),
+            public_key: Sha256Hash::of(key),
+            created_at: self.now(),
+        }
+    }
+
+    pub(crate) async fn add_tenant(&self, name: &str) -> TenantId {
+        let id: TenantId = name.parse().unwrap();
+        self.store.add_tenant(Tenant { id: id.clone(), created_at: self.now() }, silent()).await.unwrap();
+        id
+    }
+
+    /// The serial numbers (hexadecimal) on the issuer's next CRL.
+    pub(crate) async fn listed_serials(&self) -> Vec<String> {
+        let entries = self.store.crl_entries(self.issuer, self.now()).await.unwrap();
+        entries.iter().map(|entry| hex::encode(&entry.serial)).collect()
+    }
+}
+
+pub(crate) fn manual_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)))
+}
+
+pub(crate) fn vnfci_id(id: &str) -> VnfciId {
+    id.parse().unwrap()
+}
+
+pub(crate) fn pool_named(tenant: &TenantId, name: &str, vnf_instance: &str, now: Timestamp) -> Pool {
+    Pool {
+        id: PoolId::generate(),
+        tenant: tenant.clone(),
+        name: name.parse::<PoolName>().unwrap(),
+        vnf_instance: vnf_instance.parse().unwrap(),
+        vdu: "vdu-1".parse().unwrap(),
+        profile: "vnfci-transport".parse().unwrap(),
+        target: 10,
+        refill_below: 5,
+        created_at: now,
+    }
+}
+
+/// A change without events.
+pub(crate) fn silent<T>() -> Mutation<T> {
+    Mutation::new(|_| Vec::new())
+}
+
+/// A change with one event.
+pub(crate) fn audited<T>() -> Mutation<T> {
+    Mutation::new(|_| vec![Event::new(manual_clock().now(), EventKind::Refused, Actor::broker())])
+}
+
+/// A change whose events closure must not run.
+pub(crate) fn unaudited<T>() -> Mutation<T> {
+    Mutation::new(|_| panic!("events were made for a change that did not happen"))
+}
+
+pub(crate) fn request(caller: &str, id: RequestId, body: &str) -> RequestKey {
+    RequestKey { caller: Actor(caller.into()), id, body: Sha256Hash::of(body.as_bytes()) }
+}
+
+pub(crate) fn end(reason: DestructionReason, holder_copy: HolderCopy) -> CustodyEnd {
+    CustodyEnd { reason, holder_copy, revocation: RevocationReason::CessationOfOperation }
+}
+
+pub(crate) fn page(limit: u32) -> Page {
+    Page { after: None, limit }
+}

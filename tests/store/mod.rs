@@ -1,0 +1,27 @@
+//! The fixture, and the list of implementations.
+
+mod audit;
+mod claims;
+mod configuration;
+mod epochs;
+mod fixture;
+mod leases;
+mod lifecycle;
+mod production;
+mod requests;
+mod sequences;
+mod sqlite;
+mod vnfcis;
+
+/// Runs each promise on each implementation, as `PROMISE::STORE`. Another implementation is one more line.
+macro_rules! promises {
+    ($($promise:ident,)+) => {
+        $(mod $promise {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$promise($crate::store::fixture::Fixture::sqlite().await).await;
+            }
+        })+
+    };
+}
+pub(crate) use promises;

@@ -1,0 +1,5 @@
+//! Goal: every promise of `store::Store` holds, on every implementation.
+//! Method: each promise is a function of a fixture with a fresh store; `promises!` runs it on each store. What
+//! only SQLite promises (its file, its limits) is in `store/sqlite.rs`.
+
+mod store;
