@@ -83,23 +83,33 @@ impl Site {
         let mut serial = String::new();
         for slot in &slots {
             let credential = slot["credential_id"].as_str().unwrap_or_default();
-            let receipt = until(SHREDDING, "shredding and its receipt", async || {
-                let flags = self.by("auditor");
-                let arguments = ["audit", "receipt", credential];
-                let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
-                let finished = self.program.run(arguments).await?;
-                match finished.code {
-                    0 => Ok(finished.objects.into_iter().next()),
-                    // Not yet: the key's custody has not ended.
-                    1 | 4 => Ok(None),
-                    _ => Err(finished.failure()),
-                }
-            })
-            .await?;
+            let mut last = String::new();
+            let receipt =
+                until(SHREDDING, "shredding and its receipt", async || {
+                    let flags = self.by("auditor");
+                    // The auditor is of the whole broker: a credential is named within its tenant.
+                    let arguments = ["audit", "receipt", credential, "--tenant", "default"];
+                    let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
+                    let finished = self.program.run(arguments).await?;
+                    match finished.code {
+                        // Erased only: the epoch's key is still to be destroyed.
+                        0 => Ok(finished.objects.into_iter().next().filter(|receipt| {
+                            receipt["receipt"]["broker_copy"]["state"] == json!("SHREDDED")
+                        })),
+                        // Not yet: the key's custody has not ended.
+                        1 | 4 => {
+                            last = finished.failure().text;
+                            Ok(None)
+                        }
+                        _ => Err(finished.failure()),
+                    }
+                })
+                .await;
+            let receipt =
+                receipt.map_err(|failure| Failure::failed(format!("{failure}; at last: {last}")))?;
             let facts = &receipt["receipt"];
-            let shredded = facts["broker_copy"]["state"] == json!("SHREDDED");
-            ensure(shredded && facts["holder_copy"] == json!("RELEASED_SIGNED"), || {
-                format!("the receipt says {} and {}", facts["broker_copy"], facts["holder_copy"])
+            ensure(facts["holder_copy"] == json!("RELEASED_SIGNED"), || {
+                format!("the receipt says {}", facts["holder_copy"])
             })?;
             let file = self.work.join(format!("receipt-{credential}.json"));
             files::replace(&file, receipt.to_string().as_bytes(), Readers::Everyone)?;
@@ -131,15 +141,25 @@ impl Site {
     pub(super) async fn check_log(&self, index: u64) -> Result<(u64, String), Failure> {
         let directory = self.directory.join("audit");
         let out = directory.display().to_string();
+        let mut last = String::new();
         let size = until(Duration::from_secs(60), "a signed head over the story", async || {
             if directory.exists() {
                 std::fs::remove_dir_all(&directory).map_err(Failure::failed)?;
             }
-            let exported = self.command("auditor", &["audit", "export", "--out", &out]).await?;
-            let size = exported.first().and_then(|export| export["size"].as_u64()).unwrap_or(0);
+            let flags = self.by("auditor");
+            let arguments = ["audit", "export", "--out", &out];
+            let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
+            let finished = self.program.run(arguments).await?;
+            if finished.code != 0 {
+                // Before the first head is signed there is nothing to export.
+                last = finished.failure().text;
+                return Ok(None);
+            }
+            let size = finished.objects.first().and_then(|export| export["size"].as_u64()).unwrap_or(0);
             Ok((size > index).then_some(size))
         })
-        .await?;
+        .await;
+        let size = size.map_err(|failure| Failure::failed(format!("{failure}; at last: {last}")))?;
         let key = self.audit_key().display().to_string();
         let report = self.program.object(["audit", "verify", &out, "--public-key", &key]).await?;
         ensure(report["verified"] == json!(true), || format!("the report says {report}"))?;
