@@ -83,33 +83,23 @@ impl Site {
         let mut serial = String::new();
         for slot in &slots {
             let credential = slot["credential_id"].as_str().unwrap_or_default();
-            let mut last = String::new();
-            let receipt =
-                until(SHREDDING, "shredding and its receipt", async || {
-                    let flags = self.by("auditor");
-                    // The auditor is of the whole broker: a credential is named within its tenant.
-                    let arguments = ["audit", "receipt", credential, "--tenant", "default"];
-                    let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
-                    let finished = self.program.run(arguments).await?;
-                    match finished.code {
-                        // Erased only: the epoch's key is still to be destroyed.
-                        0 => Ok(finished.objects.into_iter().next().filter(|receipt| {
-                            receipt["receipt"]["broker_copy"]["state"] == json!("SHREDDED")
-                        })),
-                        // Not yet: the key's custody has not ended.
-                        1 | 4 => {
-                            last = finished.failure().text;
-                            Ok(None)
-                        }
-                        _ => Err(finished.failure()),
-                    }
-                })
-                .await;
-            let receipt =
-                receipt.map_err(|failure| Failure::failed(format!("{failure}; at last: {last}")))?;
+            let receipt = until(SHREDDING, "shredding and its receipt", async || {
+                let flags = self.by("auditor");
+                let arguments = ["audit", "receipt", credential];
+                let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
+                let finished = self.program.run(arguments).await?;
+                let shredded =
+                    |receipt: &Value| receipt["receipt"]["broker_copy"]["state"] == json!("SHREDDED");
+                match finished.code {
+                    // Until the epoch is shredded the receipt says ERASED.
+                    0 => Ok(finished.objects.into_iter().next().filter(shredded)),
+                    _ => Err(finished.failure()),
+                }
+            })
+            .await?;
             let facts = &receipt["receipt"];
             ensure(facts["holder_copy"] == json!("RELEASED_SIGNED"), || {
-                format!("the receipt says {}", facts["holder_copy"])
+                format!("the receipt says {} and {}", facts["broker_copy"], facts["holder_copy"])
             })?;
             let file = self.work.join(format!("receipt-{credential}.json"));
             files::replace(&file, receipt.to_string().as_bytes(), Readers::Everyone)?;
@@ -123,43 +113,37 @@ impl Site {
         ))
     }
 
-    /// Every provoked refusal is in the log; gives the index of the last one.
+    /// Every provoked refusal and both receipts are in the log; gives the index of the last one.
     pub(super) async fn check_refusals(&self) -> Result<(u64, String), Failure> {
-        let refusals = until(Duration::from_secs(30), "the recording of the refusals", async || {
-            let refusals = self.command("auditor", &["audit", "list", "--kind", "REFUSED"]).await?;
-            Ok((refusals.len() >= REFUSALS).then_some(refusals))
+        let (refusals, of_refusals) = self.events_of("REFUSED", REFUSALS).await?;
+        let (_, of_receipts) = self.events_of("DESTRUCTION_RECEIPT", SLOTS.len()).await?;
+        let detail = format!("{refusals} REFUSED events, with the reasons that the callers were not told");
+        Ok((of_refusals.max(of_receipts), detail))
+    }
+
+    /// Waits until the log has at least `expected` events of a kind; how many it has, and the last one's index.
+    async fn events_of(&self, kind: &str, expected: usize) -> Result<(usize, u64), Failure> {
+        let events = until(Duration::from_secs(30), "the recording of events", async || {
+            let events = self.command("auditor", &["audit", "list", "--kind", kind]).await?;
+            Ok((events.len() >= expected).then_some(events))
         })
         .await?;
-        let last = refusals.iter().filter_map(|event| event["index"].as_u64()).max().unwrap_or(0);
-        Ok((
-            last,
-            format!("{} REFUSED events, with the reasons that the callers were not told", refusals.len()),
-        ))
+        Ok((events.len(), events.iter().filter_map(|event| event["index"].as_u64()).max().unwrap_or(0)))
     }
 
     /// Exports the log until it covers `index`, verifies it offline, and finds the whole story in it.
     pub(super) async fn check_log(&self, index: u64) -> Result<(u64, String), Failure> {
         let directory = self.directory.join("audit");
         let out = directory.display().to_string();
-        let mut last = String::new();
         let size = until(Duration::from_secs(60), "a signed head over the story", async || {
             if directory.exists() {
                 std::fs::remove_dir_all(&directory).map_err(Failure::failed)?;
             }
-            let flags = self.by("auditor");
-            let arguments = ["audit", "export", "--out", &out];
-            let arguments = arguments.into_iter().chain(flags.iter().map(String::as_str));
-            let finished = self.program.run(arguments).await?;
-            if finished.code != 0 {
-                // Before the first head is signed there is nothing to export.
-                last = finished.failure().text;
-                return Ok(None);
-            }
-            let size = finished.objects.first().and_then(|export| export["size"].as_u64()).unwrap_or(0);
+            let exported = self.command("auditor", &["audit", "export", "--out", &out]).await?;
+            let size = exported.first().and_then(|export| export["size"].as_u64()).unwrap_or(0);
             Ok((size > index).then_some(size))
         })
-        .await;
-        let size = size.map_err(|failure| Failure::failed(format!("{failure}; at last: {last}")))?;
+        .await?;
         let key = self.audit_key().display().to_string();
         let report = self.program.object(["audit", "verify", &out, "--public-key", &key]).await?;
         ensure(report["verified"] == json!(true), || format!("the report says {report}"))?;
