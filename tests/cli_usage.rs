@@ -252,5 +252,5 @@ fn results_are_json_with_stable_names_when_nobody_looks() {
     }
     assert!(out.contains("no file"), "{out}");
     let (_, table, _) = keybroker(&["doctor", "--config", &file, "--output", "table"]);
-    assert!(table.contains("remedy") && !table.starts_with('{'), "{table}");
+    assert!(table.contains("REMEDY") && !table.starts_with('{'), "{table}");
 }

@@ -145,3 +145,33 @@ impl ServerCertVerifier for PathVerifier {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::software_ca::SoftwareCa;
+    use super::*;
+    use crate::ca::pem;
+    use crate::clock::{Clock, SystemClock};
+    use std::time::Duration;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn client_of(ca: &SoftwareCa, trusted: &SoftwareCa) -> ClientTls {
+        let client = ca.client("a", "vnfci", HOUR, SystemClock.now()).unwrap();
+        ClientTls {
+            trust_anchor_pem: pem("CERTIFICATE", &trusted.certificate_der).into_bytes(),
+            certificate_chain_der: vec![client.certificate_der],
+            key_der: client.pkcs8_der,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_no_servers_or_of_another_root_is_not_accepted() {
+        let (ours, theirs) =
+            ["ours", "theirs"].map(|name| SoftwareCa::new(name, HOUR, SystemClock.now()).unwrap()).into();
+        let for_clients_only = client_of(&ours, &ours);
+        let failure = mutual_tls(&client_of(&ours, &ours), &for_clients_only).await.unwrap_err();
+        assert!(failure.text.contains("RequiredEku"), "{failure}");
+        assert!(mutual_tls(&client_of(&ours, &theirs), &client_of(&ours, &ours)).await.is_err());
+    }
+}

@@ -102,3 +102,47 @@ pub(super) fn is_revoked(
         Err(error) => Err(invalid(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::software_ca::SoftwareCa;
+    use super::*;
+    use crate::ca::{CertificateFacts, CrlEntry, SigningCa, crl};
+    use crate::clock::Timestamp;
+    use crate::credential::RevocationReason;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn list(ca: &SoftwareCa, revoked: &[&[u8]], until: Timestamp) -> Vec<u8> {
+        let signing = SigningCa::new(&ca.certificate_der, "http://127.0.0.1/crl").unwrap();
+        let entries: Vec<CrlEntry> = revoked
+            .iter()
+            .map(|der| CrlEntry {
+                serial: CertificateFacts::parse(der).unwrap().serial.try_into().unwrap(),
+                revoked_at: SystemClock.now(),
+                reason: RevocationReason::CessationOfOperation,
+            })
+            .collect();
+        let tbs = crl(&signing, 1, SystemClock.now().minus(HOUR), until, &entries);
+        tbs.assemble(&ca.sign(&tbs.der).unwrap())
+    }
+
+    #[test]
+    fn a_list_revokes_what_it_lists_and_nothing_else() {
+        let now = SystemClock.now();
+        let ca = SoftwareCa::new("ca", HOUR, now).unwrap();
+        let [gone, living] = ["gone", "living"].map(|name| ca.client(name, "x", HOUR, now).unwrap());
+        let root = [ca.certificate_der.clone()];
+        let good = list(&ca, &[&gone.certificate_der], now.plus(HOUR));
+        let revoked = |der: &[u8], crl: &[u8]| is_revoked(&[der.to_vec()], &root, crl);
+        assert!(revoked(&gone.certificate_der, &good).unwrap());
+        assert!(!revoked(&living.certificate_der, &good).unwrap());
+        assert_eq!(url(&living.certificate_der).unwrap(), super::super::super::software_ca::NO_CRL);
+        // Past its nextUpdate, or signed by another CA of the same name, it says nothing.
+        let expired = list(&ca, &[&gone.certificate_der], now.minus(Duration::from_secs(60)));
+        assert!(revoked(&gone.certificate_der, &expired).is_err());
+        let forger = SoftwareCa::new("ca", HOUR, now).unwrap();
+        let forged = list(&forger, &[&living.certificate_der], now.plus(HOUR));
+        assert!(revoked(&living.certificate_der, &forged).is_err());
+    }
+}
