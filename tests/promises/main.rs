@@ -1,0 +1,8 @@
+//! Black-box tests of what keybroker promises, one file per promise: real processes, a real token, real TLS.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod claims;

@@ -1,0 +1,134 @@
+//! A CA in software for VNFCIs' initial certificates and for clients of the management listener: also for
+//! certificates as they must not be.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// A CA with its P-256 key.
+#[derive(Clone)]
+pub struct SoftwareCa {
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    /// Its self-signed certificate, DER.
+    pub certificate_der: Vec<u8>,
+}
+
+/// A certificate with its chain and key.
+#[derive(Clone)]
+pub struct Credential {
+    /// Leaf first, without the root; DER.
+    pub chain_der: Vec<Vec<u8>>,
+    /// PKCS#8, DER.
+    pub key_der: Zeroizing<Vec<u8>>,
+}
+
+/// What a client certificate is to look like.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// First and last year of its validity, 1 January each.
+    pub years: (i32, i32),
+    /// Its extended key usage.
+    pub usage: Usage,
+}
+
+/// An extended key usage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    Client,
+    Server,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { years: (2020, 2090), usage: Usage::Client }
+    }
+}
+
+impl Shape {
+    pub const EXPIRED: Self = Self { years: (2020, 2021), usage: Usage::Client };
+    pub const NOT_YET_VALID: Self = Self { years: (2080, 2090), usage: Usage::Client };
+    pub const SERVER_ONLY: Self = Self { years: (2020, 2090), usage: Usage::Server };
+
+    fn params(self, name: &str) -> CertificateParams {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = vec![SanType::URI(format!("urn:vnfci:{name}").try_into().unwrap())];
+        params.not_before = rcgen::date_time_ymd(self.years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(self.years.1, 1, 1);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match self.usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+}
+
+impl SoftwareCa {
+    /// A new CA.
+    pub fn new(name: &str) -> Self {
+        let key = new_key();
+        let mut params = Shape::default().params(name);
+        params.subject_alt_names = Vec::new();
+        params.extended_key_usages = Vec::new();
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let certificate_der = params.self_signed(&key).unwrap().der().to_vec();
+        Self { issuer: Arc::new(Issuer::new(params, key)), certificate_der }
+    }
+
+    /// A client certificate with this common name and the URI `urn:vnfci:NAME`.
+    pub fn client(&self, name: &str) -> Credential {
+        self.issue(name, Shape::default())
+    }
+
+    /// A certificate of any shape.
+    pub fn issue(&self, name: &str, shape: Shape) -> Credential {
+        let key = new_key();
+        let certificate = shape.params(name).signed_by(&key, &*self.issuer).unwrap();
+        Credential {
+            chain_der: vec![certificate.der().to_vec()],
+            key_der: Zeroizing::new(key.serialize_der()),
+        }
+    }
+}
+
+impl Credential {
+    /// A certificate that vouches for itself.
+    pub fn self_made(name: &str) -> Self {
+        Self::self_made_of(name, Shape::default())
+    }
+
+    /// One of any shape.
+    pub fn self_made_of(name: &str, shape: Shape) -> Self {
+        let key = new_key();
+        let certificate = shape.params(name).self_signed(&key).unwrap();
+        Self { chain_der: vec![certificate.der().to_vec()], key_der: Zeroizing::new(key.serialize_der()) }
+    }
+
+    /// The leaf, DER.
+    pub fn certificate_der(&self) -> &[u8] {
+        &self.chain_der[0]
+    }
+
+    /// Writes `NAME.cert.pem` and `NAME.key.pem` (0600) into a directory; gives their paths.
+    pub fn write(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let (cert, key) =
+            (directory.join(format!("{name}.cert.pem")), directory.join(format!("{name}.key.pem")));
+        let chain: String = self.chain_der.iter().map(|der| keybroker::ca::pem("CERTIFICATE", der)).collect();
+        keybroker::cli::replace(&cert, chain.as_bytes(), keybroker::cli::Readers::Everyone).unwrap();
+        let pem = keybroker::ca::pem("PRIVATE KEY", &self.key_der);
+        keybroker::cli::replace(&key, pem.as_bytes(), keybroker::cli::Readers::Owner).unwrap();
+        (cert, key)
+    }
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
+}

@@ -1,0 +1,278 @@
+//! The place: token, configuration, broker.
+
+use super::ca::SoftwareCa;
+use super::process::{Broker, Finished, keybroker, log_tail, run};
+use super::{PATIENCE, until};
+use keybroker::api::client::{ClientTls, connect};
+use keybroker::hsm::softhsm::SoftHsmToken;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// VNF instance of the tests; the default tenant's VNFM is granted it.
+pub const VNF: &str = "amf-1";
+/// VDU of the tests.
+pub const VDU: &str = "amf-worker";
+/// Anchor of the default tenant for initial certificates of [`Site::mano_ca`].
+pub const ANCHOR: &str = "mano";
+
+/// What a site is set up with.
+#[derive(Clone)]
+pub struct Options {
+    /// Of the default tenant.
+    pub destruction_horizon: &'static str,
+    /// Of the default tenant.
+    pub confirm_deadline: &'static str,
+    /// Lines for `keybroker.toml` after all others, e.g. a further `[tenant.NAME]`.
+    pub more_toml: String,
+    /// `log.level`.
+    pub log_level: &'static str,
+    /// For the broker's environment.
+    pub environment: Vec<(String, String)>,
+    /// `hsm.interactive_workers` and `hsm.bulk_workers`.
+    pub workers: (u32, u32),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            destruction_horizon: "2s",
+            confirm_deadline: "15m",
+            more_toml: String::new(),
+            log_level: "info",
+            environment: Vec::new(),
+            workers: (1, 1),
+        }
+    }
+}
+
+/// Addresses of the five listeners.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub bootstrap: SocketAddr,
+    pub vnfci: SocketAddr,
+    pub management: SocketAddr,
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// A fresh token, an initialised and running broker, and MANO's CA as its anchor.
+pub struct Site {
+    directory: TempDir,
+    pub token: SoftHsmToken,
+    pub addresses: Addresses,
+    pub options: Options,
+    /// Issues initial certificates; anchor [`ANCHOR`] of the tenant `default`.
+    pub mano_ca: SoftwareCa,
+    pub(super) broker: Option<Broker>,
+}
+
+impl Site {
+    /// With defaults.
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Makes the token, runs `keybroker init` and `keybroker serve`, adds the anchor.
+    pub async fn start_with(options: Options) -> Self {
+        let mut site = Self::prepare(options);
+        site.init().await;
+        site.serve().await;
+        site.add_anchor("default", ANCHOR, &site.mano_ca).await;
+        site
+    }
+
+    /// Token and configuration only.
+    pub fn prepare(options: Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("keybroker-test-").tempdir().unwrap();
+        let token = SoftHsmToken::create(directory.path(), keybroker()).unwrap();
+        let mano_ca = SoftwareCa::new("MANO initial CA");
+        let site = Self { directory, token, addresses: Addresses::free(), options, mano_ca, broker: None };
+        site.write_config();
+        site
+    }
+
+    /// Writes `keybroker.toml` from addresses and options.
+    pub fn write_config(&self) {
+        let (addresses, options) = (&self.addresses, &self.options);
+        let text = format!(
+            "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
+             environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n\
+             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n\
+             [store]\nurl = \"sqlite:keybroker.db\"\n\
+             [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
+             server_names = [\"localhost\", \"127.0.0.1\"]\n\
+             [log]\nlevel = {:?}\n\
+             [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
+            self.token.module.display().to_string(),
+            self.token.label,
+            options.workers.0,
+            options.workers.1,
+            addresses.bootstrap,
+            addresses.vnfci,
+            addresses.management,
+            addresses.http,
+            addresses.admin,
+            options.log_level,
+            options.destruction_horizon,
+            options.confirm_deadline,
+            options.more_toml,
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    /// `keybroker init`; the VNFM is granted [`VNF`].
+    pub async fn init(&self) -> Finished {
+        let config = self.config().display().to_string();
+        self.cli(["init", "--config", &config, "--grant", VNF]).await.ok()
+    }
+
+    /// Starts the broker and waits until it answers on every listener.
+    pub async fn serve(&mut self) {
+        assert!(self.broker.is_none(), "it runs already");
+        let mut broker = Broker::start(&self.config(), &self.log(), &self.options.environment);
+        until(PATIENCE, "the broker's first answer", async || {
+            broker.check();
+            (connect(&self.management_url(), &self.role("operator")).await.is_ok()
+                && connect(&self.bootstrap_url(), &self.role("operator")).await.is_ok())
+            .then_some(())
+        })
+        .await;
+        self.broker = Some(broker);
+    }
+
+    /// The running broker.
+    pub fn broker(&self) -> &Broker {
+        self.broker.as_ref().expect("the broker runs")
+    }
+
+    /// Panics with the end of its log if the broker has ended.
+    pub fn check(&mut self) {
+        self.broker.as_mut().expect("the broker runs").check();
+    }
+
+    /// SIGKILL for the broker.
+    pub fn kill(&mut self) {
+        self.broker.take().expect("the broker runs").kill();
+    }
+
+    /// SIGTERM for the broker, which must end with 0.
+    pub async fn stop(&mut self) {
+        let status = self.broker.take().expect("the broker runs").terminate().await;
+        assert!(status.success(), "{status}");
+    }
+
+    /// SIGKILL, then the same configuration again.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill();
+        self.serve().await;
+    }
+
+    /// A command of ours with JSON output.
+    pub async fn cli<S: AsRef<str>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
+        let mut all: Vec<String> =
+            arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+        all.extend(["--output".to_owned(), "json".to_owned()]);
+        run(keybroker(), all).await
+    }
+
+    /// A command that a role of the default tenant runs.
+    pub async fn cli_as(&self, role: &str, arguments: &[&str]) -> Finished {
+        let profile = self.profile(role).display().to_string();
+        self.cli(arguments.iter().copied().chain(["--profile", &profile])).await
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("keybroker.toml")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.path().join("serve.log")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path().join("keybroker.db")
+    }
+
+    pub fn root_pem(&self) -> PathBuf {
+        self.path().join("root.pem")
+    }
+
+    pub fn audit_key(&self) -> PathBuf {
+        self.path().join("audit.pub")
+    }
+
+    /// Client profile of a role that `init` made: operator, nfvo, vnfm, auditor, security-operator.
+    pub fn profile(&self, role: &str) -> PathBuf {
+        self.path().join("clients").join(role).join("profile.toml")
+    }
+
+    /// What such a role connects with.
+    pub fn role(&self, role: &str) -> ClientTls {
+        let directory = self.path().join("clients").join(role);
+        ClientTls::from_files(&self.root_pem(), &directory.join("cert.pem"), &directory.join("key.pem"))
+            .unwrap()
+    }
+
+    pub fn bootstrap_url(&self) -> String {
+        format!("https://{}", self.addresses.bootstrap)
+    }
+
+    pub fn vnfci_url(&self) -> String {
+        format!("https://{}", self.addresses.vnfci)
+    }
+
+    pub fn management_url(&self) -> String {
+        format!("https://{}", self.addresses.management)
+    }
+
+    /// Waits, while the broker runs, until there is an answer.
+    pub async fn until<T>(&mut self, what: &str, mut ask: impl AsyncFnMut(&Self) -> Option<T>) -> T {
+        let begun = std::time::Instant::now();
+        loop {
+            self.check();
+            if let Some(answer) = ask(self).await {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the broker's log ---\n{}", log_tail(&self.log(), 60));
+        }
+    }
+}
+
+impl Addresses {
+    /// Five free ports. They are below those that the kernel gives to outgoing connections, so that none is taken
+    /// while a broker is away, and differ between test processes that run at the same time.
+    fn free() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        for _ in 0..1_000 {
+            let place = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed) * 1_777) % 4_000;
+            let base = 10_000 + u16::try_from(place).unwrap() * 5;
+            let address = |offset: u16| SocketAddr::from(([127, 0, 0, 1], base + offset));
+            if (0..5).all(|offset| TcpListener::bind(address(offset)).is_ok()) {
+                return Self {
+                    bootstrap: address(0),
+                    vnfci: address(1),
+                    management: address(2),
+                    http: address(3),
+                    admin: address(4),
+                };
+            }
+        }
+        panic!("no five free ports");
+    }
+}
