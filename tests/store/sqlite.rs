@@ -185,3 +185,35 @@ async fn a_file_that_is_no_database_is_unusable_and_left_as_it_is() {
     let why = unusable(&directory.path().join("no/such/directory/store.db")).await;
     assert!(why.contains("directory exists"), "{why}");
 }
+
+#[tokio::test]
+async fn every_table_column_index_and_trigger_is_explained_in_the_documentation() {
+    let f = Fixture::sqlite().await;
+    let page = include_str!("../../docs/schema.md");
+    let rows: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT type, name, tbl_name FROM sqlite_master
+         WHERE name NOT LIKE 'sqlite_%' AND tbl_name NOT LIKE '_sqlx%'",
+    )
+    .fetch_all(&mut beside(&file(&f)).await)
+    .await
+    .unwrap();
+    assert!(rows.len() > 40, "{rows:?}");
+    let section = |table: &str| {
+        let heading = format!("\n### `{table}`\n");
+        let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("no section for {table}"));
+        rest.split("\n### ").next().unwrap_or(rest)
+    };
+    for (kind, name, table) in &rows {
+        assert!(section(table).contains(&format!("`{name}`")) || kind == "table", "{kind} {name}");
+        if kind == "table" {
+            let columns: Vec<(String,)> = sqlx::query_as("SELECT name FROM pragma_table_info($1)")
+                .bind(name)
+                .fetch_all(&mut beside(&file(&f)).await)
+                .await
+                .unwrap();
+            for (column,) in columns {
+                assert!(section(name).contains(&format!("`{column}`")), "column {column} of {name}");
+            }
+        }
+    }
+}

@@ -467,7 +467,7 @@ async fn released(tx: &mut SqliteConnection, claim: ClaimId, at: Timestamp) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, SystemClock};
+    use crate::clock::ManualClock;
     use crate::store::sqlite::SqliteStore;
     use sqlx::Row;
     use std::sync::Arc;
@@ -475,7 +475,7 @@ mod tests {
     /// SQLite's plan for a statement, one line per step.
     async fn plan(sql: QueryBuilder<Sqlite>) -> String {
         let directory = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(crate::clock::Clock::now(&SystemClock)));
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(0)));
         let store = SqliteStore::open(&directory.path().join("store.db"), clock).await.unwrap();
         let mut explain = QueryBuilder::<Sqlite>::new("EXPLAIN QUERY PLAN ");
         explain.push(sql.into_string());
