@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 
 /// Events that a stream fetches at once.
 const TAIL_BATCH: u32 = 100;
+/// Bytes of events on one page: a client takes messages of up to 4 MiB, and one event may list 1,000 VNFCIs.
+const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// The longest name of an actor.
 const ACTOR_MAX: usize = 512;
 
@@ -32,12 +34,7 @@ impl AuditService for Audit {
             .call(Rpc::ListEvents, request, |call, caller, message| async move {
                 let limit = page_size(message.page_size)?;
                 let query = query(message.query, message.from_index, limit)?;
-                let entries = call.broker.events(&caller, query).await?;
-                let full = u32::try_from(entries.len()).unwrap_or(u32::MAX) >= limit;
-                Ok(proto::ListEventsResponse {
-                    next_index: entries.last().filter(|_| full).map(|last| last.index + 1),
-                    events: entries.into_iter().map(event).collect(),
-                })
+                Ok(events_page(call.broker.events(&caller, query).await?, limit))
             })
             .await
     }
@@ -175,6 +172,24 @@ fn query(query: Option<proto::EventQuery>, from_index: u64, limit: u32) -> Resul
     })
 }
 
+/// A page of at most `limit` events and about 3 MiB, at least one event, with where to go on.
+fn events_page(mut entries: Vec<AuditEntry>, limit: u32) -> proto::ListEventsResponse {
+    let mut full = u32::try_from(entries.len()).unwrap_or(u32::MAX) >= limit;
+    let mut bytes = 0;
+    if let Some(cut) = entries.iter().position(|entry| {
+        bytes += entry.json.len();
+        bytes > PAGE_BYTES_MAX
+    }) {
+        let kept = cut.max(1);
+        full |= kept < entries.len();
+        entries.truncate(kept);
+    }
+    proto::ListEventsResponse {
+        next_index: entries.last().filter(|_| full).map(|last| last.index + 1),
+        events: entries.into_iter().map(event).collect(),
+    }
+}
+
 fn event(entry: AuditEntry) -> proto::Event {
     proto::Event { index: entry.index, chain_hash: entry.hash.0.to_vec(), json: entry.json }
 }
@@ -188,6 +203,29 @@ mod tests {
     fn an_empty_query_limits_nothing() {
         let all = query(None, 7, 100).unwrap();
         assert_eq!(all, AuditQuery { from_index: 7, limit: 100, ..AuditQuery::default() });
+    }
+
+    #[test]
+    fn a_page_of_events_fits_into_one_message_and_says_where_to_go_on() {
+        let entries = |sizes: &[usize]| {
+            (7..)
+                .zip(sizes)
+                .map(|(index, &size)| AuditEntry {
+                    index,
+                    hash: crate::nfv::Sha256Hash([0; 32]),
+                    json: "x".repeat(size),
+                })
+                .collect::<Vec<_>>()
+        };
+        let page = |sizes: &[usize]| {
+            let page = events_page(entries(sizes), 3);
+            (page.events.len(), page.next_index)
+        };
+        assert_eq!(page(&[]), (0, None));
+        assert_eq!(page(&[1, 1]), (2, None));
+        assert_eq!(page(&[1, 1, 1]), (3, Some(10)));
+        assert_eq!(page(&[1, PAGE_BYTES_MAX]), (1, Some(8)));
+        assert_eq!(page(&[PAGE_BYTES_MAX + 1]), (1, None));
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Broker {
         Ok(std::iter::once(leaf).chain(authority.chain_der.iter().cloned()).collect())
     }
 
-    /// Certifies and registers an identity that `init` made a key for; `None` if the name is registered already.
+    /// Certifies and registers an identity that `init` made a key for; `None` if the name is registered with another
+    /// key.
     ///
     /// # Errors
     /// The HSM's or the store's.
@@ -144,9 +145,27 @@ impl Broker {
         let event = identity_event(Event::new(now, EventKind::IdentityAdded, Actor::broker()), &identity);
         match self.store.add_identity(identity, Mutation::new(move |()| vec![event])).await {
             Ok(()) => Ok(Some(std::iter::once(leaf).chain(authority.chain_der.iter().cloned()).collect())),
-            Err(StoreError::AlreadyExists(_)) => Ok(None),
+            Err(StoreError::AlreadyExists(_)) => self.registered_identity(name, spki_der).await,
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The chain of an identity that was registered before with this very key: an interrupted `init` goes on.
+    async fn registered_identity(
+        &self,
+        name: &IdentityName,
+        spki_der: &[u8],
+    ) -> Result<Option<CertificateChain>, BrokerError> {
+        let chain = self.issuing(&default_tenant()).await?.chain_der.clone();
+        let identities = self.store.identities().await?;
+        let known = identities.into_iter().find(|identity| identity.name == *name);
+        let same_key = |identity: &Identity| {
+            CertificateFacts::parse(&identity.certificate_der)
+                .is_ok_and(|facts| facts.public_key_der == spki_der)
+        };
+        Ok(known
+            .filter(same_key)
+            .map(|identity| std::iter::once(identity.certificate_der).chain(chain).collect()))
     }
 }
 

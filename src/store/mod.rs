@@ -327,8 +327,8 @@ pub trait Store: Send + Sync + 'static {
 
     // Custody and receipts.
 
-    /// What is known of one key's custody.
-    async fn custody(&self, tenant: &TenantId, credential: CredentialId) -> Result<Custody>;
+    /// What is known of one key's custody; within one tenant, where one is given.
+    async fn custody(&self, tenant: Option<&TenantId>, credential: CredentialId) -> Result<Custody>;
     /// Credentials that were claimed, whose custody has ended, whose broker copy is erased, whose epochs (all that
     /// its blob ever was in) are `DESTROYED`, and which have no receipt yet.
     async fn receipts_due(&self, limit: u32) -> Result<Vec<Custody>>;

@@ -162,7 +162,7 @@ async fn another_recipient_key_destroys_and_redraws_at_most_the_allowed_times(f:
         let destroyed = f.store.claim(before.id).await.unwrap().unwrap();
         assert_eq!(destroyed.state, ClaimState::Destroyed);
         assert!(destroyed.credentials[0].key_blob.is_empty() && destroyed.credentials[0].dek_blob.is_empty());
-        let custody = f.store.custody(&f.tenant, old.id).await.unwrap();
+        let custody = f.store.custody(Some(&f.tenant), old.id).await.unwrap();
         assert_eq!(custody.key_state, KeyState::Destroyed);
         assert_eq!(custody.certificate_state, Some(CertificateState::RevocationPending));
         let (ended, at) = custody.ended.unwrap();
@@ -311,7 +311,7 @@ async fn a_confirmation_delivers_and_erases(f: Fixture) {
     assert_eq!(f.store.claim(claim.id).await.unwrap(), Some(confirmed));
     assert_eq!(f.events().await, 1);
     for credential in &claim.credentials {
-        let custody = f.store.custody(&f.tenant, credential.credential.id).await.unwrap();
+        let custody = f.store.custody(Some(&f.tenant), credential.credential.id).await.unwrap();
         assert_eq!((custody.key_state, custody.erased_at), (KeyState::Delivered, Some(f.now())));
         assert_eq!(custody.ended, None, "the holder has it now");
         assert_eq!(custody.vnfci, Some(initial.vnfci.clone()));
@@ -373,7 +373,7 @@ async fn an_overdue_claim_is_destroyed_and_its_initial_credential_stays_open(f: 
     let destroyed = f.store.destroy_claim(old.id, end.clone(), audited()).await.unwrap();
     assert_eq!(destroyed.keys, [old.credentials[0].credential.clone()]);
     assert_eq!(destroyed.revoked.len(), 1);
-    let custody = f.store.custody(&f.tenant, old.credentials[0].credential.id).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), old.credentials[0].credential.id).await.unwrap();
     assert_eq!((custody.key_state, custody.ended), (KeyState::Destroyed, Some((end.clone(), f.now()))));
     let initial = f.store.initial_credential(first.id).await.unwrap().unwrap();
     assert_eq!(initial.state, InitialCredentialState::Open);
@@ -395,7 +395,7 @@ async fn a_released_claim_is_withdrawn_and_answers_the_same_again(f: Fixture) {
     f.clock.advance(MINUTE);
     let again = f.store.release_claim(claim.id, end.clone(), unaudited()).await.unwrap();
     assert_eq!(again, released);
-    let custody = f.store.custody(&f.tenant, claim.credentials[0].credential.id).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), claim.credentials[0].credential.id).await.unwrap();
     assert_eq!(custody.key_state, KeyState::Delivered, "delivered is final; custody says the rest");
     assert_eq!(custody.ended, Some((end, f.clock.now().minus(MINUTE))));
 }

@@ -174,7 +174,7 @@ async fn receipts_are_due_once_every_epoch_of_the_key_is_destroyed(f: Fixture) {
     assert!(due().await.is_empty(), "the epoch before the re-wrap still has its KEK");
     let epochs = f.store.epochs(None, EpochState::ALL).await.unwrap();
     assert_eq!(epochs[0].first_erasure_at, Some(f.now()), "its horizon runs too: it holds an older copy");
-    assert_eq!(f.store.custody(&f.tenant, ids[0]).await.unwrap().shredded_at, None);
+    assert_eq!(f.store.custody(Some(&f.tenant), ids[0]).await.unwrap().shredded_at, None);
     f.clock.advance(MINUTE);
     f.advance(f.epoch, EpochChange::Shred).await;
     f.advance(f.epoch, EpochChange::Verify).await;
@@ -198,7 +198,7 @@ async fn a_receipt_is_kept_once(f: Fixture) {
     for text in ["first", "second"] {
         f.store.record_receipts(vec![(id, text.into())], audited()).await.unwrap();
     }
-    assert_eq!(f.store.custody(&f.tenant, id).await.unwrap().receipt.as_deref(), Some("first"));
+    assert_eq!(f.store.custody(Some(&f.tenant), id).await.unwrap().receipt.as_deref(), Some("first"));
     assert_eq!(f.store.receipts_due(10).await.unwrap(), due[1..]);
 }
 
@@ -208,7 +208,7 @@ async fn only_claimed_keys_get_receipts(f: Fixture) {
     f.store.erase_unclaimed(f.pool.id, None, aged, 10, silent()).await.unwrap();
     f.shred(f.epoch).await;
     assert!(f.store.receipts_due(10).await.unwrap().is_empty());
-    assert_eq!(f.store.custody(&f.tenant, ids[0]).await.unwrap().shredded_at, Some(f.now()));
-    let other = f.store.custody(&"other".parse().unwrap(), ids[0]).await;
+    assert_eq!(f.store.custody(Some(&f.tenant), ids[0]).await.unwrap().shredded_at, Some(f.now()));
+    let other = f.store.custody(Some(&"other".parse().unwrap()), ids[0]).await;
     assert!(matches!(other, Err(StoreError::NotFound(_))), "{other:?}");
 }

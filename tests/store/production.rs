@@ -107,7 +107,7 @@ async fn a_deleted_pool_takes_no_keys_and_loses_those_it_has(f: Fixture) {
     assert_eq!(erase(2, unaudited()).await, 0, "nothing erased, nothing audited");
     assert!(f.store.deleted_pools_with_keys().await.unwrap().is_empty());
     assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().destroyed, 3);
-    let custody = f.store.custody(&f.tenant, ids[0]).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), ids[0]).await.unwrap();
     assert_eq!((custody.key_state, custody.ended), (KeyState::Destroyed, Some((reduced.clone(), f.now()))));
     assert_eq!(custody.certificate_state, Some(CertificateState::Valid), "it retires by shredding");
     let epoch = f.store.epochs(None, &[EpochState::Open]).await.unwrap().remove(0);

@@ -169,7 +169,7 @@ impl World {
         let mut live: BTreeMap<EpochId, HashSet<CredentialId>> = BTreeMap::new();
         let mut counts = BTreeMap::<KeyState, u64>::new();
         for &id in &self.credentials {
-            let custody = f.store.custody(&f.tenant, id).await.unwrap();
+            let custody = f.store.custody(Some(&f.tenant), id).await.unwrap();
             if let Some(before) = self.key_states.insert(id, custody.key_state) {
                 assert!(before <= custody.key_state, "{before} went back to {}", custody.key_state);
             }

@@ -419,7 +419,7 @@ impl Store for SqliteStore {
         write!(self, |tx, _now| credentials::expire(tx, now, limit))
     }
 
-    async fn custody(&self, tenant: &TenantId, credential: CredentialId) -> Result<Custody> {
+    async fn custody(&self, tenant: Option<&TenantId>, credential: CredentialId) -> Result<Custody> {
         read!(self, |tx| custody::of(tx, tenant, credential))
     }
 

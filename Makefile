@@ -1,0 +1,48 @@
+# make demo   from nothing: the whole story against a fresh SoftHSM2 token (N=VNFCIs, KEEP=DIR to look at afterwards)
+# make test   everything that CI runs
+# make lint   formatting and clippy
+# make tools  target/python: what the tests check us with
+# make docs   the API documentation in target/doc
+# make build  the release binary
+
+.PHONY: help build demo test lint tools docs clean
+.DEFAULT_GOAL := help
+
+N ?=
+KEEP ?=
+
+help:
+	@sed -n '/^#/!q;s/^# //p' Makefile
+
+build:
+	@scripts/packages.sh build
+	cargo build --release --locked
+
+demo:
+	@scripts/packages.sh demo
+	cargo build --release --locked
+	target/release/keybroker demo $(if $(N),--vnfcis $(N)) $(if $(KEEP),--keep $(KEEP))
+
+tools:
+	@scripts/packages.sh test
+	@scripts/python-tools.sh
+
+lint:
+	@scripts/packages.sh build
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+# The runner comes last: its closing line is the verdict.
+test: lint tools
+	if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run --locked --no-fail-fast; \
+	else \
+	    cargo test --locked --no-fail-fast; \
+	fi
+
+docs:
+	@scripts/packages.sh build
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+clean:
+	cargo clean

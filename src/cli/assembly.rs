@@ -1,0 +1,80 @@
+//! The broker as the configuration describes it: the one place that chooses implementations.
+
+use super::failure::Failure;
+use crate::broker::{Broker, BrokerError, Settings, TenantSettings};
+use crate::clock::SystemClock;
+use crate::config::{Config, StoreUrl};
+use crate::hsm::Hsm;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Opens the store, starts the HSM's workers and reads profiles and CA certificates.
+///
+/// # Errors
+/// [`Failure`] that says which of them it was, and what to do.
+pub(super) async fn open(config: &Config) -> Result<Arc<Broker>, Failure> {
+    let store = open_store(config).await?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("the path of this program is not known: {error}")))?;
+    let hsm = Hsm::start(config.hsm(&program)).await.map_err(|error| Failure::from(error).during("HSM"))?;
+    Broker::open(store, hsm, settings(config)).await.map_err(Failure::from)
+}
+
+/// Opens the store that `[store] url` names.
+///
+/// # Errors
+/// [`Failure`] with the file.
+pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    let StoreUrl::Sqlite(path) = &config.store.url;
+    let store = SqliteStore::open(path, Arc::new(SystemClock)).await;
+    Ok(Arc::new(store.map_err(|error| Failure::from(error).during(path.display()))?))
+}
+
+/// What the use cases need of the configuration.
+pub(super) fn settings(config: &Config) -> Settings {
+    let of_tenant = |tenant: &crate::config::Tenant| TenantSettings {
+        destruction_horizon: tenant.destruction_horizon.0,
+        confirm_deadline: tenant.confirm_deadline.0,
+    };
+    Settings {
+        directory: config.directory.clone(),
+        tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
+        http_url: config.http_url(),
+        crl_validity: config.crl.validity.0,
+        crl_refresh: config.crl.refresh.0,
+        hsm_backup_retention: config.hsm.backup_retention.clone(),
+        bulk_workers: config.hsm.bulk_workers.get(),
+    }
+}
+
+/// `[listen] server_names` as DNS names and addresses.
+pub(super) fn server_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names = (Vec::new(), Vec::new());
+    for name in &config.listen.server_names.0 {
+        match name.parse() {
+            Ok(address) => names.1.push(address),
+            Err(_) => names.0.push(name.clone()),
+        }
+    }
+    names
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full(_) | StoreError::Unavailable(_) => Self::unavailable(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Unavailable { .. } => Self::unavailable(error),
+            _ => Self::failed(error),
+        }
+    }
+}

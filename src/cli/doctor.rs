@@ -1,0 +1,361 @@
+//! `keybroker doctor`: looks at everything that a broker needs and says what to do. Changes nothing.
+
+use super::failure::Failure;
+use super::files;
+use super::output::OutputArgs;
+use crate::ca::{CertificateFacts, Profile};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{Config, StoreUrl};
+use crate::hsm::Hsm;
+use crate::nfv::ProfileName;
+use crate::sealing::Suite;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Certificates that end sooner are worth a warning.
+const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
+/// The first keybroker was written after this (2026-01-01): a clock before it is wrong.
+const EARLIEST: Timestamp = Timestamp::from_unix_seconds(1_767_225_600);
+const DISK_WARNING: u64 = 1 << 30;
+const DISK_FAILURE: u64 = 100 << 20;
+
+/// `doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
+    config: PathBuf,
+}
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// What the checks found, in order.
+#[derive(Debug, Default)]
+struct Findings(Vec<(Verdict, Value)>);
+
+/// Runs the command.
+pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    let mut findings = Findings::default();
+    findings.ok("configuration", args.config.display());
+    module(&config, &mut findings);
+    pin_file(&config, &mut findings);
+    hsm(&config, &mut findings).await;
+    clock(&args.config, &mut findings);
+    store(&config, &mut findings);
+    certificates(&config, &mut findings);
+    profiles(&config, &mut findings);
+    listeners(&config, &mut findings);
+    disk(&config, &mut findings);
+    let failed = findings.0.iter().filter(|(verdict, _)| *verdict == Verdict::Fail).count();
+    let rows: Vec<Value> = findings.0.into_iter().map(|(_, row)| row).collect();
+    output.list(&["check", "status", "finding", "remedy"], &rows);
+    match failed {
+        0 => Ok(()),
+        failed => Err(Failure::failed(format!("{failed} of {} checks failed", rows.len()))),
+    }
+}
+
+impl Findings {
+    fn ok(&mut self, check: &str, finding: impl std::fmt::Display) {
+        self.add(Verdict::Ok, check, finding, "");
+    }
+
+    fn warn(&mut self, check: &str, finding: impl std::fmt::Display, remedy: &str) {
+        self.add(Verdict::Warn, check, finding, remedy);
+    }
+
+    fn fail(&mut self, check: &str, finding: impl std::fmt::Display, remedy: &str) {
+        self.add(Verdict::Fail, check, finding, remedy);
+    }
+
+    fn add(&mut self, verdict: Verdict, check: &str, finding: impl std::fmt::Display, remedy: &str) {
+        let status = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        };
+        let remedy = (!remedy.is_empty()).then_some(remedy);
+        let row =
+            json!({ "check": check, "status": status, "finding": finding.to_string(), "remedy": remedy });
+        self.0.push((verdict, row));
+    }
+}
+
+fn module(config: &Config, findings: &mut Findings) {
+    let module = &config.hsm.module;
+    if module.is_file() {
+        findings.ok("module", module.display());
+    } else {
+        let remedy = "install the HSM's PKCS#11 module (SoftHSM: package softhsm2) or correct [hsm] module";
+        findings.fail("module", format!("{} is no file", module.display()), remedy);
+    }
+    if let Some(path) = config.hsm.environment.get("SOFTHSM2_CONF").filter(|path| !Path::new(path).is_file())
+    {
+        let remedy = "correct [hsm] environment SOFTHSM2_CONF";
+        findings.fail("module", format!("SOFTHSM2_CONF names {path}, which is no file"), remedy);
+    }
+}
+
+fn pin_file(config: &Config, findings: &mut Findings) {
+    let path = &config.hsm.pin_file;
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let remedy = "write the user PIN into it, one line, and chmod 600 it";
+            return findings.fail("pin file", format!("{}: {error}", path.display()), remedy);
+        }
+    };
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let problem = format!("{} has mode {mode:04o}: others may read the PIN", path.display());
+        findings.fail("pin file", problem, "chmod 600 it, and change the PIN if others could have read it");
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let problem = format!("{} belongs to user {}, not to us", path.display(), metadata.uid());
+        findings.fail("pin file", problem, "run keybroker as the owner of the PIN file, or chown it");
+    } else {
+        findings.ok("pin file", format!("{}, mode {mode:04o}", path.display()));
+    }
+}
+
+async fn hsm(config: &Config, findings: &mut Findings) {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return findings.fail("token", error, "start keybroker by its path"),
+    };
+    let hsm = match Hsm::start(config.hsm(&program)).await {
+        Ok(hsm) => hsm,
+        Err(error) => {
+            return findings.fail(
+                "token",
+                error,
+                "see the finding; `keybroker serve` would fail the same way",
+            );
+        }
+    };
+    let status = hsm.status();
+    let token = format!("{:?}, serial {}, {}", config.hsm.token, status.token_serial, status.module);
+    if status.problem.is_empty() {
+        findings.ok("token", token);
+    } else {
+        findings.warn("token", format!("{token}: {}", status.problem), "see the finding");
+    }
+    let suites: Vec<_> = status.suites.iter().map(|suite| suite.as_str()).collect();
+    match status.suites.first() {
+        None => findings.fail("sealing", "no configured suite passed the self-test", "correct [hsm] sealing"),
+        Some(Suite::EcdhP256CbcencKwpV1) => findings.warn(
+            "sealing",
+            suites.join(", "),
+            "the module has no approved KDF (as SoftHSM 2.6): use a module with one where approval matters",
+        ),
+        Some(_) => findings.ok("sealing", suites.join(", ")),
+    }
+    findings.ok("audit signatures", format!("{:?}", status.audit_algorithm));
+    inventory(&hsm, findings).await;
+    hsm.shutdown().await;
+}
+
+async fn inventory(hsm: &Hsm, findings: &mut Findings) {
+    let objects = match hsm.inventory().await {
+        Ok(objects) => objects,
+        Err(error) => return findings.fail("token objects", error, "see the finding"),
+    };
+    let foreign = objects.iter().filter(|object| object.id.is_none()).count();
+    let mut problems: Vec<String> = Vec::new();
+    for object in &objects {
+        problems.extend(object.problems.iter().map(|problem| format!("{}: {problem}", object.label)));
+    }
+    let finding = format!("{} objects, {foreign} of them not keybroker's", objects.len());
+    if !problems.is_empty() {
+        let remedy = "look at each with the HSM's own tools; keybroker reports and never deletes what it does not know";
+        findings.warn("token objects", format!("{finding}; {}", problems.join("; ")), remedy);
+    } else if foreign > 0 {
+        findings.warn("token objects", finding, "give keybroker a token of its own");
+    } else {
+        findings.ok("token objects", finding);
+    }
+    let labels: Vec<_> = objects
+        .iter()
+        .map(|object| json!({ "label": object.label, "class": object.class, "ours": object.id.is_some() }))
+        .collect();
+    if let Some((_, row)) = findings.0.last_mut() {
+        row["objects"] = json!(labels);
+    }
+}
+
+fn clock(config: &Path, findings: &mut Findings) {
+    let now = SystemClock.now();
+    let written = std::fs::metadata(config).and_then(|metadata| metadata.modified()).map(Timestamp::from);
+    let remedy = "set the clock and keep it with NTP: certificates and deadlines depend on it";
+    if now < EARLIEST {
+        findings.fail("clock", format!("it is {now}"), remedy);
+    } else if let Ok(written) = written
+        && written > now
+    {
+        findings.warn(
+            "clock",
+            format!("it is {now}, but the configuration was written at {written}"),
+            remedy,
+        );
+    } else {
+        findings.ok("clock", now);
+    }
+}
+
+fn store(config: &Config, findings: &mut Findings) {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let StoreUrl::Sqlite(path) = &config.store.url;
+    let mut header = [0; 16];
+    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) if header == *MAGIC => {
+            let mode = std::fs::metadata(path).map(|metadata| metadata.mode() & 0o777).unwrap_or_default();
+            if mode & 0o007 == 0 {
+                findings.ok("store", path.display());
+            } else {
+                let problem =
+                    format!("{} has mode {mode:04o}: everyone on this machine may read it", path.display());
+                findings.warn(
+                    "store",
+                    problem,
+                    "chmod 600 it; keys in it are wrapped, names and events are not",
+                );
+            }
+        }
+        Ok(()) => {
+            findings.fail(
+                "store",
+                format!("{} is no SQLite database", path.display()),
+                "correct [store] url",
+            );
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let remedy = "run keybroker init, or restore it; see keybroker recover for a backup";
+            findings.fail("store", format!("{} does not exist", path.display()), remedy);
+        }
+        Err(error) => {
+            findings.fail("store", format!("{}: {error}", path.display()), "give keybroker's user access");
+        }
+    }
+}
+
+fn certificates(config: &Config, findings: &mut Findings) {
+    let mut paths: Vec<PathBuf> =
+        ["root.pem", "tls/bootstrap.pem", "tls/server.pem"].map(|name| config.directory.join(name)).into();
+    let clients = super::init::CLIENT_ROLES;
+    paths.extend(clients.map(|role| config.directory.join("clients").join(role.as_str()).join("cert.pem")));
+    let now = SystemClock.now();
+    for path in paths {
+        let name = path.strip_prefix(&config.directory).unwrap_or(&path).display().to_string();
+        let check = format!("certificate {name}");
+        let facts =
+            files::read_certificates(&path).map_err(|failure| failure.text).and_then(|certificates| {
+                let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
+                CertificateFacts::parse(leaf).map_err(|error| error.to_string())
+            });
+        match facts {
+            Err(_) if !path.exists() && name.starts_with("tls") => {
+                findings.ok(&check, "keybroker serve will make it");
+            }
+            Err(_) if !path.exists() && !name.starts_with("clients") => {
+                findings.fail(&check, "does not exist", "run keybroker init");
+            }
+            // The operator may have moved the role's key to where the role is.
+            Err(_) if !path.exists() => findings.warn(&check, "is not here", "none needed if it was moved"),
+            Err(problem) => findings.fail(&check, problem, "restore it"),
+            Ok(facts) if facts.not_after <= now => {
+                findings.fail(
+                    &check,
+                    format!("expired at {}", facts.not_after),
+                    "remove it and run keybroker init",
+                );
+            }
+            Ok(facts) if facts.not_after <= now.plus(EXPIRY_WARNING) => {
+                findings.warn(&check, format!("expires at {}", facts.not_after), "renew it in time");
+            }
+            Ok(facts) => findings.ok(&check, format!("{}, until {}", facts.subject, facts.not_after)),
+        }
+    }
+}
+
+fn profiles(config: &Config, findings: &mut Findings) {
+    let directory = config.profiles_directory();
+    let Ok(entries) = std::fs::read_dir(&directory) else {
+        let problem = format!("{} does not exist", directory.display());
+        return findings.fail("profiles", problem, "run keybroker init");
+    };
+    let mut good = Vec::new();
+    for path in
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("toml".as_ref()))
+    {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let parsed = name.parse::<ProfileName>().map_err(|error| error.to_string()).and_then(|name| {
+            let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+            Profile::parse(name, &text).map_err(|error| error.to_string())
+        });
+        match parsed {
+            Ok(_) => good.push(name),
+            Err(problem) => findings.fail("profiles", format!("{name}: {problem}"), "correct the file"),
+        }
+    }
+    good.sort();
+    findings.ok("profiles", good.join(", "));
+}
+
+fn listeners(config: &Config, findings: &mut Findings) {
+    let listen = &config.listen;
+    let all: [(&str, SocketAddr); 5] = [
+        ("bootstrap", listen.bootstrap),
+        ("vnfci", listen.vnfci),
+        ("management", listen.management),
+        ("http", listen.http),
+        ("admin", listen.admin),
+    ];
+    for (name, address) in all {
+        let check = format!("address {name}");
+        match TcpListener::bind(address) {
+            Ok(_) => findings.ok(&check, format!("{address} is free")),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                let remedy = "fine if this broker is running; else give the listener another port";
+                findings.warn(&check, format!("{address} is in use"), remedy);
+            }
+            Err(error) => {
+                let remedy = "listen on an address of this machine that keybroker may bind";
+                findings.fail(&check, format!("{address}: {error}"), remedy);
+            }
+        }
+    }
+    if !listen.admin.ip().is_loopback() {
+        let remedy = "keep metrics and health on a loopback address or behind a firewall";
+        findings.warn("address admin", format!("{} is reachable from outside", listen.admin), remedy);
+    }
+}
+
+fn disk(config: &Config, findings: &mut Findings) {
+    let StoreUrl::Sqlite(database) = &config.store.url;
+    let directory = database.parent().unwrap_or(&config.directory);
+    match rustix::fs::statvfs(directory) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            let finding = format!("{} MiB free in {}", free >> 20, directory.display());
+            let remedy = "make room: a broker whose database cannot grow refuses claims";
+            match free {
+                free if free < DISK_FAILURE => findings.fail("disk", finding, remedy),
+                free if free < DISK_WARNING => findings.warn("disk", finding, remedy),
+                _ => findings.ok("disk", finding),
+            }
+        }
+        Err(error) => {
+            findings.fail("disk", format!("{}: {error}", directory.display()), "correct [store] url")
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Files of the command line: secrets are 0600 from their first byte, and a file is replaced whole or not at all.
+
+use super::failure::Failure;
+use crate::ca::certificates_from_pem;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// Larger files are none of ours.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// The owner only: 0600.
+    Owner,
+    /// Everyone: 0644.
+    Everyone,
+}
+
+/// Replaces `path` by `content`: written beside it, synced, renamed, and the directory synced, so that after a crash
+/// there is the old file or the new one.
+///
+/// # Errors
+/// [`Failure`] with the path.
+pub fn replace(path: &Path, content: &[u8], readers: Readers) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let temporary = directory.join(name);
+        // One that a crash left behind may have other rights.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// Writes a new file; one that exists is left as it is.
+///
+/// # Errors
+/// [`Failure`] with the path, also if it exists.
+pub fn create_new(path: &Path, content: &[u8], readers: Readers) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// Makes a directory for the owner only (0700) with all above it; one that exists is left as it is.
+///
+/// # Errors
+/// [`Failure`] with the path.
+pub fn private_directory(path: &Path) -> Result<(), Failure> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", path.display())))
+}
+
+/// Deletes a file and syncs its directory; none is fine.
+///
+/// # Errors
+/// [`Failure`] with the path.
+pub(super) fn delete(path: &Path) -> Result<(), Failure> {
+    let remove = || -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    remove().map_err(|error| Failure::failed(format!("{} cannot be deleted: {error}", path.display())))
+}
+
+/// The content of a public file.
+///
+/// # Errors
+/// [`Failure`] (wrong usage) with the path.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        File::open(path)?.take(MAX_BYTES).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    read().map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// The content of a file with a secret. It must not be readable by others: such a key or token may be known already.
+///
+/// # Errors
+/// [`Failure`] (wrong usage) with the path and what to do.
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let unreadable = |error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Failure::usage(format!(
+            "{0} holds a secret and has mode {mode:04o}: others may read it.\n  \
+             Use a new one if they could have; else: chmod 600 {0}",
+            path.display()
+        )));
+    }
+    let mut content = Zeroizing::new(Vec::new());
+    file.take(MAX_BYTES).read_to_end(&mut content).map_err(unreadable)?;
+    Ok(content)
+}
+
+/// The certificates of a PEM file, DER, in the file's order; at least one.
+///
+/// # Errors
+/// [`Failure`] (wrong usage) with the path.
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    certificates_from_pem(&read(path)?)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+/// A private key of a PEM file that only its owner may read, DER.
+///
+/// # Errors
+/// [`Failure`] (wrong usage) with the path.
+pub(super) fn read_private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let pem = read_secret(path)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| Failure::usage(format!("{} has no private key in PEM", path.display())))?;
+    Ok(Zeroizing::new(key.secret_der().to_vec()))
+}
+
+fn mode(readers: Readers) -> u32 {
+    match readers {
+        Readers::Owner => 0o600,
+        Readers::Everyone => 0o644,
+    }
+}

@@ -1,0 +1,213 @@
+//! `keybroker init`: what a broker needs before it can serve. Idempotent; what exists is never overwritten.
+
+use super::assembly;
+use super::connection::ClientProfile;
+use super::failure::Failure;
+use super::files::{self, Readers};
+use super::output::OutputArgs;
+use crate::authorisation::Role;
+use crate::broker::initialise::default_tenant;
+use crate::ca::pem;
+use crate::config::Config;
+use crate::nfv::VnfInstanceId;
+use crate::telemetry;
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Roles that get a client certificate, with the names that they are registered by.
+pub(super) const CLIENT_ROLES: [Role; 5] =
+    [Role::Operator, Role::Nfvo, Role::Vnfm, Role::Auditor, Role::SecurityOperator];
+
+/// The profile that `init` installs.
+const TRANSPORT_PROFILE: &str = include_str!("../../profiles/vnfci-transport.toml");
+
+/// `init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
+    config: PathBuf,
+    /// A VNF instance that the VNFM's identity may manage; give it once for each
+    #[arg(long = "grant", value_name = "VNF_INSTANCE")]
+    grants: Vec<VnfInstanceId>,
+}
+
+/// What `init` made or found, for the report.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What was made now.
+    pub created: Vec<String>,
+    /// What was there already.
+    pub kept: Vec<String>,
+}
+
+/// A key in software.
+pub(super) struct ClientKey {
+    /// Private key, PKCS#8, DER.
+    pub(super) pkcs8_der: Zeroizing<Vec<u8>>,
+    /// SubjectPublicKeyInfo, DER.
+    pub(super) public_key_der: Vec<u8>,
+}
+
+/// Runs the command.
+pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    let report = run(&config, &args.grants).await?;
+    output.object(&json!({
+        "directory": config.directory,
+        "created": report.created,
+        "kept": report.kept,
+    }));
+    Ok(())
+}
+
+/// Makes the token's objects, the database, `root.pem`, `audit.pub`, the roles' client certificates and the profile.
+/// `granted` are the VNF instances that the VNFM may manage.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, Failure> {
+    let mut report = Report::default();
+    install_transport_profile(config, &mut report)?;
+    let broker = assembly::open(config).await?;
+    broker.initialise(&format!("keybroker root, token {}", config.hsm.token)).await?;
+    install_public(config, "root.pem", "CERTIFICATE", &broker.root_der()?, &mut report)?;
+    install_public(config, "audit.pub", "PUBLIC KEY", &broker.audit_key_der().await?, &mut report)?;
+    let tenant = default_tenant();
+    for role in CLIENT_ROLES {
+        if has_client(config, role.as_str()) {
+            report.kept.push(format!("clients/{role}"));
+            continue;
+        }
+        let directory = client_directory(config, role.as_str());
+        files::private_directory(&directory)?;
+        // The key first: an identity whose key was lost could not be used and not be made again.
+        let key = client_key(&directory.join("key.pem"))?;
+        let name = role.as_str().parse().map_err(Failure::failed)?;
+        // The auditor reads and exports the whole log: a chain can only be verified whole.
+        let tenant = (!matches!(role, Role::Operator | Role::Auditor)).then_some(&tenant);
+        let granted = if role == Role::Vnfm { granted } else { &[] };
+        match broker.issue_identity(&name, role, tenant, granted, &key).await? {
+            Some(chain) => install_client(config, role.as_str(), &chain, &mut report)?,
+            None => {
+                return Err(Failure::failed(format!(
+                    "identity {role} is registered with another key than clients/{role}/key.pem: restore that file, or \
+                     have another operator remove the identity and run init again"
+                )));
+            }
+        }
+    }
+    broker.hsm().shutdown().await;
+    Ok(report)
+}
+
+/// Installs `profiles/vnfci-transport.toml` unless there is one.
+pub fn install_transport_profile(config: &Config, report: &mut Report) -> Result<(), Failure> {
+    let directory = config.profiles_directory();
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", directory.display())))?;
+    let file = directory.join("vnfci-transport.toml");
+    install(&file, TRANSPORT_PROFILE.as_bytes(), Readers::Everyone, report)
+}
+
+/// Writes `root.pem` or another public file unless there is one with the same content; a different one is a failure:
+/// it belongs to another token or database.
+pub fn install_public(
+    config: &Config,
+    name: &str,
+    label: &str,
+    der: &[u8],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let file = config.directory.join(name);
+    let content = pem(label, der);
+    if file.exists() && files::read(&file)? != content.as_bytes() {
+        return Err(Failure::failed(format!(
+            "{} is not of this token: the configuration names another token than before, or the file was copied",
+            file.display()
+        )));
+    }
+    install(&file, content.as_bytes(), Readers::Everyone, report)
+}
+
+/// Whether a role's client certificate is there already.
+pub fn has_client(config: &Config, role: &str) -> bool {
+    client_directory(config, role).join("cert.pem").exists()
+}
+
+/// A new P-256 key in software.
+///
+/// # Errors
+/// [`Failure`] if the system's random generator fails.
+pub(super) fn new_client_key() -> Result<ClientKey, Failure> {
+    let failed = |_| Failure::failed("no key could be made: the system's random generator failed");
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
+    let pkcs8_der = Zeroizing::new(pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec());
+    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(failed)?;
+    Ok(ClientKey { pkcs8_der, public_key_der: public_key.as_ref().to_vec() })
+}
+
+/// The public half (SubjectPublicKeyInfo, DER) of the P-256 key in `file`, made now if there is none. Clients are people's
+/// tools and MANO functions, which keep their keys in software; so do the listeners that must be there while the HSM is
+/// away.
+///
+/// # Errors
+/// [`Failure`] with the path.
+pub(super) fn client_key(file: &Path) -> Result<Vec<u8>, Failure> {
+    if !file.exists() {
+        let key = new_client_key()?;
+        let text = Zeroizing::new(pem("PRIVATE KEY", &key.pkcs8_der));
+        files::create_new(file, text.as_bytes(), Readers::Owner)?;
+        return Ok(key.public_key_der);
+    }
+    let unusable = || Failure::failed(format!("{} has no P-256 key in PKCS#8", file.display()));
+    let pkcs8_der = files::read_private_key(file)?;
+    let pair =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8_der).map_err(|_| unusable())?;
+    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| unusable())?;
+    Ok(public_key.as_ref().to_vec())
+}
+
+/// Writes `clients/ROLE/{cert.pem,profile.toml}` beside the key; `chain_der` is leaf first, without the root. The
+/// certificate comes last, so that an interrupted `init` is taken up again.
+///
+/// # Errors
+/// [`Failure`] with the path.
+pub fn install_client(
+    config: &Config,
+    role: &str,
+    chain_der: &[Vec<u8>],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let directory = client_directory(config, role);
+    let profile = ClientProfile {
+        server: format!("https://{}", config.listen.management),
+        cert: "cert.pem".into(),
+        key: "key.pem".into(),
+        trust_anchor: "../../root.pem".into(),
+    };
+    files::replace(&directory.join("profile.toml"), profile.to_toml().as_bytes(), Readers::Everyone)?;
+    let chain: String = chain_der.iter().map(|der| pem("CERTIFICATE", der)).collect();
+    let certificate = directory.join("cert.pem");
+    files::replace(&certificate, chain.as_bytes(), Readers::Everyone)?;
+    report.created.push(certificate.display().to_string());
+    Ok(())
+}
+
+fn client_directory(config: &Config, role: &str) -> PathBuf {
+    config.directory.join("clients").join(role)
+}
+
+fn install(file: &Path, content: &[u8], readers: Readers, report: &mut Report) -> Result<(), Failure> {
+    if file.exists() {
+        report.kept.push(file.display().to_string());
+    } else {
+        files::create_new(file, content, readers)?;
+        report.created.push(file.display().to_string());
+    }
+    Ok(())
+}

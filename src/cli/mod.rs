@@ -1,0 +1,145 @@
+//! The command line: one file per command, or per noun where the commands are small.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: [`failure::Exit`].
+
+mod anchor;
+mod assembly;
+mod audit;
+mod certificates;
+mod chain;
+mod claim;
+mod connection;
+mod demo;
+mod doctor;
+pub mod failure;
+mod files;
+mod identity;
+pub mod init;
+mod output;
+mod pool;
+mod profile;
+mod release;
+pub mod serve;
+mod software_ca;
+mod tenant;
+mod vnfci;
+
+pub use connection::ClientProfile;
+pub use files::{Readers, create_new, private_directory, replace};
+
+use clap::{Parser, Subcommand};
+use failure::Failure;
+use output::OutputArgs;
+use std::process::ExitCode;
+
+/// PKCS#11 HSM-backed key and certificate broker for NFV (ETSI GR NFV-SEC 005).
+#[derive(Debug, Parser)]
+#[command(name = "keybroker", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not available now.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole story against a fresh SoftHSM2 token, and check every step of it
+    Demo(demo::DemoArgs),
+    /// Create token objects, database and first client certificates; idempotent, never overwrites
+    Init(init::InitArgs),
+    /// Run the broker; SIGTERM drains, SIGHUP reloads
+    Serve(serve::ServeArgs),
+    /// Tenants (operator)
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Trust anchors for initial credentials (operator)
+    #[command(subcommand)]
+    Anchor(anchor::AnchorCommand),
+    /// Clients of the management listener (operator)
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    /// Certificate profiles (operator)
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+    /// Pools of ready credentials (MANO)
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
+    /// VNFC instances: announce them and report their end (MANO)
+    #[command(subcommand)]
+    Vnfci(vnfci::VnfciCommand),
+    /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
+    Claim(claim::ClaimArgs),
+    /// Give the claimed credentials back and delete their keys (VNFCI)
+    Release(release::ReleaseArgs),
+    /// Read, export and verify the audit log (auditor; verify works offline)
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Check module, token, store, certificates and addresses; say what to do
+    Doctor(doctor::DoctorArgs),
+    /// Serve PKCS#11 calls to a broker over standard input
+    #[command(hide = true)]
+    HsmWorker,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way, too, with exit code 0.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    // A worker loads a module that may not stand other threads: nothing is started before it.
+    if matches!(cli.command, Command::HsmWorker) {
+        return crate::hsm::worker_main();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("keybroker: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("keybroker: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let output = cli.output;
+    match cli.command {
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Init(args) => init::command(args, output).await,
+        Command::Serve(args) => serve::command(args).await,
+        Command::Tenant(command) => tenant::run(command, output).await,
+        Command::Anchor(command) => anchor::run(command, output).await,
+        Command::Identity(command) => identity::run(command, output).await,
+        Command::Profile(command) => profile::run(command, output).await,
+        Command::Pool(command) => pool::run(command, output).await,
+        Command::Vnfci(command) => vnfci::run(command, output).await,
+        Command::Claim(args) => claim::run(args, output).await,
+        Command::Release(args) => release::run(args, output).await,
+        Command::Audit(command) => audit::run(command, output).await,
+        Command::Doctor(args) => doctor::run(args, output).await,
+        Command::HsmWorker => Err(Failure::usage("hsm-worker is started by the broker, not by hand")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

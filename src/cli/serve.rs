@@ -1,0 +1,163 @@
+//! `keybroker serve`: runs the broker until it is told to end.
+
+use super::assembly;
+use super::certificates::listener_tls;
+use super::failure::Failure;
+use crate::api::Face;
+use crate::broker::Broker;
+use crate::broker::background::Background;
+use crate::config::Config;
+use crate::server::{self, GrpcListener, Limits, Listeners, Running};
+use crate::telemetry;
+use arc_swap::ArcSwap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How often the readiness probe's answer is made anew.
+const READINESS_PERIOD: Duration = Duration::from_secs(2);
+/// How often the listeners' certificates are looked at.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// `serve`.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
+    config: PathBuf,
+}
+
+/// What the outside tells a running broker.
+#[derive(Debug)]
+pub struct Signals {
+    /// Cancelled by SIGTERM and SIGINT: stop accepting, finish what is under way, end.
+    pub stop: CancellationToken,
+    /// One message per SIGHUP: the configuration, read again; a file that is not accepted is logged and not sent.
+    pub reload: mpsc::Receiver<Config>,
+}
+
+/// Runs the command.
+pub async fn command(args: ServeArgs) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    let metrics = telemetry::install_metrics().map_err(Failure::failed)?;
+    let signals = signals(args.config).map_err(Failure::failed)?;
+    run(config, signals, metrics).await
+}
+
+/// Runs a broker with this configuration until `signals.stop` is cancelled and everything under way has ended.
+///
+/// 1. Open store and HSM, compare them, report what differs.
+/// 2. Read or issue the listeners' certificates.
+/// 3. Bind every listener; start the background work; serve.
+/// 4. Until told to stop: reload when told to, renew certificates, look whether the broker is ready.
+/// 5. Drain the listeners, end the background work, stop the HSM's workers.
+///
+/// # Errors
+/// [`Failure`] if it cannot start.
+pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle) -> Result<(), Failure> {
+    // 1.
+    let broker = assembly::open(&config).await?;
+    broker.root_der()?;
+    let findings = broker.reconcile().await?;
+    // 2.
+    let tls = listener_tls(&broker, &config).await?;
+    // 3.
+    let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
+    let seen = Arc::clone(&readiness);
+    let listeners = Listeners {
+        bootstrap: GrpcListener { address: config.listen.bootstrap, tls: tls.bootstrap },
+        vnfci: GrpcListener { address: config.listen.vnfci, tls: tls.software.clone() },
+        management: GrpcListener { address: config.listen.management, tls: tls.software },
+        http: config.listen.http,
+        admin: config.listen.admin,
+        limits: Limits::default(),
+        metrics,
+        ready: Arc::new(move || Result::clone(&seen.load())),
+    };
+    let running =
+        server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
+    let holder = format!("{}/{}", std::process::id(), uuid::Uuid::now_v7());
+    let background = Background::start(&broker, &holder);
+    let addresses = running.addresses();
+    tracing::info!(
+        bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,
+        http = %addresses.http, admin = %addresses.admin, findings = findings.len(), "serving"
+    );
+    // 4.
+    let mut config = config;
+    let mut look = tokio::time::interval(READINESS_PERIOD);
+    let mut renew = tokio::time::interval(RENEWAL_PERIOD);
+    renew.reset();
+    loop {
+        tokio::select! {
+            () = signals.stop.cancelled() => break,
+            _ = look.tick() => readiness.store(Arc::new(broker.ready().await)),
+            _ = renew.tick() => renew_certificates(&broker, &config, &running).await,
+            Some(reloaded) = signals.reload.recv() => match broker.reload(assembly::settings(&reloaded)).await {
+                Ok(()) => {
+                    config = reloaded;
+                    renew_certificates(&broker, &config, &running).await;
+                    tracing::info!("reloaded: profiles, PIN, tenants' settings; other changes need a restart");
+                }
+                Err(error) => tracing::error!(%error, "not reloaded: what was in force stays"),
+            },
+        }
+    }
+    // 5.
+    tracing::info!("stopping: what is under way is finished");
+    let drained = running.finished().await.map_err(Failure::failed);
+    background.stop().await;
+    broker.hsm().shutdown().await;
+    drained
+}
+
+/// Gives the listeners certificates that are good for a while. A failure leaves the old ones: it is tried again.
+async fn renew_certificates(broker: &Arc<Broker>, config: &Config, running: &Running) {
+    let renewed = async {
+        let tls = listener_tls(broker, config).await?;
+        running.replace_tls(Face::Bootstrap, &tls.bootstrap).map_err(Failure::failed)?;
+        running.replace_tls(Face::Vnfci, &tls.software).map_err(Failure::failed)?;
+        running.replace_tls(Face::Management, &tls.software).map_err(Failure::failed)
+    };
+    if let Err(error) = renewed.await {
+        tracing::error!(%error, "the listeners' certificates could not be renewed");
+    }
+}
+
+fn signals(file: PathBuf) -> std::io::Result<Signals> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let stop = CancellationToken::new();
+    let (reloads, reload) = mpsc::channel(1);
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => match Config::load(&file) {
+                    Ok(config) => {
+                        // A full queue means that a reload is waiting already, with the same file.
+                        let _ = reloads.try_send(config);
+                    }
+                    Err(error) => tracing::error!(%error, "not reloaded: the running configuration stays in force"),
+                },
+            }
+        }
+        stopped.cancel();
+        // A second signal ends at once what does not drain.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("told to end twice: not waiting for what is under way");
+        std::process::exit(1);
+    });
+    Ok(Signals { stop, reload })
+}

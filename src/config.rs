@@ -1,0 +1,618 @@
+//! `keybroker.toml`: parsed once, every value checked where it is read, every path made absolute.
+//!
+//! The sample with every field is `docs/keybroker.toml`; a test parses it.
+
+use crate::clock::HumaneDuration;
+use crate::hsm::HsmConfig;
+use crate::nfv::TenantId;
+use crate::sealing::Suite;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The whole configuration. All paths in it are absolute or relative to the process's directory, no longer to the
+/// file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The HSM and its workers.
+    pub hsm: Hsm,
+    /// Where things are kept.
+    #[serde(default)]
+    pub store: Store,
+    /// Where clients reach us.
+    #[serde(default)]
+    pub listen: Listen,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// How revocation lists are made.
+    #[serde(default)]
+    pub crl: Crl,
+    /// Tenants with settings of their own. Others, and what they leave out, have the defaults of [`Tenant`].
+    #[serde(default, rename = "tenant")]
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    /// The directory of the file: `root.pem`, `clients/`, `profiles/` are beside it.
+    #[serde(skip)]
+    pub directory: PathBuf,
+}
+
+/// `[hsm]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hsm {
+    /// The PKCS#11 module.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// File with the user PIN: one line, mode 0600.
+    pub pin_file: PathBuf,
+    /// Environment of the workers. `SOFTHSM2_CONF` is a path; it is passed on from our own environment if absent.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Workers for what someone waits for.
+    #[serde(default = "one_worker")]
+    pub interactive_workers: Count,
+    /// Workers for production and certificates.
+    #[serde(default = "one_worker")]
+    pub bulk_workers: Count,
+    /// Suites that may be used, preferred first.
+    #[serde(default)]
+    pub sealing: Suites,
+    /// Deadline of one call of the HSM, waiting included.
+    #[serde(default = "default_call_deadline")]
+    pub call_deadline: HumaneDuration,
+    /// Calls that may wait per lane.
+    #[serde(default = "default_queue")]
+    pub queue: Count,
+    /// Session objects made after which a worker is replaced.
+    #[serde(default = "default_recycle_after")]
+    pub recycle_after: Count,
+    /// How long the HSM's own backups are kept: text for destruction receipts.
+    #[serde(default = "default_backup_retention")]
+    pub backup_retention: String,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Where the database is.
+    #[serde(default = "default_store_url")]
+    pub url: StoreUrl,
+}
+
+/// A database's address: `sqlite:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum StoreUrl {
+    /// The embedded database, a file.
+    Sqlite(PathBuf),
+}
+
+/// `[listen]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// gRPC for VNFCIs with an initial credential.
+    #[serde(default = "default_bootstrap")]
+    pub bootstrap: SocketAddr,
+    /// gRPC for VNFCIs with a delivered certificate.
+    #[serde(default = "default_vnfci")]
+    pub vnfci: SocketAddr,
+    /// gRPC for MANO, auditors and operators.
+    #[serde(default = "default_management")]
+    pub management: SocketAddr,
+    /// HTTP for revocation lists and the trust chain.
+    #[serde(default = "default_http")]
+    pub http: SocketAddr,
+    /// HTTP for metrics and health: keep it local.
+    #[serde(default = "default_admin")]
+    pub admin: SocketAddr,
+    /// Names (DNS names and IP addresses) in our TLS server certificates.
+    #[serde(default = "default_server_names")]
+    pub server_names: ServerNames,
+    /// Base of the URLs in certificates' cRLDistributionPoints. Default: `http://` and [`Listen::http`].
+    #[serde(default)]
+    pub http_url: Option<HttpUrl>,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// For people or for machines.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// A filter: `info`, or `info,keybroker=debug`.
+    #[serde(default = "default_log_level")]
+    pub level: String,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[crl]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crl {
+    /// From thisUpdate to nextUpdate.
+    #[serde(default = "default_crl_validity")]
+    pub validity: HumaneDuration,
+    /// A new CRL is signed at least this often; a revocation is published at once.
+    #[serde(default = "default_crl_refresh")]
+    pub refresh: HumaneDuration,
+}
+
+/// `[tenant.NAME]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// From an epoch's first erasure to the destruction of its key.
+    #[serde(default = "default_destruction_horizon")]
+    pub destruction_horizon: HumaneDuration,
+    /// From a claim to its confirmation.
+    #[serde(default = "default_confirm_deadline")]
+    pub confirm_deadline: HumaneDuration,
+}
+
+/// A configuration that was not accepted: which file, which line, what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {problem}\n  {remedy}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// Counted from 1; absent if no line is to blame.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Config {
+    /// Reads and checks a file. Whether the files that it names exist is not looked at: `keybroker doctor` does.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            line: None,
+            problem: format!("cannot be read: {error}"),
+            remedy: "give the file with --config; docs/keybroker.toml is a sample to start from".to_owned(),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Reads `text` as the content of `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
+            let problem = error.message().to_owned();
+            ConfigError {
+                file: file.to_owned(),
+                line: error.span().map(|span| line_of(text, span.start)),
+                remedy: remedy(&problem),
+                problem,
+            }
+        })?;
+        // "keybroker.toml" has the parent "", which no system call takes.
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        config.directory = parent.unwrap_or(Path::new(".")).to_owned();
+        config.resolve_paths();
+        config.check_listeners(file, text)?;
+        Ok(config)
+    }
+
+    /// How the HSM's workers are started; `worker_program` is the keybroker binary.
+    pub fn hsm(&self, worker_program: &Path) -> HsmConfig {
+        HsmConfig {
+            module: self.hsm.module.clone(),
+            token: self.hsm.token.clone(),
+            pin_file: self.hsm.pin_file.clone(),
+            environment: self.hsm.environment.clone(),
+            interactive_workers: self.hsm.interactive_workers.get(),
+            bulk_workers: self.hsm.bulk_workers.get(),
+            sealing: self.hsm.sealing.0.clone(),
+            call_deadline: self.hsm.call_deadline.0,
+            queue: self.hsm.queue.get(),
+            recycle_after: self.hsm.recycle_after.0,
+            worker_program: worker_program.to_owned(),
+        }
+    }
+
+    /// A tenant's settings.
+    pub fn tenant(&self, tenant: &TenantId) -> Tenant {
+        self.tenants.get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// Base of the URLs that are put into certificates, without a slash at its end.
+    pub fn http_url(&self) -> String {
+        match &self.listen.http_url {
+            Some(url) => url.0.clone(),
+            None => format!("http://{}", self.listen.http),
+        }
+    }
+
+    /// Where `init` and operators put profiles.
+    pub fn profiles_directory(&self) -> PathBuf {
+        self.directory.join("profiles")
+    }
+
+    fn resolve_paths(&mut self) {
+        let directory = self.directory.clone();
+        let absolute = |path: &Path| {
+            let joined = directory.join(path);
+            // Workers have another directory than we; a path that cannot be made absolute fails when it is used.
+            std::path::absolute(&joined).unwrap_or(joined)
+        };
+        self.hsm.module = absolute(&self.hsm.module);
+        self.hsm.pin_file = absolute(&self.hsm.pin_file);
+        let StoreUrl::Sqlite(database) = &mut self.store.url;
+        *database = absolute(database);
+        const SOFTHSM: &str = "SOFTHSM2_CONF";
+        match self.hsm.environment.get_mut(SOFTHSM) {
+            Some(path) => *path = absolute(Path::new(path.as_str())).to_string_lossy().into_owned(),
+            None => {
+                if let Ok(path) = std::env::var(SOFTHSM) {
+                    self.hsm.environment.insert(SOFTHSM.to_owned(), path);
+                }
+            }
+        }
+    }
+
+    /// Two listeners on one address would fail at start with a message that names neither.
+    fn check_listeners(&self, file: &Path, text: &str) -> Result<(), ConfigError> {
+        let listen = &self.listen;
+        let all = [
+            ("bootstrap", listen.bootstrap),
+            ("vnfci", listen.vnfci),
+            ("management", listen.management),
+            ("http", listen.http),
+            ("admin", listen.admin),
+        ];
+        for (index, (name, address)) in all.iter().enumerate() {
+            let same = all[..index].iter().find(|(_, other)| other == address && address.port() != 0);
+            if let Some((other, _)) = same {
+                return Err(ConfigError {
+                    file: file.to_owned(),
+                    line: text.lines().position(|line| line.trim_start().starts_with(name)).map(|at| at + 1),
+                    problem: format!("[listen] {name} and {other} have the same address {address}"),
+                    remedy: "give each listener a port of its own".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A whole number from 1 to 1,000,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Count(u64);
+
+impl Count {
+    /// As a size.
+    pub fn get(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl TryFrom<u64> for Count {
+    type Error = String;
+    fn try_from(number: u64) -> Result<Self, String> {
+        if (1..=1_000_000_000).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(format!("{number} is not a whole number from 1 to 1000000000"))
+        }
+    }
+}
+
+/// Sealing suites, preferred first, at least one, none twice.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Suite>")]
+pub struct Suites(pub Vec<Suite>);
+
+impl Default for Suites {
+    /// All of them, standard ones first.
+    fn default() -> Self {
+        Self(Suite::ALL.to_vec())
+    }
+}
+
+impl TryFrom<Vec<Suite>> for Suites {
+    type Error = String;
+    fn try_from(suites: Vec<Suite>) -> Result<Self, String> {
+        if suites.is_empty() {
+            return Err("sealing names no suite: nothing could be claimed".to_owned());
+        }
+        match suites.iter().enumerate().find(|(index, suite)| suites[..*index].contains(suite)) {
+            Some((_, twice)) => Err(format!("sealing names {twice} twice")),
+            None => Ok(Self(suites)),
+        }
+    }
+}
+
+/// DNS names and IP addresses, at least one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct ServerNames(pub Vec<String>);
+
+impl TryFrom<Vec<String>> for ServerNames {
+    type Error = String;
+    fn try_from(names: Vec<String>) -> Result<Self, String> {
+        if names.is_empty() {
+            return Err("server_names is empty: name what clients connect to".to_owned());
+        }
+        match names.iter().find(|name| rustls_pki_types::ServerName::try_from(name.as_str()).is_err()) {
+            Some(bad) => Err(format!("{bad:?} in server_names is neither a DNS name nor an IP address")),
+            None => Ok(Self(names)),
+        }
+    }
+}
+
+/// An `http://` URL without a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HttpUrl(String);
+
+impl TryFrom<String> for HttpUrl {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let uri: http::Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        // A CRL is fetched over plain HTTP: it is signed, and checking TLS would need a CRL (RFC 5280 8).
+        if uri.scheme_str() != Some("http") || uri.host().is_none() || uri.query().is_some() {
+            return Err(format!("{text:?} is not of the form http://HOST[:PORT][/PATH]"));
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl TryFrom<String> for StoreUrl {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path)) {
+            Some(path) if !path.is_empty() && !path.contains('?') => Ok(Self::Sqlite(path.into())),
+            // Never the text itself: an address of another database may have a password in it.
+            _ => Err("the store's url is not of the form sqlite:PATH".to_owned()),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: default_store_url() }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            bootstrap: default_bootstrap(),
+            vnfci: default_vnfci(),
+            management: default_management(),
+            http: default_http(),
+            admin: default_admin(),
+            server_names: default_server_names(),
+            http_url: None,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), level: default_log_level() }
+    }
+}
+
+impl Default for Crl {
+    fn default() -> Self {
+        Self { validity: default_crl_validity(), refresh: default_crl_refresh() }
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self {
+            destruction_horizon: default_destruction_horizon(),
+            confirm_deadline: default_confirm_deadline(),
+        }
+    }
+}
+
+/// One worker per lane: SoftHSM gains from more processes, a network HSM from as many as it has sessions.
+fn one_worker() -> Count {
+    Count(1)
+}
+
+/// 10 s: an RSA-4096 generation of SoftHSM takes 1.2 s, network HSMs answer within 1 s.
+fn default_call_deadline() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(10))
+}
+
+/// 1,024 calls: what one worker does in well under a second.
+fn default_queue() -> Count {
+    Count(1_024)
+}
+
+/// 200,000 session objects: SoftHSM leaks about 0.5 kB each, so a worker stays below about 100 MB.
+fn default_recycle_after() -> Count {
+    Count(200_000)
+}
+
+/// Nothing is claimed that the operator did not say.
+fn default_backup_retention() -> String {
+    "unknown".to_owned()
+}
+
+/// The embedded database beside the configuration.
+fn default_store_url() -> StoreUrl {
+    StoreUrl::Sqlite("keybroker.db".into())
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Port 7443, this machine only: opening it to the network is a decision.
+fn default_bootstrap() -> SocketAddr {
+    local(7443)
+}
+
+/// Port 7444, this machine only.
+fn default_vnfci() -> SocketAddr {
+    local(7444)
+}
+
+/// Port 7445, this machine only.
+fn default_management() -> SocketAddr {
+    local(7445)
+}
+
+/// Port 7080, this machine only.
+fn default_http() -> SocketAddr {
+    local(7080)
+}
+
+/// Port 7090, this machine only.
+fn default_admin() -> SocketAddr {
+    local(7090)
+}
+
+/// What a client on this machine connects to.
+fn default_server_names() -> ServerNames {
+    ServerNames(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])
+}
+
+/// State changes and what went wrong.
+fn default_log_level() -> String {
+    "info".to_owned()
+}
+
+/// 24 hours: relying parties live through a day without us.
+fn default_crl_validity() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(24 * 3_600))
+}
+
+/// 6 hours: three more attempts before a CRL expires.
+fn default_crl_refresh() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(6 * 3_600))
+}
+
+/// 15 minutes from the first erasure in an epoch.
+fn default_destruction_horizon() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+/// 15 minutes.
+fn default_confirm_deadline() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+fn remedy(problem: &str) -> String {
+    let remedy = if problem.contains("unknown field") {
+        "remove it or correct its spelling; docs/keybroker.toml shows every field"
+    } else if problem.contains("missing field") {
+        "add it; docs/keybroker.toml shows every field"
+    } else {
+        "correct this line; docs/keybroker.toml shows every field with an example"
+    };
+    remedy.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: &str = "[hsm]\nmodule = \"/m.so\"\ntoken = \"t\"\npin_file = \"pin\"\n";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("/etc/keybroker/keybroker.toml"), text)
+    }
+
+    #[test]
+    fn the_sample_parses_and_shows_the_defaults() {
+        let sample = include_str!("../docs/keybroker.toml");
+        let as_it_is = parse(sample).unwrap();
+        // Every field that is commented out, with the value that it says is the default.
+        let spelled_out: String = sample
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(field) if field.contains(" = ") && !field.starts_with("environment") => {
+                    format!("{field}\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let with_everything = parse(&spelled_out).unwrap();
+        assert_eq!(with_everything.listen.http_url, Some(HttpUrl("http://127.0.0.1:7080".to_owned())));
+        assert_eq!(as_it_is.http_url(), with_everything.http_url());
+        let without_url = |mut config: Config| {
+            config.listen.http_url = None;
+            format!("{config:?}")
+        };
+        assert_eq!(without_url(as_it_is), without_url(with_everything));
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let config = parse(SHORTEST).unwrap();
+        assert_eq!(config.hsm.interactive_workers.get(), 1);
+        assert_eq!(config.hsm.sealing.0, Suite::ALL);
+        assert_eq!(config.listen.management.port(), 7445);
+        let tenant = config.tenant(&"default".parse().unwrap());
+        assert_eq!(tenant.confirm_deadline.0, Duration::from_secs(900));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let text = format!("{SHORTEST}environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.hsm.pin_file, Path::new("/etc/keybroker/pin"));
+        assert_eq!(config.hsm.module, Path::new("/m.so"));
+        assert_eq!(config.store.url, StoreUrl::Sqlite("/etc/keybroker/keybroker.db".into()));
+        assert_eq!(config.hsm.environment["SOFTHSM2_CONF"], "/etc/keybroker/softhsm2.conf");
+        assert_eq!(config.profiles_directory(), Path::new("/etc/keybroker/profiles"));
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_remedy() {
+        for (line, text, problem) in [
+            (5, "pinfile = \"x\"\n", "unknown field"),
+            (5, "bulk_workers = 0\n", "whole number"),
+            (6, "[tenant.default]\nconfirm_deadline = \"15\"\n", "not a duration"),
+            (6, "[store]\nurl = \"oracle:x\"\n", "sqlite:PATH"),
+            (6, "[listen]\nserver_names = [\"a b\"]\n", "neither a DNS name"),
+            (6, "[listen]\nhttp_url = \"https://x\"\n", "http://HOST"),
+            (5, "sealing = []\n", "no suite"),
+            (5, "[tenant.Default]\n", "tenant id"),
+            (7, "[listen]\nhttp = \"127.0.0.1:7443\"\nbootstrap = \"127.0.0.1:7443\"\n", "same address"),
+        ] {
+            let error = parse(&format!("{SHORTEST}{text}")).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(problem), "{text}: {said}");
+            assert!(said.starts_with("/etc/keybroker/keybroker.toml, line "), "{said}");
+            assert!(error.line.is_some_and(|found| found.abs_diff(line) <= 1), "{text}: {said}");
+            assert!(!error.remedy.is_empty());
+        }
+        assert!(parse("[hsm]\n").unwrap_err().to_string().contains("missing field"));
+    }
+}

@@ -1,0 +1,246 @@
+//! Plain HTTP: what relying parties fetch (CRLs, CA certificates, trust chains: signed or public by nature), and what
+//! the operator's monitoring asks.
+
+use crate::broker::{Broker, BrokerError};
+use crate::nfv::{InvalidName, IssuerId, Sha256Hash, TenantId};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use der::pem::LineEnding;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+/// Says whether the broker can serve, or why not. Asked once a second and by every `/readyz`: must not block.
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// A request is answered or given up by then.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request's head has arrived by then, or the connection is closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 16 * 1024;
+/// Open connections of one listener.
+const CONNECTIONS_MAX: usize = 1_024;
+/// How long a CA certificate may be kept by a cache.
+const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How long a trust chain may be kept by a cache: short, since a rollover changes it.
+const CHAIN_AGE: Duration = Duration::from_secs(300);
+
+/// `GET /crl/ISSUER.crl`, `/ca/ISSUER.cer` (both DER) and `/chain/TENANT.pem` (issuing CA first, root last).
+pub(super) fn public(broker: Arc<Broker>) -> Router {
+    Router::new()
+        .route("/crl/{file}", get(crl))
+        .route("/ca/{file}", get(issuer_certificate))
+        .route("/chain/{file}", get(trust_chain))
+        .with_state(broker)
+}
+
+/// `GET /metrics`, `/healthz` (the process lives) and `/readyz` (it can serve).
+pub(super) fn admin(metrics: PrometheusHandle, ready: Ready, stopping: CancellationToken) -> Router {
+    let readyz = move || {
+        let state = if stopping.is_cancelled() { Err("stopping".to_owned()) } else { ready() };
+        async move {
+            match state {
+                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+                Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            }
+        }
+    };
+    let exposition = move || {
+        let text = metrics.render();
+        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+    };
+    Router::new()
+        .route("/metrics", get(exposition))
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+}
+
+async fn crl(State(broker): State<Arc<Broker>>, Path(file): Path<String>, headers: HeaderMap) -> Response {
+    let Some(issuer) = named::<IssuerId>(&file, ".crl") else { return not_found() };
+    match broker.crl(issuer).await {
+        Ok(crl) => document(
+            &headers,
+            &format!("\"{}\"", crl.number),
+            crl.max_age,
+            "application/pkix-crl",
+            crl.der.as_ref().clone(),
+        ),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn issuer_certificate(
+    State(broker): State<Arc<Broker>>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(issuer) = named::<IssuerId>(&file, ".cer") else { return not_found() };
+    match broker.issuer_certificate(issuer).await {
+        Ok(der) => {
+            let tag = format!("\"{}\"", Sha256Hash::of(&der));
+            document(&headers, &tag, CERTIFICATE_AGE, "application/pkix-cert", der)
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+async fn trust_chain(
+    State(broker): State<Arc<Broker>>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(tenant) = named::<TenantId>(&file, ".pem") else { return not_found() };
+    let chain = match broker.trust_chain(&tenant).await {
+        Ok(chain) => chain,
+        Err(error) => return failed(&error),
+    };
+    let mut text = String::new();
+    for der in chain.chain_der.iter().chain(std::iter::once(&chain.root_der)) {
+        match der::pem::encode_string("CERTIFICATE", LineEnding::LF, der) {
+            Ok(pem) => text.push_str(&pem),
+            Err(e) => return failed(&BrokerError::Internal(format!("a CA certificate as PEM: {e}"))),
+        }
+    }
+    let tag = format!("\"{}\"", Sha256Hash::of(text.as_bytes()));
+    document(&headers, &tag, CHAIN_AGE, "application/pem-certificate-chain", text.into_bytes())
+}
+
+/// The name before the suffix; none if there is no such file by its form.
+fn named<T: std::str::FromStr<Err = InvalidName>>(file: &str, suffix: &str) -> Option<T> {
+    file.strip_suffix(suffix)?.parse().ok()
+}
+
+/// A document that may be cached: in full, or only that the caller's copy is still good (RFC 9110 13.1.2).
+fn document(
+    request: &HeaderMap,
+    tag: &str,
+    max_age: Duration,
+    kind: &'static str,
+    body: Vec<u8>,
+) -> Response {
+    let caching = [(ETAG, tag.to_owned()), (CACHE_CONTROL, format!("public, max-age={}", max_age.as_secs()))];
+    if still_good(request, tag) {
+        (StatusCode::NOT_MODIFIED, caching).into_response()
+    } else {
+        (caching, [(CONTENT_TYPE, kind)], body).into_response()
+    }
+}
+
+fn still_good(request: &HeaderMap, tag: &str) -> bool {
+    request
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "not found\n").into_response()
+}
+
+/// The one match from errors to HTTP statuses. Nobody is identified here, so that a refusal is a fault of ours.
+fn failed(error: &BrokerError) -> Response {
+    match error {
+        BrokerError::NotFound(_) => not_found(),
+        BrokerError::Invalid { .. } => (StatusCode::BAD_REQUEST, "malformed\n").into_response(),
+        BrokerError::Unavailable { retry_after, .. } | BrokerError::PoolEmpty { retry_after, .. } => {
+            let seconds = retry_after.as_secs().max(1).to_string();
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], "not available now\n").into_response()
+        }
+        BrokerError::Refused { .. }
+        | BrokerError::Denied(_)
+        | BrokerError::AlreadyExists(_)
+        | BrokerError::Precondition(_)
+        | BrokerError::RequestReused(_)
+        | BrokerError::Internal(_) => {
+            tracing::error!(%error, "an HTTP request failed");
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
+        }
+    }
+}
+
+/// Serves HTTP/1.1 until `stopping`, then lets open requests finish.
+pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
+    let router = router
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = async {
+                let permit = Arc::clone(&connections).acquire_owned().await;
+                (permit, listener.accept().await)
+            } => accepted,
+        };
+        let (Ok(permit), Ok((tcp, _))) = accepted else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(tcp), service).into_owned());
+        tokio::spawn(async move {
+            // Garbage and broken connections are the other side's business.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cached_copy_is_recognised_in_every_form_of_the_header() {
+        let asked = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, value.parse().unwrap());
+            still_good(&headers, "\"7\"")
+        };
+        assert!(asked("\"7\"") && asked("W/\"7\"") && asked("\"1\", \"7\"") && asked("*"));
+        assert!(!asked("\"70\"") && !asked("7"));
+        assert!(!still_good(&HeaderMap::new(), "\"7\""));
+    }
+
+    #[test]
+    fn a_document_says_how_long_it_is_good() {
+        let answer =
+            document(&HeaderMap::new(), "\"7\"", Duration::from_secs(60), "application/pkix-crl", vec![1]);
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[CACHE_CONTROL], "public, max-age=60");
+        assert_eq!(answer.headers()[CONTENT_TYPE], "application/pkix-crl");
+        assert_eq!(answer.headers()[ETAG], "\"7\"");
+    }
+
+    #[test]
+    fn what_is_inside_does_not_leak_over_http() {
+        let answer = failed(&BrokerError::Internal("secret".into()));
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let wait = Duration::from_millis(10);
+        let away =
+            BrokerError::Unavailable { code: "STORE_UNAVAILABLE", reason: "x".into(), retry_after: wait };
+        assert_eq!(failed(&away).headers()[RETRY_AFTER], "1");
+    }
+}
