@@ -537,3 +537,82 @@ fn remedy(problem: &str) -> String {
     };
     remedy.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: &str = "[hsm]\nmodule = \"/m.so\"\ntoken = \"t\"\npin_file = \"pin\"\n";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("/etc/keybroker/keybroker.toml"), text)
+    }
+
+    #[test]
+    fn the_sample_parses_and_shows_the_defaults() {
+        let sample = include_str!("../docs/keybroker.toml");
+        let as_it_is = parse(sample).unwrap();
+        // Every field that is commented out, with the value that it says is the default.
+        let spelled_out: String = sample
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(field) if field.contains(" = ") && !field.starts_with("environment") => {
+                    format!("{field}\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let with_everything = parse(&spelled_out).unwrap();
+        assert_eq!(with_everything.listen.http_url, Some(HttpUrl("http://127.0.0.1:7080".to_owned())));
+        assert_eq!(as_it_is.http_url(), with_everything.http_url());
+        let without_url = |mut config: Config| {
+            config.listen.http_url = None;
+            format!("{config:?}")
+        };
+        assert_eq!(without_url(as_it_is), without_url(with_everything));
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let config = parse(SHORTEST).unwrap();
+        assert_eq!(config.hsm.interactive_workers.get(), 1);
+        assert_eq!(config.hsm.sealing.0, Suite::ALL);
+        assert_eq!(config.listen.management.port(), 7445);
+        let tenant = config.tenant(&"default".parse().unwrap());
+        assert_eq!(tenant.confirm_deadline.0, Duration::from_secs(900));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let text = format!("{SHORTEST}environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.hsm.pin_file, Path::new("/etc/keybroker/pin"));
+        assert_eq!(config.hsm.module, Path::new("/m.so"));
+        assert_eq!(config.store.url, StoreUrl::Sqlite("/etc/keybroker/keybroker.db".into()));
+        assert_eq!(config.hsm.environment["SOFTHSM2_CONF"], "/etc/keybroker/softhsm2.conf");
+        assert_eq!(config.profiles_directory(), Path::new("/etc/keybroker/profiles"));
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_remedy() {
+        for (line, text, problem) in [
+            (5, "pinfile = \"x\"\n", "unknown field"),
+            (5, "bulk_workers = 0\n", "whole number"),
+            (6, "[tenant.default]\nconfirm_deadline = \"15\"\n", "not a duration"),
+            (6, "[store]\nurl = \"oracle:x\"\n", "sqlite:PATH"),
+            (6, "[listen]\nserver_names = [\"a b\"]\n", "neither a DNS name"),
+            (6, "[listen]\nhttp_url = \"https://x\"\n", "http://HOST"),
+            (5, "sealing = []\n", "no suite"),
+            (5, "[tenant.Default]\n", "tenant id"),
+            (7, "[listen]\nhttp = \"127.0.0.1:7443\"\nbootstrap = \"127.0.0.1:7443\"\n", "same address"),
+        ] {
+            let error = parse(&format!("{SHORTEST}{text}")).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(problem), "{text}: {said}");
+            assert!(said.starts_with("/etc/keybroker/keybroker.toml, line "), "{said}");
+            assert!(error.line.is_some_and(|found| found.abs_diff(line) <= 1), "{text}: {said}");
+            assert!(!error.remedy.is_empty());
+        }
+        assert!(parse("[hsm]\n").unwrap_err().to_string().contains("missing field"));
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::config::{Log, LogFormat};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Telemetry that could not be set up.
@@ -29,7 +30,10 @@ pub enum TelemetryError {
 pub fn init_logging(log: &Log) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(&log.level)
         .map_err(|error| TelemetryError::Level { level: log.level.clone(), problem: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let installed = match log.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

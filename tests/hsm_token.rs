@@ -175,6 +175,15 @@ async fn signatures_and_macs_verify_in_software() {
     let head = hsm.sign_blocking(&audit, SignatureAlgorithm::Ed25519, b"head").unwrap();
     UnparsedPublicKey::new(&ED25519, &spki[spki.len() - 32..]).verify(b"head", &head).unwrap();
 
+    let (elsewhere, id) = (hsm.clone(), audit.clone());
+    let sign = move || elsewhere.sign_blocking(&id, SignatureAlgorithm::Ed25519, b"head");
+    assert_eq!(std::thread::spawn(sign.clone()).join().unwrap().unwrap(), head, "outside of any runtime");
+    let single = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { sign() })
+    });
+    assert!(matches!(single.join().unwrap(), Err(HsmError::Refused(_))), "it would block the only thread");
+
     let key = ObjectId::TokenMac(tenant());
     assert!(matches!(hsm.mac(&key, b"token").await, Err(HsmError::NotFound(_))));
     hsm.create_mac_key(&key).await.unwrap();

@@ -462,7 +462,7 @@ mod tests {
         assert_eq!(empty.reason.as_deref(), Some("POOL_EMPTY"));
         assert!(empty.text.ends_with("Try again in 1.5 s."), "{}", empty.text);
 
-        let refused = describe(&error::status(&BrokerError::Refused { code: "X", reason: "y".into() }));
+        let refused = describe(&error::status(&BrokerError::refused("X", "y")));
         assert_eq!(refused.class, FailureClass::Refused);
         assert!(refused.text.contains("audit log"));
 

@@ -139,11 +139,7 @@ mod tests {
     fn every_error() -> Vec<(BrokerError, Code, &'static str)> {
         let wait = Duration::from_secs(3);
         vec![
-            (
-                BrokerError::Refused { code: "TOKEN_PROOF_WRONG", reason: SECRET.into() },
-                Code::Unauthenticated,
-                "NOT_AUTHENTICATED",
-            ),
+            (BrokerError::refused("TOKEN_PROOF_WRONG", SECRET), Code::Unauthenticated, "NOT_AUTHENTICATED"),
             (
                 BrokerError::Denied(Denied::Role(Role::Auditor, Rpc::AddTenant)),
                 Code::PermissionDenied,
@@ -206,7 +202,7 @@ mod tests {
     #[test]
     fn all_refusals_look_the_same() {
         let refused = |code, reason: &str| {
-            let status = status(&BrokerError::Refused { code, reason: reason.into() });
+            let status = status(&BrokerError::refused(code, reason));
             (status.message().to_owned(), status.details().to_vec())
         };
         assert_eq!(refused("A", "one"), refused("B", "another, longer reason"));

@@ -145,7 +145,10 @@ impl Broker {
                     .await?;
                 registered.extend(found);
             }
-            return Ok(x509::match_registration(&evidence, &registered, purpose, now)?);
+            let matched = x509::match_registration(&evidence, &registered, purpose, now);
+            let vnfci = registered.first().map(|credential| &credential.vnfci);
+            return matched
+                .map_err(|refusal| BrokerError::from(refusal).concerning(evidence.tenant(), vnfci));
         };
         let (_, facts) = self.presented(peer).await?;
         let registered = self.store.initial_credential(proof.id).await?;
@@ -155,7 +158,9 @@ impl Broker {
         let token = Token::new(registered.id, &mac)?;
         let fields =
             ProofFields { exporter: peer.exporter, client_key: facts.public_key, request, recipient_key };
-        Ok(token::verify(&registered, &token, &fields, &proof.proof, purpose, now)?)
+        token::verify(&registered, &token, &fields, &proof.proof, purpose, now).map_err(|refusal| {
+            BrokerError::from(refusal).concerning(&registered.tenant, Some(&registered.vnfci))
+        })
     }
 
     /// The anchors of all tenants: the tenant follows from the one that matches.
@@ -229,7 +234,8 @@ impl Broker {
             ClaimOutcome::Refused(refusal) => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "refused").increment(1);
                 let reason = format!("{refusal} for VNFCI {}", verified.vnfci());
-                Err(BrokerError::Refused { code: refusal.as_str(), reason })
+                Err(BrokerError::refused(refusal.as_str(), reason)
+                    .concerning(verified.tenant(), Some(verified.vnfci())))
             }
         }
     }

@@ -136,7 +136,7 @@ pub(super) fn vnfci_actor(tenant: &TenantId, vnfci: &VnfciId) -> Actor {
 
 /// A claim that does not exist and one that is somebody else's look the same from outside.
 fn foreign_claim(claim: ClaimId) -> BrokerError {
-    BrokerError::Refused { code: "CLAIM_FOREIGN", reason: format!("claim {claim} is not the caller's") }
+    BrokerError::refused("CLAIM_FOREIGN", format!("claim {claim} is not the caller's"))
 }
 
 /// Checks that there is exactly one signature for every slot, and that each was made by the slot's key over

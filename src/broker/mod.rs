@@ -26,7 +26,7 @@ use crate::ca::CertificateFacts;
 use crate::credential::{CertificateState, KeyState};
 use crate::hsm::{Hsm, HsmError};
 use crate::identity::Refusal;
-use crate::nfv::{EpochId, PoolName, RequestId, Sha256Hash, TenantId};
+use crate::nfv::{EpochId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
 use crate::store::{RequestKey, Store, StoreError};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap};
@@ -117,6 +117,8 @@ pub enum BrokerError {
         code: &'static str,
         /// Sentence for the auditor.
         reason: String,
+        /// The tenant and VNFCI that the evidence leads to, as far as known: their auditor sees the refusal.
+        subject: Subject,
     },
     /// The caller is known but may not do this. For the auditor only.
     #[error(transparent)]
@@ -162,6 +164,15 @@ pub enum BrokerError {
     /// A fault of ours. The caller learns only that.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// Whom a refused call concerns, as far as the evidence tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// In which tenant.
+    pub tenant: Option<TenantId>,
+    /// Which VNFCI.
+    pub vnfci: Option<VnfciId>,
 }
 
 /// A mutation's envelope: whose it is and how a repetition is recognised.
@@ -233,7 +244,22 @@ impl From<HsmError> for BrokerError {
 
 impl From<Refusal> for BrokerError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { code: refusal.code(), reason: refusal.to_string() }
+        Self::refused(refusal.code(), refusal.to_string())
+    }
+}
+
+impl BrokerError {
+    /// A refusal of someone whom nothing is known of yet.
+    pub fn refused(code: &'static str, reason: impl Into<String>) -> Self {
+        Self::Refused { code, reason: reason.into(), subject: Subject::default() }
+    }
+
+    /// The same with whom it concerns, if it is a refusal.
+    fn concerning(mut self, of_tenant: &TenantId, of_vnfci: Option<&VnfciId>) -> Self {
+        if let Self::Refused { subject, .. } = &mut self {
+            *subject = Subject { tenant: Some(of_tenant.clone()), vnfci: of_vnfci.cloned() };
+        }
+        self
     }
 }
 
@@ -295,11 +321,12 @@ impl Broker {
     /// [`BrokerError::Refused`] if there is none.
     pub async fn identify_registered(&self, peer: &Peer) -> Result<Caller, BrokerError> {
         let (fingerprint, _) = self.presented(peer).await?;
-        let identity =
-            self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| BrokerError::Refused {
-                code: "IDENTITY_UNKNOWN",
-                reason: format!("certificate sha256:{fingerprint} is not registered"),
-            })?;
+        let identity = self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| {
+            BrokerError::refused(
+                "IDENTITY_UNKNOWN",
+                format!("certificate sha256:{fingerprint} is not registered"),
+            )
+        })?;
         Ok(Caller::registered(identity.role, &identity.name, identity.tenant, identity.granted_vnfs))
     }
 
@@ -310,10 +337,8 @@ impl Broker {
     /// [`BrokerError::Refused`] if there is none.
     pub async fn identify_vnfci(&self, peer: &Peer) -> Result<Caller, BrokerError> {
         let (fingerprint, _) = self.presented(peer).await?;
-        let refused = |code, what: &str| BrokerError::Refused {
-            code,
-            reason: format!("certificate sha256:{fingerprint} {what}"),
-        };
+        let refused =
+            |code, what: &str| BrokerError::refused(code, format!("certificate sha256:{fingerprint} {what}"));
         let record = self.store.certificate_by_fingerprint(fingerprint).await?;
         let record = record.ok_or_else(|| refused("CERTIFICATE_UNKNOWN", "was not issued by this broker"))?;
         match record.state {
@@ -331,22 +356,18 @@ impl Broker {
 
     /// Fingerprint and facts of the leaf that a peer presented, if it is within its validity.
     async fn presented(&self, peer: &Peer) -> Result<(Sha256Hash, CertificateFacts), BrokerError> {
-        let leaf = peer.chain_der.first().ok_or_else(|| BrokerError::Refused {
-            code: "NO_CERTIFICATE",
-            reason: "no client certificate was presented".to_owned(),
-        })?;
-        let facts = CertificateFacts::parse(leaf).map_err(|error| BrokerError::Refused {
-            code: "CERTIFICATE_MALFORMED",
-            reason: error.to_string(),
-        })?;
+        let none = || BrokerError::refused("NO_CERTIFICATE", "no client certificate was presented");
+        let leaf = peer.chain_der.first().ok_or_else(none)?;
+        let facts = CertificateFacts::parse(leaf)
+            .map_err(|error| BrokerError::refused("CERTIFICATE_MALFORMED", error.to_string()))?;
         let now = self.store.now().await?;
         if now < facts.not_before {
             let reason = format!("the certificate is not valid before {}", facts.not_before);
-            return Err(BrokerError::Refused { code: "CERTIFICATE_NOT_YET_VALID", reason });
+            return Err(BrokerError::refused("CERTIFICATE_NOT_YET_VALID", reason));
         }
         if now >= facts.not_after {
             let reason = format!("the certificate expired at {}", facts.not_after);
-            return Err(BrokerError::Refused { code: "CERTIFICATE_EXPIRED", reason });
+            return Err(BrokerError::refused("CERTIFICATE_EXPIRED", reason));
         }
         Ok((facts.fingerprint, facts))
     }
@@ -361,9 +382,9 @@ impl Broker {
         request: Option<RequestId>,
         error: &BrokerError,
     ) {
-        let (code, reason) = match error {
-            BrokerError::Refused { code, reason } => (*code, reason.clone()),
-            BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string()),
+        let (code, reason, subject) = match error {
+            BrokerError::Refused { code, reason, subject } => (*code, reason.clone(), subject.clone()),
+            BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string(), Subject::default()),
             _ => return,
         };
         let recorded = async {
@@ -376,8 +397,8 @@ impl Broker {
                     peer: peer.address.to_string(),
                 }),
             );
-            event.tenant = caller.and_then(|caller| caller.tenant.clone());
-            event.vnfci = caller.and_then(|caller| caller.vnfci.clone());
+            event.tenant = subject.tenant.or_else(|| caller.and_then(|caller| caller.tenant.clone()));
+            event.vnfci = subject.vnfci.or_else(|| caller.and_then(|caller| caller.vnfci.clone()));
             event.request = request;
             self.store.append_events(vec![event]).await
         };

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// What to do with trust anchors.
 #[derive(Debug, clap::Subcommand)]
-pub enum AnchorCommand {
+pub(super) enum AnchorCommand {
     /// Add a CA certificate; it belongs to one tenant only
     Add {
         /// Its name in the tenant: 1 to 63 of a-z, 0-9 and '-'
@@ -58,7 +58,7 @@ pub enum AnchorCommand {
 }
 
 /// Runs the command.
-pub async fn run(command: AnchorCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         AnchorCommand::Add { name, certificate, tenant, connection } => {
             let certificates = files::read_certificates(&certificate)?;

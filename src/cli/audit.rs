@@ -25,7 +25,7 @@ const PAGE: u32 = 1_000;
 
 /// What to do with the audit log.
 #[derive(Debug, clap::Subcommand)]
-pub enum AuditCommand {
+pub(super) enum AuditCommand {
     /// List events
     List {
         #[command(flatten)]
@@ -88,7 +88,7 @@ pub enum AuditCommand {
 
 /// Which events.
 #[derive(Debug, Clone, clap::Args)]
-pub struct QueryArgs {
+pub(super) struct QueryArgs {
     #[command(flatten)]
     tenant: TenantArgs,
     /// Only of this VNFCI
@@ -112,7 +112,7 @@ pub struct QueryArgs {
 }
 
 /// Runs the command.
-pub async fn run(command: AuditCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: AuditCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         AuditCommand::List { query, from, limit, connection } => {
             let mut client = AuditServiceClient::new(connection.connect().await?.channel);

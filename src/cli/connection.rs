@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// `--server --cert --key --trust-anchor`, or `--profile`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Connection")]
-pub struct ConnectionArgs {
+pub(super) struct ConnectionArgs {
     /// Client profile (TOML with server, cert, key, trust_anchor), as `init` writes beside each role's certificate
     #[arg(long, value_name = "FILE", env = "KEYBROKER_PROFILE")]
     profile: Option<PathBuf>,
@@ -67,7 +67,7 @@ impl ClientProfile {
 
 impl ConnectionArgs {
     /// From a profile's file.
-    pub fn of_profile(file: PathBuf) -> Self {
+    pub(super) fn of_profile(file: PathBuf) -> Self {
         Self { profile: Some(file), server: None, cert: None, key: None, trust_anchor: None }
     }
 
@@ -75,7 +75,7 @@ impl ConnectionArgs {
     ///
     /// # Errors
     /// [`Failure`] (wrong usage) naming what is missing.
-    pub fn resolve(&self) -> Result<ClientProfile, Failure> {
+    pub(super) fn resolve(&self) -> Result<ClientProfile, Failure> {
         let profile = self.profile.as_deref().map(ClientProfile::load).transpose()?;
         let missing = |flag: &str| {
             Failure::usage(format!(
@@ -97,7 +97,7 @@ impl ConnectionArgs {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn connect(&self) -> Result<Connection, Failure> {
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         let profile = self.resolve()?;
         let tls = ClientTls {
             trust_anchor_pem: files::read(&profile.trust_anchor)?,
@@ -110,7 +110,7 @@ impl ConnectionArgs {
 
 /// `--tenant`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct TenantArgs {
+pub(super) struct TenantArgs {
     /// The tenant [default: the caller's own]
     #[arg(long, value_name = "TENANT")]
     tenant: Option<TenantId>,
@@ -118,18 +118,18 @@ pub struct TenantArgs {
 
 impl TenantArgs {
     /// As the protos have it: empty for the caller's own.
-    pub fn to_proto(&self) -> String {
+    pub(super) fn to_proto(&self) -> String {
         self.tenant.as_ref().map(TenantId::to_string).unwrap_or_default()
     }
 }
 
 /// A new request id, as the protos have it.
-pub fn request_id() -> String {
+pub(super) fn request_id() -> String {
     RequestId::generate().to_string()
 }
 
 /// A time of the protos as RFC 3339, or nothing.
-pub fn time_text(time: Option<prost_types::Timestamp>) -> Option<String> {
+pub(super) fn time_text(time: Option<prost_types::Timestamp>) -> Option<String> {
     time.map(|time| {
         let seconds = crate::clock::Timestamp::from_unix_seconds(time.seconds);
         seconds.plus(std::time::Duration::from_nanos(u64::try_from(time.nanos).unwrap_or(0))).to_string()

@@ -25,7 +25,7 @@ const DISK_FAILURE: u64 = 100 << 20;
 
 /// `doctor`.
 #[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
     config: PathBuf,
@@ -44,7 +44,7 @@ enum Verdict {
 struct Findings(Vec<(Verdict, Value)>);
 
 /// Runs the command.
-pub async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());
@@ -249,7 +249,8 @@ fn store(config: &Config, findings: &mut Findings) {
 }
 
 fn certificates(config: &Config, findings: &mut Findings) {
-    let mut paths = vec![config.directory.join("root.pem")];
+    let mut paths: Vec<PathBuf> =
+        ["root.pem", "tls/bootstrap.pem", "tls/server.pem"].map(|name| config.directory.join(name)).into();
     let clients = super::init::CLIENT_ROLES;
     paths.extend(clients.map(|role| config.directory.join("clients").join(role.as_str()).join("cert.pem")));
     let now = SystemClock.now();
@@ -262,6 +263,9 @@ fn certificates(config: &Config, findings: &mut Findings) {
                 CertificateFacts::parse(leaf).map_err(|error| error.to_string())
             });
         match facts {
+            Err(_) if !path.exists() && name.starts_with("tls") => {
+                findings.ok(&check, "keybroker serve will make it");
+            }
             Err(_) if !path.exists() && !name.starts_with("clients") => {
                 findings.fail(&check, "does not exist", "run keybroker init");
             }

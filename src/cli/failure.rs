@@ -1,11 +1,10 @@
 //! How a command ends: the exit codes and the sentence for standard error.
 
-use crate::api::client::{self, ConnectError, FailureClass};
+use crate::api::client::{ConnectError, FailureClass, describe};
 use crate::config::ConfigError;
 use crate::hsm::HsmError;
 use std::fmt;
 use std::process::ExitCode;
-use tonic::Code;
 
 /// Exit codes other than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,27 +63,6 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Self {
-        let explained = client::describe(&status);
-        let exit = match status.code() {
-            Code::InvalidArgument => Exit::Usage,
-            _ => explained.class.into(),
-        };
-        Self { exit, text: explained.text }
-    }
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        let exit = match &error {
-            ConnectError::Address { .. } | ConnectError::Material(_) => Exit::Usage,
-            _ => error.class().into(),
-        };
-        Self { exit, text: error.to_string() }
-    }
-}
-
 impl From<FailureClass> for Exit {
     fn from(class: FailureClass) -> Self {
         match class {
@@ -92,6 +70,23 @@ impl From<FailureClass> for Exit {
             FailureClass::Unavailable => Self::Unavailable,
             FailureClass::Failed => Self::Failed,
         }
+    }
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        let explained = describe(&status);
+        Self { exit: explained.class.into(), text: explained.text }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let exit = match &error {
+            ConnectError::Address { .. } | ConnectError::Material(_) => Exit::Usage,
+            other => other.class().into(),
+        };
+        Self { exit, text: error.to_string() }
     }
 }
 

@@ -78,7 +78,7 @@ pub fn private_directory(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`] with the path.
-pub fn delete(path: &Path) -> Result<(), Failure> {
+pub(super) fn delete(path: &Path) -> Result<(), Failure> {
     let remove = || -> io::Result<()> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -96,7 +96,7 @@ pub fn delete(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`] (wrong usage) with the path.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let read = || -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         File::open(path)?.take(MAX_BYTES).read_to_end(&mut content)?;
@@ -109,7 +109,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 ///
 /// # Errors
 /// [`Failure`] (wrong usage) with the path and what to do.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let unreadable = |error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
@@ -129,7 +129,7 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
 ///
 /// # Errors
 /// [`Failure`] (wrong usage) with the path.
-pub fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     certificates_from_pem(&read(path)?)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
@@ -138,7 +138,7 @@ pub fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
 ///
 /// # Errors
 /// [`Failure`] (wrong usage) with the path.
-pub fn read_private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) fn read_private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let pem = read_secret(path)?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| Failure::usage(format!("{} has no private key in PEM", path.display())))?;

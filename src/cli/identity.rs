@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 /// What to do with identities.
 #[derive(Debug, clap::Subcommand)]
-pub enum IdentityCommand {
+pub(super) enum IdentityCommand {
     /// Register a client by its certificate
     Add(AddArgs),
     /// List identities
@@ -40,7 +40,7 @@ pub enum IdentityCommand {
 
 /// `identity add`.
 #[derive(Debug, clap::Args)]
-pub struct AddArgs {
+pub(super) struct AddArgs {
     /// Its name: 1 to 63 of a-z, 0-9 and '-'
     name: IdentityName,
     /// What it may do
@@ -61,7 +61,7 @@ pub struct AddArgs {
 
 /// Roles of registered clients.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Role {
+pub(super) enum Role {
     /// Configures the broker
     Operator,
     /// Manages all VNFs of its tenant
@@ -75,7 +75,7 @@ pub enum Role {
 }
 
 /// Runs the command.
-pub async fn run(command: IdentityCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: IdentityCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         IdentityCommand::Add(args) => {
             let certificates = files::read_certificates(&args.certificate)?;

@@ -88,7 +88,8 @@ pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, F
         // The key first: an identity whose key was lost could not be used and not be made again.
         let key = client_key(&directory.join("key.pem"))?;
         let name = role.as_str().parse().map_err(Failure::failed)?;
-        let tenant = (role != Role::Operator).then_some(&tenant);
+        // The auditor reads and exports the whole log: a chain can only be verified whole.
+        let tenant = (!matches!(role, Role::Operator | Role::Auditor)).then_some(&tenant);
         let granted = if role == Role::Vnfm { granted } else { &[] };
         match broker.issue_identity(&name, role, tenant, granted, &key).await? {
             Some(chain) => install_client(config, role.as_str(), &chain, &mut report)?,

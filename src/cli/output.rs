@@ -4,6 +4,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
 
+/// Columns of a table that goes to no terminal.
+const WIDTH: u16 = 140;
+
 /// `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -32,11 +35,8 @@ impl OutputArgs {
         match self.format() {
             Format::Json => objects.iter().for_each(|object| line(&object.to_string())),
             Format::Table => {
-                let mut table = Table::new();
-                table
-                    .load_style(presets::UTF8_HORIZONTAL_ONLY)
-                    .set_content_arrangement(ContentArrangement::Dynamic);
-                table.set_header(columns.iter().map(|name| name.replace('_', " ")));
+                let mut table = new_table();
+                table.set_header(columns.iter().map(|name| name.replace('_', " ").to_uppercase()));
                 for object in objects {
                     table.add_row(columns.iter().map(|name| cell(object.get(name))));
                 }
@@ -49,8 +49,7 @@ impl OutputArgs {
     pub fn object(self, object: &Value) {
         match (self.format(), object) {
             (Format::Table, Value::Object(fields)) => {
-                let mut table = Table::new();
-                table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+                let mut table = new_table();
                 for (name, value) in fields {
                     table.add_row([name.replace('_', " "), cell(Some(value))]);
                 }
@@ -61,8 +60,17 @@ impl OutputArgs {
     }
 }
 
+fn new_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !std::io::stdout().is_terminal() {
+        table.set_width(WIDTH);
+    }
+    table
+}
+
 /// One line on standard output. A reader that went away (`| head`) is no fault of ours.
-pub fn line(text: &str) {
+pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// What to do with pools.
 #[derive(Debug, clap::Subcommand)]
-pub enum PoolCommand {
+pub(super) enum PoolCommand {
     /// Create a pool; it is filled at once
     Create(CreateArgs),
     /// List pools with their levels
@@ -42,7 +42,7 @@ pub enum PoolCommand {
 
 /// `pool create`.
 #[derive(Debug, clap::Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// Its name: 1 to 63 of a-z, 0-9 and '-'
     name: PoolName,
     /// The VNF instance that it is for
@@ -67,7 +67,7 @@ pub struct CreateArgs {
 }
 
 /// Runs the command.
-pub async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         PoolCommand::Create(args) => {
             let mut client = PoolServiceClient::new(args.connection.connect().await?.channel);

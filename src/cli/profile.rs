@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// What to do with certificate profiles.
 #[derive(Debug, clap::Subcommand)]
-pub enum ProfileCommand {
+pub(super) enum ProfileCommand {
     /// Check a profile and install it; replaces one of the same name
     Add {
         /// The profile, TOML; its name is the file's without .toml
@@ -43,7 +43,7 @@ pub enum ProfileCommand {
 }
 
 /// Runs the command.
-pub async fn run(command: ProfileCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: ProfileCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         ProfileCommand::Add { file, connection } => {
             let name: ProfileName = file

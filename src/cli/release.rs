@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 /// `release`.
 #[derive(Debug, clap::Args)]
-pub struct ReleaseArgs {
+pub(super) struct ReleaseArgs {
     /// The broker's listener for VNFCIs with a delivered certificate, e.g. https://127.0.0.1:7444
     #[arg(long, value_name = "URL")]
     server: String,
@@ -27,7 +27,7 @@ pub struct ReleaseArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: ReleaseArgs, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: ReleaseArgs, output: OutputArgs) -> Result<(), Failure> {
     if !args.out.is_dir() {
         return Err(Failure::usage(format!("{} is no directory of a claim", args.out.display())));
     }

@@ -3,13 +3,16 @@
 
 use super::failure::Failure;
 use super::init::new_client_key;
-use crate::ca::issue::{Tbs, root};
+use crate::ca::issue::root;
 use crate::ca::{SigningCa, assemble};
 use crate::clock::Timestamp;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use std::time::Duration;
 use zeroize::Zeroizing;
+
+/// Named in its certificates; nothing is served there, as they live for a day at most and are never revoked.
+pub(super) const NO_CRL: &str = "http://127.0.0.1/no-crl";
 
 /// A CA with its P-256 key.
 pub(super) struct SoftwareCa {
@@ -37,8 +40,8 @@ impl SoftwareCa {
             .map_err(|error| Failure::failed(format!("a new key is not usable: {error}")))?;
         let tbs =
             root(name, &own.public_key_der, validity, now, &mut rand::rng()).map_err(Failure::failed)?;
-        let certificate_der = sign(&key, &tbs)?;
-        let ca = SigningCa::new(&certificate_der, "http://127.0.0.1/no-crl").map_err(Failure::failed)?;
+        let certificate_der = assemble(&tbs.der, tbs.algorithm, &sign(&key, &tbs.der)?);
+        let ca = SigningCa::new(&certificate_der, NO_CRL).map_err(Failure::failed)?;
         Ok(Self { key, ca, certificate_der })
     }
 
@@ -56,16 +59,22 @@ impl SoftwareCa {
             .client(name, role, &own.public_key_der, validity, now, &mut rand::rng())
             .map_err(Failure::failed)?;
         Ok(SoftwareClient {
-            certificate_der: sign(&self.key, &tbs)?,
+            certificate_der: assemble(&tbs.der, tbs.algorithm, &self.sign(&tbs.der)?),
             public_key_der: own.public_key_der,
             pkcs8_der: own.pkcs8_der,
         })
     }
+
+    /// A signature by the CA's key: ECDSA with SHA-256, DER.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        sign(&self.key, message)
+    }
 }
 
-fn sign(key: &EcdsaKeyPair, tbs: &Tbs) -> Result<Vec<u8>, Failure> {
+/// ECDSA with SHA-256, DER.
+fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, Failure> {
     let signature = key
-        .sign(&SystemRandom::new(), &tbs.der)
+        .sign(&SystemRandom::new(), message)
         .map_err(|_| Failure::failed("no signature could be made: the system's random generator failed"))?;
-    Ok(assemble(&tbs.der, tbs.algorithm, signature.as_ref()))
+    Ok(signature.as_ref().to_vec())
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// What to do with tenants.
 #[derive(Debug, clap::Subcommand)]
-pub enum TenantCommand {
+pub(super) enum TenantCommand {
     /// Add a tenant: its sub-CA and token key are made on the HSM
     Add {
         /// Its name: 1 to 63 of a-z, 0-9 and '-'
@@ -40,7 +40,7 @@ pub enum TenantCommand {
 }
 
 /// Runs the command.
-pub async fn run(command: TenantCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: TenantCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         TenantCommand::Add { tenant, connection } => {
             let mut client = AdminServiceClient::new(connection.connect().await?.channel);

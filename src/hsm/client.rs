@@ -9,6 +9,7 @@ use super::{
 };
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -127,7 +128,7 @@ impl Hsm {
     }
 
     /// Makes `count` key pairs in the HSM. Only their public halves and wrapped private halves come out. EC keys
-    /// are made in chunks of 64, RSA keys one by one.
+    /// are made in chunks of 64, RSA keys one by one, on all bulk workers at once. If one chunk fails, all do.
     ///
     /// # Errors
     /// [`HsmError::NotFound`] if the tenant has no KEK of this epoch.
@@ -142,20 +143,34 @@ impl Hsm {
             KeyType::EcP256 | KeyType::EcP384 => EC_KEYS_PER_CHUNK,
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => 1,
         };
+        let chunks = (0..count).step_by(per_chunk as usize).map(|made| (count - made).min(per_chunk));
+        let workers = self.0.shared.config.bulk_workers.max(1);
+        let produced: Vec<Produced> =
+            stream::iter(chunks.map(|chunk| self.produce_chunk(tenant, epoch, key_type, chunk)))
+                .buffered(workers)
+                .try_collect()
+                .await?;
         let mut all = Produced { keys: Vec::new(), mechanisms: Vec::new(), duration: Duration::ZERO };
-        let mut missing = count;
-        while missing > 0 {
-            let chunk = missing.min(per_chunk);
-            missing -= chunk;
-            let request = Request::Produce { tenant: tenant.clone(), epoch, key_type, count: chunk };
-            let Reply::Produced(produced) = self.call("produce", Lane::Bulk, &request).await? else {
-                return Err(unexpected());
-            };
-            all.keys.extend(produced.keys);
-            all.mechanisms = produced.mechanisms;
-            all.duration += produced.duration;
+        for chunk in produced {
+            all.keys.extend(chunk.keys);
+            all.mechanisms = chunk.mechanisms;
+            all.duration += chunk.duration;
         }
         Ok(all)
+    }
+
+    async fn produce_chunk(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+        key_type: KeyType,
+        count: u32,
+    ) -> Result<Produced, HsmError> {
+        let request = Request::Produce { tenant: tenant.clone(), epoch, key_type, count };
+        match self.call("produce", Lane::Bulk, &request).await? {
+            Reply::Produced(produced) => Ok(produced),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Seals the keys of one claim to one recipient; the answers are in the items' order.

@@ -152,7 +152,7 @@ pub struct Produced {
     pub keys: Vec<ProducedKey>,
     /// PKCS#11 mechanisms used, by their standard names.
     pub mechanisms: Vec<String>,
-    /// How long the token worked.
+    /// How long the token worked, summed over its workers.
     pub duration: Duration,
 }
 

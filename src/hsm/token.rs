@@ -13,6 +13,7 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// Which object of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -166,11 +167,18 @@ impl Token {
     }
 
     /// "Not found" is believed only of a token that answers: SoftHSM lists nothing when its directory is gone.
+    /// It also cannot read its token's file while another process logs in, so a failure is asked again.
     pub(super) fn confirm_present(&self) -> Result<(), Fault> {
-        let info = self.pkcs11.get_token_info(self.slot);
-        let there =
-            info.is_ok_and(|info| info.token_initialized() && info.serial_number().trim() == self.serial);
-        if there { Ok(()) } else { Err(Fault::Module(RvError::TokenNotPresent, Function::FindObjects)) }
+        for _ in 0..20 {
+            match self.pkcs11.get_token_info(self.slot) {
+                Ok(info) if info.token_initialized() && info.serial_number().trim() == self.serial => {
+                    return Ok(());
+                }
+                Ok(_) => break,
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        Err(Fault::Module(RvError::TokenNotPresent, Function::FindObjects))
     }
 
     /// Still logged in, and a new session does something.

@@ -7,6 +7,8 @@ mod accept;
 mod error;
 mod http;
 mod limits;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 pub use error::ServeError;
@@ -290,6 +292,8 @@ impl Supervisor {
     async fn run(mut self) -> Result<(), ServeError> {
         let mut outcome = Ok(());
         tokio::select! {
+            // First: a listener that ended because of the shutdown did not end by itself.
+            biased;
             () = self.shutdown.cancelled() => {}
             ended = self.draining.join_next() => {
                 outcome = Err(ServeError::Ended(match ended {

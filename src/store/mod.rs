@@ -222,7 +222,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<RegisterOutcome>>;
     /// One VNFCI with its slots, initial credential and credentials.
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci>;
-    /// VNFCIs by id, without their credentials.
+    /// VNFCIs by tenant and id, without their credentials.
     async fn vnfcis(&self, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>>;
     /// Ends VNFCIs: initial credentials `VOID`, every unexpired certificate `REVOCATION_PENDING`, every copy of a
     /// key erased, open claims destroyed, custody ended with `end` (for keys never claimed: not applicable, they
@@ -250,8 +250,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Draws credentials for all slots of a VNFCI, or none, and binds them to one recipient key.
     ///
-    /// In one transaction: the initial credential must be `OPEN` and unexpired and the VNFCI not terminated or
-    /// released; then, if the arming has an open claim with the same recipient key, that claim is the outcome
+    /// In one transaction: the VNFCI must not be terminated or released and the initial credential be `OPEN` and
+    /// unexpired; then, if the arming has an open claim with the same recipient key, that claim is the outcome
     /// (`Replayed`); with another recipient key, that claim's certificates become `REVOCATION_PENDING`, its keys
     /// are erased (custody ended `UNKNOWN`, reason `NEW_RECIPIENT`) and fresh ones are drawn, at most
     /// `request.redraws_allowed` times per arming; a confirmed claim with the same recipient key is `Refused(Spent)`.
@@ -327,8 +327,8 @@ pub trait Store: Send + Sync + 'static {
 
     // Custody and receipts.
 
-    /// What is known of one key's custody.
-    async fn custody(&self, tenant: &TenantId, credential: CredentialId) -> Result<Custody>;
+    /// What is known of one key's custody; within one tenant, where one is given.
+    async fn custody(&self, tenant: Option<&TenantId>, credential: CredentialId) -> Result<Custody>;
     /// Credentials that were claimed, whose custody has ended, whose broker copy is erased, whose epochs (all that
     /// its blob ever was in) are `DESTROYED`, and which have no receipt yet.
     async fn receipts_due(&self, limit: u32) -> Result<Vec<Custody>>;

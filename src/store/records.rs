@@ -17,7 +17,7 @@ pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 
-/// One page of a list, by its sort key.
+/// One page of a list, by its sort key: `TENANT/NAME` for pools, `TENANT/ID` for VNFCIs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// Items after this sort key (text); none from the beginning.

@@ -2,6 +2,7 @@
 
 use super::fixture::{DAY, Fixture, MINUTE, REDRAWS, audited, end, request, silent, unaudited};
 use super::promises;
+use keybroker::audit::receipt::DestructionReason;
 use keybroker::clock::Clock;
 use keybroker::credential::{CertificateState, EpochChange, HolderCopy, KeyState, RevocationReason};
 use keybroker::nfv::{ClaimId, EpochId, InitialCredentialId, RequestId, Sha256Hash};
@@ -161,11 +162,11 @@ async fn another_recipient_key_destroys_and_redraws_at_most_the_allowed_times(f:
         let destroyed = f.store.claim(before.id).await.unwrap().unwrap();
         assert_eq!(destroyed.state, ClaimState::Destroyed);
         assert!(destroyed.credentials[0].key_blob.is_empty() && destroyed.credentials[0].dek_blob.is_empty());
-        let custody = f.store.custody(&f.tenant, old.id).await.unwrap();
+        let custody = f.store.custody(Some(&f.tenant), old.id).await.unwrap();
         assert_eq!(custody.key_state, KeyState::Destroyed);
         assert_eq!(custody.certificate_state, Some(CertificateState::RevocationPending));
         let (ended, at) = custody.ended.unwrap();
-        assert_eq!((ended.reason.as_str(), ended.holder_copy), ("REDRAWN", HolderCopy::Unknown));
+        assert_eq!((ended.reason, ended.holder_copy), (DestructionReason::NewRecipient, HolderCopy::Unknown));
         assert_eq!((at, custody.erased_at), (f.now(), Some(f.now())));
         before = claim;
     }
@@ -222,12 +223,15 @@ async fn an_ended_vnfci_is_refused(f: Fixture) {
     let terminated = f.register("terminated", &["s"]).await;
     let items = vec![(terminated.vnfci.clone(), None)];
     f.store
-        .terminate_vnfcis(&f.tenant, items, end("TERMINATED", HolderCopy::Unknown), silent())
+        .terminate_vnfcis(&f.tenant, items, end(DestructionReason::Terminated, HolderCopy::Unknown), silent())
         .await
         .unwrap();
     assert_eq!(f.try_claim(terminated.id, 1).await, ClaimOutcome::Refused(ClaimRefusal::VnfciEnded));
     let released = f.deliver("released", &["s"]).await;
-    f.store.release_claim(released.id, end("RELEASED", HolderCopy::ReleasedSigned), silent()).await.unwrap();
+    f.store
+        .release_claim(released.id, end(DestructionReason::Released, HolderCopy::ReleasedSigned), silent())
+        .await
+        .unwrap();
     let outcome = f.try_claim(released.initial_credential, 1).await;
     assert_eq!(outcome, ClaimOutcome::Refused(ClaimRefusal::VnfciEnded));
 }
@@ -307,7 +311,7 @@ async fn a_confirmation_delivers_and_erases(f: Fixture) {
     assert_eq!(f.store.claim(claim.id).await.unwrap(), Some(confirmed));
     assert_eq!(f.events().await, 1);
     for credential in &claim.credentials {
-        let custody = f.store.custody(&f.tenant, credential.credential.id).await.unwrap();
+        let custody = f.store.custody(Some(&f.tenant), credential.credential.id).await.unwrap();
         assert_eq!((custody.key_state, custody.erased_at), (KeyState::Delivered, Some(f.now())));
         assert_eq!(custody.ended, None, "the holder has it now");
         assert_eq!(custody.vnfci, Some(initial.vnfci.clone()));
@@ -333,7 +337,10 @@ async fn a_confirmation_after_the_deadline_is_too_late(f: Fixture) {
     let claim = f.claim(initial.id, 1).await;
     f.clock.advance(15 * MINUTE);
     assert_eq!(f.confirm(claim.id).await, ConfirmOutcome::TooLate);
-    f.store.destroy_claim(claim.id, end("UNCONFIRMED", HolderCopy::Unknown), silent()).await.unwrap();
+    f.store
+        .destroy_claim(claim.id, end(DestructionReason::Unconfirmed, HolderCopy::Unknown), silent())
+        .await
+        .unwrap();
     assert_eq!(f.confirm(claim.id).await, ConfirmOutcome::TooLate);
     let error = f.store.confirm_claim(ClaimId::generate(), unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound(_)), "{error}");
@@ -362,11 +369,11 @@ async fn an_overdue_claim_is_destroyed_and_its_initial_credential_stays_open(f: 
     assert_eq!(overdue, [old.clone(), young], "oldest first");
     assert_eq!(f.store.overdue_claims(f.now(), 1).await.unwrap().len(), 1);
 
-    let end = end("UNCONFIRMED", HolderCopy::Unknown);
+    let end = end(DestructionReason::Unconfirmed, HolderCopy::Unknown);
     let destroyed = f.store.destroy_claim(old.id, end.clone(), audited()).await.unwrap();
     assert_eq!(destroyed.keys, [old.credentials[0].credential.clone()]);
     assert_eq!(destroyed.revoked.len(), 1);
-    let custody = f.store.custody(&f.tenant, old.credentials[0].credential.id).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), old.credentials[0].credential.id).await.unwrap();
     assert_eq!((custody.key_state, custody.ended), (KeyState::Destroyed, Some((end.clone(), f.now()))));
     let initial = f.store.initial_credential(first.id).await.unwrap().unwrap();
     assert_eq!(initial.state, InitialCredentialState::Open);
@@ -379,7 +386,7 @@ async fn a_released_claim_is_withdrawn_and_answers_the_same_again(f: Fixture) {
     f.fill(2).await;
     let claim = f.deliver("a", &["s", "t"]).await;
     f.clock.advance(MINUTE);
-    let end = end("RELEASED", HolderCopy::ReleasedSigned);
+    let end = end(DestructionReason::Released, HolderCopy::ReleasedSigned);
     let released = f.store.release_claim(claim.id, end.clone(), audited()).await.unwrap();
     assert_eq!((released.keys.len(), released.revoked.len()), (2, 2));
     assert_eq!(f.store.claim(claim.id).await.unwrap().unwrap().state, ClaimState::Released);
@@ -388,7 +395,7 @@ async fn a_released_claim_is_withdrawn_and_answers_the_same_again(f: Fixture) {
     f.clock.advance(MINUTE);
     let again = f.store.release_claim(claim.id, end.clone(), unaudited()).await.unwrap();
     assert_eq!(again, released);
-    let custody = f.store.custody(&f.tenant, claim.credentials[0].credential.id).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), claim.credentials[0].credential.id).await.unwrap();
     assert_eq!(custody.key_state, KeyState::Delivered, "delivered is final; custody says the rest");
     assert_eq!(custody.ended, Some((end, f.clock.now().minus(MINUTE))));
 }
@@ -397,7 +404,7 @@ async fn only_a_confirmed_claim_is_released(f: Fixture) {
     f.fill(1).await;
     let initial = f.register("a", &["s"]).await;
     let claim = f.claim(initial.id, 1).await;
-    let end = end("RELEASED", HolderCopy::ReleasedSigned);
+    let end = end(DestructionReason::Released, HolderCopy::ReleasedSigned);
     let error = f.store.release_claim(claim.id, end.clone(), unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict(_)), "{error}");
     let error = f.store.release_claim(ClaimId::generate(), end, unaudited()).await.unwrap_err();

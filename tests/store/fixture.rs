@@ -1,6 +1,7 @@
 //! A fresh store with a tenant, an issuer, a pool and an open epoch, and short ways to do things to it.
 
 use keybroker::audit::event::{Actor, Event, EventKind};
+use keybroker::audit::receipt::DestructionReason;
 use keybroker::clock::{Clock, ManualClock, Timestamp};
 use keybroker::credential::{EpochChange, HolderCopy, RevocationReason};
 use keybroker::nfv::{
@@ -283,8 +284,8 @@ pub(crate) fn request(caller: &str, id: RequestId, body: &str) -> RequestKey {
     RequestKey { caller: Actor(caller.into()), id, body: Sha256Hash::of(body.as_bytes()) }
 }
 
-pub(crate) fn end(reason: &str, holder_copy: HolderCopy) -> CustodyEnd {
-    CustodyEnd { reason: reason.into(), holder_copy, revocation: RevocationReason::CessationOfOperation }
+pub(crate) fn end(reason: DestructionReason, holder_copy: HolderCopy) -> CustodyEnd {
+    CustodyEnd { reason, holder_copy, revocation: RevocationReason::CessationOfOperation }
 }
 
 pub(crate) fn page(limit: u32) -> Page {

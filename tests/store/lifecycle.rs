@@ -1,1 +1,187 @@
+//! Termination, revocation, CRLs, expiry.
 
+use super::fixture::{DAY, Fixture, MINUTE, audited, end, silent, unaudited, vnfci_id};
+use super::promises;
+use keybroker::audit::receipt::DestructionReason;
+use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationReason};
+use keybroker::nfv::IssuerId;
+use keybroker::store::StoreError;
+use keybroker::store::records::{
+    ClaimOutcome, ClaimState, ConfirmOutcome, CrlRecord, CustodyEnd, InitialCredentialState, RevokeOutcome,
+    TerminateOutcome, VnfciState,
+};
+
+promises![
+    termination_revokes_every_unexpired_certificate_confirmed_or_not,
+    termination_answers_per_item_in_order,
+    a_terminated_claim_is_not_confirmed_or_released,
+    termination_leaves_the_pool_alone,
+    revocation_answers_per_item_and_within_its_tenant,
+    a_crl_lists_pending_and_revoked_until_they_expire,
+    a_crls_number_only_grows,
+    expired_certificates_are_marked_and_no_longer_revoked,
+];
+
+fn terminated() -> CustodyEnd {
+    end(DestructionReason::Terminated, HolderCopy::WipedPerMano)
+}
+
+async fn termination_revokes_every_unexpired_certificate_confirmed_or_not(f: Fixture) {
+    f.fill(4).await;
+    let confirmed = f.deliver("confirmed", &["s", "t"]).await;
+    let initial = f.register("waiting", &["s"]).await;
+    let open = f.claim(initial.id, 1).await;
+    let redrawn = match f.try_claim(initial.id, 2).await {
+        ClaimOutcome::Reserved { claim, .. } => claim,
+        other => panic!("{other:?}"),
+    };
+    f.clock.advance(MINUTE);
+    let items = vec![(vnfci_id("confirmed"), None), (vnfci_id("waiting"), None)];
+    let outcomes = f.store.terminate_vnfcis(&f.tenant, items, terminated(), audited()).await.unwrap();
+    let [TerminateOutcome::Terminated(first), TerminateOutcome::Terminated(second)] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!((first.keys.len(), first.revoked.len()), (2, 2));
+    assert_eq!((second.keys.len(), second.revoked.len()), (1, 1), "what was redrawn had ended before");
+    assert_eq!(f.store.pending_revocations(f.issuer).await.unwrap(), 4);
+
+    let custody = async |claim: &keybroker::store::records::ClaimRecord| {
+        f.store.custody(&f.tenant, claim.credentials[0].credential.id).await.unwrap()
+    };
+    let delivered = custody(&confirmed).await;
+    assert_eq!((delivered.key_state, delivered.ended), (KeyState::Delivered, Some((terminated(), f.now()))));
+    let unconfirmed = custody(&redrawn).await;
+    assert_eq!((unconfirmed.key_state, unconfirmed.erased_at), (KeyState::Destroyed, Some(f.now())));
+    assert_eq!(custody(&open).await.ended.unwrap().0.reason, DestructionReason::NewRecipient);
+    assert_eq!(f.store.claim(redrawn.id).await.unwrap().unwrap().state, ClaimState::Destroyed);
+    let vnfci = f.store.vnfci(&f.tenant, &vnfci_id("waiting")).await.unwrap();
+    assert_eq!(vnfci.state, VnfciState::Terminated);
+    assert_eq!(vnfci.initial_credential.state, InitialCredentialState::Void);
+    let epoch = f.store.epochs(None, keybroker::credential::EpochState::ALL).await.unwrap().remove(0);
+    assert_eq!(epoch.live, 0);
+}
+
+async fn termination_answers_per_item_in_order(f: Fixture) {
+    f.register("a", &["s"]).await;
+    f.register("b", &["s"]).await;
+    let items = vec![
+        (vnfci_id("ghost"), None),
+        (vnfci_id("a"), Some("vnf-1".parse().unwrap())),
+        (vnfci_id("b"), Some("vnf-2".parse().unwrap())),
+        (vnfci_id("a"), None),
+    ];
+    let outcomes = f.store.terminate_vnfcis(&f.tenant, items, terminated(), audited()).await.unwrap();
+    assert_eq!(outcomes[0], TerminateOutcome::NotFound);
+    assert!(matches!(&outcomes[1], TerminateOutcome::Terminated(keys) if keys.keys.is_empty()));
+    assert_eq!(outcomes[2], TerminateOutcome::NotFound, "of another VNF instance");
+    assert_eq!(outcomes[3], TerminateOutcome::AlreadyTerminated, "named twice, ended once");
+    assert_eq!(f.store.vnfci(&f.tenant, &vnfci_id("b")).await.unwrap().state, VnfciState::Registered);
+    let other = f.add_tenant("other").await;
+    let items = vec![(vnfci_id("b"), None)];
+    let outcomes = f.store.terminate_vnfcis(&other, items, terminated(), silent()).await.unwrap();
+    assert_eq!(outcomes, [TerminateOutcome::NotFound]);
+}
+
+async fn a_terminated_claim_is_not_confirmed_or_released(f: Fixture) {
+    f.fill(2).await;
+    let initial = f.register("open", &["s"]).await;
+    let open = f.claim(initial.id, 1).await;
+    let confirmed = f.deliver("confirmed", &["s"]).await;
+    let items = vec![(vnfci_id("open"), None), (vnfci_id("confirmed"), None)];
+    f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    assert_eq!(f.confirm(open.id).await, ConfirmOutcome::TooLate);
+    assert_eq!(f.confirm(confirmed.id).await, ConfirmOutcome::AlreadyConfirmed);
+    let released = end(DestructionReason::Released, HolderCopy::ReleasedSigned);
+    let outcome = f.store.release_claim(confirmed.id, released, silent()).await.unwrap();
+    assert!(outcome.keys.is_empty() && outcome.revoked.is_empty(), "all that had ended before");
+    let vnfci = f.store.vnfci(&f.tenant, &vnfci_id("confirmed")).await.unwrap();
+    assert_eq!(vnfci.state, VnfciState::Terminated, "terminated is final");
+    let custody = f.store.custody(&f.tenant, confirmed.credentials[0].credential.id).await.unwrap();
+    assert_eq!(custody.ended.unwrap().0, terminated());
+}
+
+async fn termination_leaves_the_pool_alone(f: Fixture) {
+    f.fill(3).await;
+    f.register("a", &["s"]).await;
+    let items = vec![(vnfci_id("a"), None)];
+    f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().available, 3);
+}
+
+async fn revocation_answers_per_item_and_within_its_tenant(f: Fixture) {
+    let ids = f.fill(2).await;
+    let claim = f.deliver("a", &["s"]).await;
+    let named = |n: usize| (f.issuer, ids[n].0.as_bytes().to_vec());
+    let revoke = async |tenant, certificates, mutation| {
+        let reason = RevocationReason::KeyCompromise;
+        f.store.revoke_certificates(tenant, certificates, reason, mutation).await.unwrap()
+    };
+    let other = f.add_tenant("other").await;
+    assert_eq!(revoke(&other, vec![named(0)], silent()).await, [RevokeOutcome::NotFound]);
+    let ghost = (IssuerId::generate(), ids[0].0.as_bytes().to_vec());
+    let outcomes = revoke(&f.tenant, vec![ghost, named(0), named(0)], audited()).await;
+    let pending = RevokeOutcome::Pending(claim.credentials[0].credential.clone());
+    assert_eq!(outcomes, [RevokeOutcome::NotFound, pending, RevokeOutcome::AlreadyRevoked]);
+    assert_eq!(f.store.pending_revocations(f.issuer).await.unwrap(), 1);
+    let entry = f.store.crl_entries(f.issuer, f.now()).await.unwrap().remove(0);
+    assert_eq!((entry.revoked_at, entry.reason), (f.now(), RevocationReason::KeyCompromise));
+    f.clock.advance(7 * DAY);
+    assert_eq!(revoke(&f.tenant, vec![named(1)], silent()).await, [RevokeOutcome::Expired]);
+}
+
+fn crl(f: &Fixture, number: u64) -> CrlRecord {
+    let (this_update, next_update) = (f.now(), f.now().plus(DAY));
+    CrlRecord { issuer: f.issuer, number, der: number.to_be_bytes().to_vec(), this_update, next_update }
+}
+
+async fn a_crl_lists_pending_and_revoked_until_they_expire(f: Fixture) {
+    f.fill(2).await;
+    let first = f.deliver("a", &["s"]).await;
+    f.clock.advance(MINUTE);
+    let second = f.deliver("b", &["s"]).await;
+    let serial = |claim: &keybroker::store::records::ClaimRecord| {
+        claim.credentials[0].credential.id.0.as_bytes().to_vec()
+    };
+    let items = vec![(vnfci_id("a"), None)];
+    f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    // The second is signed into the list without being withdrawn: recording marks pending ones only.
+    let listed = vec![serial(&first), serial(&second)];
+    assert_eq!(f.store.record_crl(crl(&f, 1), listed, audited()).await.unwrap(), 1);
+    assert_eq!(f.store.pending_revocations(f.issuer).await.unwrap(), 0);
+    assert_eq!(f.listed_serials().await, [hex::encode(serial(&first))], "revoked ones stay listed");
+    let items = vec![(vnfci_id("b"), None)];
+    f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    assert_eq!(f.listed_serials().await, [hex::encode(serial(&first)), hex::encode(serial(&second))]);
+    f.clock.advance(7 * DAY);
+    assert!(f.listed_serials().await.is_empty());
+}
+
+async fn a_crls_number_only_grows(f: Fixture) {
+    assert_eq!(f.store.latest_crl(f.issuer).await.unwrap(), None);
+    f.store.record_crl(crl(&f, 7), Vec::new(), silent()).await.unwrap();
+    for number in [7, 6] {
+        let error = f.store.record_crl(crl(&f, number), Vec::new(), unaudited()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict(_)), "{error}");
+    }
+    assert_eq!(f.store.latest_crl(f.issuer).await.unwrap(), Some(crl(&f, 7)));
+    f.store.record_crl(crl(&f, 9), Vec::new(), silent()).await.unwrap();
+    assert_eq!(f.store.latest_crl(f.issuer).await.unwrap(), Some(crl(&f, 9)));
+    let foreign = CrlRecord { issuer: IssuerId::generate(), ..crl(&f, 1) };
+    let error = f.store.record_crl(foreign, Vec::new(), unaudited()).await.unwrap_err();
+    assert!(matches!(&error, StoreError::NotFound(text) if text.starts_with("issuer")), "{error}");
+}
+
+async fn expired_certificates_are_marked_and_no_longer_revoked(f: Fixture) {
+    f.fill(3).await;
+    let claim = f.deliver("a", &["s", "t", "u"]).await;
+    assert_eq!(f.store.expire_certificates(f.now(), 10).await.unwrap(), 0);
+    f.clock.advance(7 * DAY);
+    assert_eq!(f.store.expire_certificates(f.now(), 2).await.unwrap(), 2);
+    assert_eq!(f.store.expire_certificates(f.now(), 2).await.unwrap(), 1);
+    let custody = f.store.custody(&f.tenant, claim.credentials[0].credential.id).await.unwrap();
+    assert_eq!(custody.certificate_state, Some(CertificateState::Expired));
+    let items = vec![(vnfci_id("a"), None)];
+    let outcomes = f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    let TerminateOutcome::Terminated(keys) = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert_eq!((keys.keys.len(), keys.revoked.len()), (3, 0));
+}

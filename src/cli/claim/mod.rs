@@ -32,7 +32,7 @@ use tonic::Code;
 
 /// `claim`.
 #[derive(Debug, clap::Args)]
-pub struct ClaimArgs {
+pub(super) struct ClaimArgs {
     /// The broker's bootstrap listener, e.g. https://127.0.0.1:7443
     #[arg(long, value_name = "URL")]
     server: String,
@@ -53,7 +53,7 @@ pub struct ClaimArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failure> {
     let initial = args.initial.load(&args.trust_anchor)?;
     let directory = ClaimDirectory::open(&args.out)?;
     let mut state = match directory.state()? {

@@ -1,11 +1,10 @@
 //! Trying again: bounded, slower each time, at different moments for different VNFCIs, and as the broker asks.
 
 use super::super::failure::Failure;
-use crate::api::client::ConnectError;
+use crate::api::client::{ConnectError, describe};
 use rand::RngExt;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
 /// First pause.
 const FIRST: Duration = Duration::from_millis(250);
@@ -68,7 +67,7 @@ pub(super) async fn patiently<T>(
             Attempt::Status(status)
                 if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) =>
             {
-                status.get_details_retry_info().and_then(|info| info.retry_delay)
+                describe(status).retry_after
             }
             _ => return Err(error),
         };

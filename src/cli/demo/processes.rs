@@ -35,7 +35,10 @@ impl Program {
     }
 
     /// Runs a command to its end, whatever that is.
-    pub(super) async fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Finished, Failure> {
+    pub(super) async fn run<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Finished, Failure> {
         let output = Command::new(&self.0)
             .args(arguments)
             .args(["--output", "json"])
@@ -58,22 +61,26 @@ impl Program {
     }
 
     /// Runs a command that must succeed; gives what it printed.
-    pub(super) async fn succeed<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn succeed<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<Value>, Failure> {
         let finished = self.run(arguments).await?;
         if finished.code == 0 { Ok(finished.objects) } else { Err(finished.failure()) }
     }
 
     /// Runs a command that must succeed and print one object.
-    pub(super) async fn object<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Value, Failure> {
-        self.succeed(arguments)
-            .await?
-            .pop()
-            .ok_or_else(|| Failure::failed("a command printed nothing"))
+    pub(super) async fn object<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Value, Failure> {
+        self.succeed(arguments).await?.pop().ok_or_else(|| Failure::failed("a command printed nothing"))
     }
 
     /// Starts the broker; its log goes into a file.
     pub(super) fn serve(&self, config: &Path, log: &Path) -> Result<Broker, Failure> {
-        let failed = |error: std::io::Error| Failure::failed(format!("the broker cannot be started: {error}"));
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("the broker cannot be started: {error}"));
         let file = File::create(log).map_err(failed)?;
         let child = Command::new(&self.0)
             .arg("serve")
@@ -129,9 +136,10 @@ impl Broker {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(self.ended(status)),
             Ok(Err(error)) => Err(Failure::failed(format!("the broker cannot be watched: {error}"))),
-            Err(_) => {
-                Err(Failure::failed(format!("the broker did not end within {} s of SIGTERM", DRAIN.as_secs())))
-            }
+            Err(_) => Err(Failure::failed(format!(
+                "the broker did not end within {} s of SIGTERM",
+                DRAIN.as_secs()
+            ))),
         }
     }
 

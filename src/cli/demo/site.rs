@@ -55,7 +55,8 @@ pub(super) struct Vnfci {
 impl Site {
     /// Chooses directories and addresses.
     pub(super) fn prepare(keep: Option<&Path>) -> Result<Self, Failure> {
-        let temporary = |kind: &str| std::env::temp_dir().join(format!("keybroker-{kind}-{}", Uuid::now_v7()));
+        let temporary =
+            |kind: &str| std::env::temp_dir().join(format!("keybroker-{kind}-{}", Uuid::now_v7()));
         let directory = match keep {
             Some(directory) => {
                 let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
@@ -170,7 +171,9 @@ impl Site {
         let file = file.display().to_string();
         self.command("operator", &["anchor", "add", "mano", "--certificate", &file]).await?;
         let anchors = self.command("operator", &["anchor", "list"]).await?;
-        ensure(anchors.iter().any(|anchor| anchor["name"] == "mano"), || "the anchor is not listed".to_owned())?;
+        ensure(anchors.iter().any(|anchor| anchor["name"] == "mano"), || {
+            "the anchor is not listed".to_owned()
+        })?;
         Ok("MANO's CA is an anchor of the tenant \"default\"".to_owned())
     }
 
@@ -178,8 +181,17 @@ impl Site {
     pub(super) async fn create_pools(&self, ready: usize) -> Result<String, Failure> {
         let target = ready.to_string();
         for (_, pool) in SLOTS {
-            let arguments =
-                ["pool", "create", pool, "--vnf-instance", "amf-1", "--vdu", "amf-worker", "--target", &target];
+            let arguments = [
+                "pool",
+                "create",
+                pool,
+                "--vnf-instance",
+                "amf-1",
+                "--vdu",
+                "amf-worker",
+                "--target",
+                &target,
+            ];
             self.command("nfvo", &arguments).await?;
         }
         Ok(format!("{} pools of {target} for VNF instance amf-1", SLOTS.len()))
@@ -272,7 +284,8 @@ impl Site {
 impl Addresses {
     /// Five free ports of this machine, held at the same time so that they differ.
     fn free() -> Result<Self, Failure> {
-        let free = || TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::failed(format!("no port: {error}")));
+        let free =
+            || TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::failed(format!("no port: {error}")));
         let listeners = [free()?, free()?, free()?, free()?, free()?];
         let address = |index: usize| listeners[index].local_addr().map_err(Failure::failed);
         Ok(Self {

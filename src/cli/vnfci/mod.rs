@@ -23,7 +23,7 @@ const BATCH: usize = 1_000;
 
 /// What to do with VNFC instances.
 #[derive(Debug, clap::Subcommand)]
-pub enum VnfciCommand {
+pub(super) enum VnfciCommand {
     /// Announce one VNFCI by flags, or many by a file, with slots and initial credential
     Register(Box<Register>),
     /// List VNFCIs
@@ -76,7 +76,7 @@ pub enum VnfciCommand {
 
 /// `vnfci register`.
 #[derive(Debug, clap::Args)]
-pub struct Register {
+pub(super) struct Register {
     #[command(flatten)]
     announcements: RegisterArgs,
     /// Directory for one-time tokens: one file NAME.token (0600) each
@@ -90,7 +90,7 @@ pub struct Register {
 
 /// Reasons of a revocation (RFC 5280 5.3.1).
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Reason {
+pub(super) enum Reason {
     /// The private key is known to others
     KeyCompromise,
     /// The holder's name or role changed
@@ -102,7 +102,7 @@ pub enum Reason {
 }
 
 /// Runs the command.
-pub async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(), Failure> {
+pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         VnfciCommand::Register(register) => run_register(*register, output).await?,
         VnfciCommand::List { vnf_instance, tenant, connection } => {

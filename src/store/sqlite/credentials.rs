@@ -404,7 +404,7 @@ pub(super) async fn by_serial(
     serial: &[u8],
 ) -> Result<Option<CertificateRecord>> {
     let mut sql = QueryBuilder::new(SELECT_RECORD);
-    sql.push(" WHERE ce.issuer = ").push_bind(issuer.to_string());
+    sql.push(" WHERE ce.issuer = ").push_bind(issuer.0.as_bytes().as_slice());
     sql.push(" AND ce.serial = ").push_bind(serial).push(" AND c.tenant = ").push_bind(tenant.as_str());
     let row = sql.build().fetch_optional(tx).await?;
     row.as_ref().map(read_record).transpose()

@@ -24,17 +24,16 @@ const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_s
 /// What is known of one key.
 pub(super) async fn of(
     tx: &mut SqliteConnection,
-    tenant: &TenantId,
+    tenant: Option<&TenantId>,
     credential: CredentialId,
 ) -> Result<Custody> {
     let mut sql = QueryBuilder::new(SELECT);
     sql.push(" WHERE c.id = ").push_bind(credential.0.as_bytes().as_slice());
-    sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
+    if let Some(tenant) = tenant {
+        sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
+    }
     let row = sql.build().fetch_optional(tx).await?;
-    row.as_ref().map_or_else(
-        || Err(StoreError::NotFound(format!("credential {credential} of tenant {tenant}"))),
-        read,
-    )
+    row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("credential {credential}"))), read)
 }
 
 /// Keys of which nothing is left anywhere, without a receipt; those that ended first come first.

@@ -1,7 +1,7 @@
 //! The embedded store: SQLite, one process, group commit.
 //!
 //! Changes run in the one writing task ([`writer`]), wrapped by [`change`](change::change); reads run on a few
-//! read-only connections, each in one snapshot. One file per table or tightly bound group of tables. The
+//! read-only connections. One file per table or tightly bound group of tables. The
 //! statements keep to SQL that PostgreSQL has too; the schema is in `migrations/sqlite`, explained in
 //! `docs/schema.md`.
 
@@ -87,8 +87,17 @@ macro_rules! write {
     }};
 }
 
-/// A read in one snapshot.
+/// A read by one statement.
 macro_rules! read {
+    ($self:ident, |$tx:ident| $body:expr) => {{
+        let mut connection = $self.readers.acquire().await?;
+        let $tx: &mut sqlx::SqliteConnection = &mut connection;
+        $body.await
+    }};
+}
+
+/// A read by several statements, which see the same state.
+macro_rules! snapshot {
     ($self:ident, |$tx:ident| $body:expr) => {{
         let mut snapshot = $self.readers.begin().await?;
         let $tx: &mut sqlx::SqliteConnection = &mut snapshot;
@@ -277,11 +286,11 @@ impl Store for SqliteStore {
     }
 
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {
-        read!(self, |tx| vnfcis::by_id(tx, tenant, vnfci))
+        snapshot!(self, |tx| vnfcis::by_id(tx, tenant, vnfci))
     }
 
     async fn vnfcis(&self, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>> {
-        read!(self, |tx| vnfcis::list(tx, filter, page))
+        snapshot!(self, |tx| vnfcis::list(tx, filter, page))
     }
 
     async fn terminate_vnfcis(
@@ -330,7 +339,7 @@ impl Store for SqliteStore {
     }
 
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
-        read!(self, |tx| claims::overdue(tx, now, limit))
+        snapshot!(self, |tx| claims::overdue(tx, now, limit))
     }
 
     async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64> {
@@ -410,7 +419,7 @@ impl Store for SqliteStore {
         write!(self, |tx, _now| credentials::expire(tx, now, limit))
     }
 
-    async fn custody(&self, tenant: &TenantId, credential: CredentialId) -> Result<Custody> {
+    async fn custody(&self, tenant: Option<&TenantId>, credential: CredentialId) -> Result<Custody> {
         read!(self, |tx| custody::of(tx, tenant, credential))
     }
 
@@ -435,7 +444,7 @@ impl Store for SqliteStore {
     }
 
     async fn unchained_events(&self, limit: u32) -> Result<(Vec<UnchainedEvent>, u64)> {
-        read!(self, |tx| audit::unchained(tx, limit))
+        snapshot!(self, |tx| audit::unchained(tx, limit))
     }
 
     async fn chain_events(&self, tip: &ChainTip, entries: Vec<(uuid::Uuid, Sha256Hash)>) -> Result<()> {
