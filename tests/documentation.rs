@@ -36,6 +36,7 @@ fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 fn source(below: &str) -> String {
     let mut paths = Vec::new();
     files(&root().join("src").join(below), "rs", &mut paths);
+    paths.retain(|path| !path.ends_with("tests.rs"));
     let text = |path: &PathBuf| std::fs::read_to_string(path).unwrap();
     paths.iter().map(|path| text(path).split("#[cfg(test)]\nmod ").next().unwrap().to_owned()).collect()
 }
