@@ -2,7 +2,7 @@
 # make test   everything that CI runs
 # make lint   formatting and clippy
 # make tools  target/python: what the tests check us with
-# make docs   the API documentation in target/doc
+# make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
 .PHONY: help build demo test lint tools docs clean
@@ -42,7 +42,7 @@ test: lint tools
 
 docs:
 	@scripts/packages.sh build
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D rustdoc::broken-intra-doc-links" cargo doc --locked --no-deps --document-private-items
 
 clean:
 	cargo clean

@@ -296,3 +296,149 @@ pub fn authorise(caller: &Caller, rpc: Rpc, target: Target<'_>) -> Result<Author
     }
     Ok(Authorised { caller: caller.clone(), rpc, reach })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The whole table once more, by hand: one line per RPC, one column per role in the order of [`Role::ALL`]
+    /// (operator, nfvo, vnfm, auditor, security-operator, vnfci): E everywhere, T own tenant, G granted VNF instances,
+    /// I itself, - denied.
+    const TABLE: &str = "
+        Confirm                - - - - - I
+        Release                - - - - - I
+        CreatePool             - T G - - -
+        GetPool                - T G T T -
+        ListPools              - T G T T -
+        DeletePool             - T G - - -
+        RegisterVnfcis         - T G - - -
+        GetVnfci               - T G T T -
+        ListVnfcis             - T G T T -
+        TerminateVnfci         - T G - - -
+        RevokeCertificate      - T G - T -
+        ListEvents             - - - T T -
+        TailEvents             - - - T T -
+        GetCheckpoint          E - - E E -
+        GetDestructionReceipt  - - - T T -
+        AddTenant              E - - - - -
+        ListTenants            E - - - - -
+        RemoveTenant           E - - - - -
+        AddAnchor              E - - - - -
+        ListAnchors            E - - - - -
+        RemoveAnchor           E - - - - -
+        AddIdentity            E - - - - -
+        ListIdentities         E - - - - -
+        RemoveIdentity         E - - - - -
+        AddProfile             E - - - - -
+        ListProfiles           E - - - - -
+        RemoveProfile          E - - - - -
+        GetHsmStatus           E - - - - -
+    ";
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    fn caller(role: Role, of: Option<&str>) -> Caller {
+        let vnfci = (role == Role::Vnfci).then(|| "amf-1".parse().unwrap());
+        let granted_vnfs = if role == Role::Vnfm { vec!["vnf-1".parse().unwrap()] } else { Vec::new() };
+        Caller { role, name: "x".to_owned(), tenant: of.map(tenant), granted_vnfs, vnfci }
+    }
+
+    #[test]
+    fn every_role_may_call_exactly_what_the_table_says() {
+        let mut listed = 0;
+        for line in TABLE.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut words = line.split_whitespace();
+            let rpc: Rpc = words.next().unwrap().parse().unwrap();
+            listed += 1;
+            for (&role, letter) in Role::ALL.iter().zip(words.by_ref()) {
+                let expected = match letter {
+                    "E" => Some(Reach::Everywhere),
+                    "T" => Some(Reach::OwnTenant),
+                    "G" => Some(Reach::GrantedVnfs),
+                    "I" => Some(Reach::Itself),
+                    _ => None,
+                };
+                assert_eq!(reach(role, rpc), expected, "{role} {rpc}");
+            }
+            assert_eq!(words.next(), None, "{rpc} has a column too many");
+        }
+        assert_eq!(listed, Rpc::ALL.len(), "an RPC is missing in the table");
+    }
+
+    #[test]
+    fn nobody_reaches_another_tenant_by_any_call() {
+        let (own, foreign) = (tenant("blue"), tenant("red"));
+        let (vnf, vnfci) = ("vnf-1".parse().unwrap(), "amf-1".parse().unwrap());
+        for &role in Role::ALL {
+            for &rpc in Rpc::ALL {
+                if reach(role, rpc) == Some(Reach::Everywhere) {
+                    continue;
+                }
+                let at =
+                    |tenant| Target { tenant: Some(tenant), vnf_instance: Some(&vnf), vnfci: Some(&vnfci) };
+                let caller = caller(role, Some("blue"));
+                assert!(authorise(&caller, rpc, at(&foreign)).is_err(), "{role} reached red by {rpc}");
+                assert_eq!(
+                    authorise(&caller, rpc, at(&own)).is_ok(),
+                    reach(role, rpc).is_some(),
+                    "{role} {rpc}"
+                );
+                assert!(
+                    authorise(&caller, rpc, Target::default()).is_err(),
+                    "{role} named no tenant for {rpc}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_vnfm_reaches_granted_vnf_instances_only() {
+        let vnfm = caller(Role::Vnfm, Some("blue"));
+        let (blue, granted, other) = (tenant("blue"), "vnf-1".parse().unwrap(), "vnf-2".parse().unwrap());
+        for &rpc in Rpc::ALL.iter().filter(|&&rpc| reach(Role::Vnfm, rpc).is_some()) {
+            let at = |vnf_instance| Target { tenant: Some(&blue), vnf_instance, vnfci: None };
+            assert!(authorise(&vnfm, rpc, at(Some(&granted))).is_ok(), "{rpc}");
+            assert!(authorise(&vnfm, rpc, at(Some(&other))).is_err(), "{rpc}");
+            let list = matches!(rpc, Rpc::ListPools | Rpc::ListVnfcis);
+            assert_eq!(authorise(&vnfm, rpc, at(None)).is_ok(), list, "{rpc} without a VNF instance");
+        }
+    }
+
+    #[test]
+    fn a_vnfci_reaches_itself_only() {
+        let vnfci = caller(Role::Vnfci, Some("blue"));
+        let (blue, itself, other) = (tenant("blue"), "amf-1".parse().unwrap(), "amf-2".parse().unwrap());
+        for rpc in [Rpc::Confirm, Rpc::Release] {
+            let at = |vnfci| Target { tenant: Some(&blue), vnf_instance: None, vnfci };
+            assert!(authorise(&vnfci, rpc, at(Some(&itself))).is_ok());
+            assert!(authorise(&vnfci, rpc, at(Some(&other))).is_err());
+            assert!(authorise(&vnfci, rpc, at(None)).is_err());
+        }
+    }
+
+    #[test]
+    fn only_an_auditor_or_security_operator_may_belong_to_no_tenant_and_reach_all() {
+        let red = tenant("red");
+        for &role in Role::ALL {
+            for &rpc in Rpc::ALL.iter().filter(|&&rpc| reach(role, rpc) == Some(Reach::OwnTenant)) {
+                let target = Target { tenant: Some(&red), ..Target::default() };
+                let whole_broker = matches!(role, Role::Auditor | Role::SecurityOperator);
+                assert_eq!(authorise(&caller(role, None), rpc, target).is_ok(), whole_broker, "{role} {rpc}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_authorised_is_in_the_table(role in 0..Role::ALL.len(), rpc in 0..Rpc::ALL.len(), known in any::<bool>()) {
+            let (role, rpc, blue) = (Role::ALL[role], Rpc::ALL[rpc], tenant("blue"));
+            let target = Target { tenant: known.then_some(&blue), ..Target::default() };
+            if let Ok(authorised) = authorise(&caller(role, Some("blue")), rpc, target) {
+                prop_assert_eq!(Some(authorised.reach()), reach(role, rpc));
+            }
+        }
+    }
+}

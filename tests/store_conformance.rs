@@ -2,4 +2,6 @@
 //! Method: each promise is a function of a fixture with a fresh store; `promises!` runs it on each store. What
 //! only SQLite promises (its file, its limits) is in `store/sqlite.rs`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests themselves")]
+
 mod store;

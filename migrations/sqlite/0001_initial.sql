@@ -67,7 +67,8 @@ CREATE TABLE epochs (
     first_erasure_at BIGINT,
     destroyed_at     BIGINT,
     token_serial     TEXT,
-    keys_inserted    BIGINT NOT NULL
+    keys_inserted    BIGINT NOT NULL,
+    keys_live        BIGINT NOT NULL CHECK (keys_live >= 0)
 );
 CREATE UNIQUE INDEX epochs_one_open ON epochs (tenant) WHERE state IN ('CREATING', 'OPEN');
 CREATE INDEX epochs_state ON epochs (state, id);
@@ -165,11 +166,40 @@ CREATE TABLE credentials (
 CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
 CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
-CREATE INDEX credentials_levels ON credentials (pool, key_state, usable_until);
+CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
+    WHERE key_state IN ('GENERATED', 'AVAILABLE');
 CREATE INDEX credentials_live ON credentials (epoch, id)
     WHERE key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED');
 CREATE INDEX credentials_receipt_due ON credentials (custody_ended_at)
     WHERE custody_ended_at IS NOT NULL AND claim_id IS NOT NULL AND receipt IS NULL;
+
+-- Counts that would cost a walk over the pool or the epoch. Kept by triggers: no statement can forget them.
+CREATE TABLE pool_levels (
+    pool      BLOB   NOT NULL REFERENCES pools (id),
+    key_state TEXT   NOT NULL,
+    keys      BIGINT NOT NULL CHECK (keys >= 0),
+    PRIMARY KEY (pool, key_state)
+) WITHOUT ROWID;
+
+CREATE TRIGGER credentials_inserted AFTER INSERT ON credentials BEGIN
+    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, new.key_state, 1)
+        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
+    UPDATE epochs SET keys_live = keys_live + 1 WHERE id = new.epoch;
+END;
+
+CREATE TRIGGER credentials_state_changed AFTER UPDATE OF key_state ON credentials
+WHEN old.key_state <> new.key_state BEGIN
+    UPDATE pool_levels SET keys = keys - 1 WHERE pool = old.pool AND key_state = old.key_state;
+    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, new.key_state, 1)
+        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
+    UPDATE epochs SET keys_live = keys_live - 1
+        WHERE id = old.epoch AND new.key_state IN ('DELIVERED', 'DESTROYED');
+END;
+
+CREATE TRIGGER credentials_moved AFTER UPDATE OF epoch ON credentials WHEN old.epoch <> new.epoch BEGIN
+    UPDATE epochs SET keys_live = keys_live - 1 WHERE id = old.epoch;
+    UPDATE epochs SET keys_live = keys_live + 1 WHERE id = new.epoch;
+END;
 
 CREATE TABLE key_blobs (
     credential BLOB NOT NULL PRIMARY KEY REFERENCES credentials (id),

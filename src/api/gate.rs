@@ -243,7 +243,7 @@ async fn admit(
     let identified = match (rule, face) {
         (Rule::Evidence, _) => return Ok(None),
         (_, Face::Management) => broker.identify_registered(peer).await,
-        (_, Face::Vnfci) => broker.identify_vnfci(peer).await,
+        (rule, Face::Vnfci) => broker.identify_vnfci(peer, matches!(rule, Rule::Role(Rpc::Release))).await,
         (_, Face::Bootstrap) => {
             Err(BrokerError::Internal("the bootstrap listener identifies by evidence only".into()))
         }

@@ -27,6 +27,7 @@ use crate::credential::{CertificateState, KeyState};
 use crate::hsm::{Hsm, HsmError};
 use crate::identity::Refusal;
 use crate::nfv::{EpochId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
+use crate::store::records::ClaimState;
 use crate::store::{RequestKey, Store, StoreError};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap};
@@ -304,6 +305,12 @@ impl Broker {
         &self.hsm
     }
 
+    /// Stops the HSM's workers and closes the store. Nothing may be asked of the broker afterwards.
+    pub async fn close(&self) {
+        self.hsm.shutdown().await;
+        self.store.close().await;
+    }
+
     /// Whether requests can be served now: for the readiness probe.
     ///
     /// # Errors
@@ -331,11 +338,12 @@ impl Broker {
     }
 
     /// The VNFCI behind a connection with a certificate that we delivered: its key is delivered (or claimed, for the
-    /// confirmation), the certificate neither expired nor withdrawn.
+    /// confirmation), the certificate neither expired nor withdrawn. `releasing`: a certificate that its release withdrew
+    /// is good for releasing again, so that a VNFCI whose acknowledgement was lost learns that it is done.
     ///
     /// # Errors
     /// [`BrokerError::Refused`] if there is none.
-    pub async fn identify_vnfci(&self, peer: &Peer) -> Result<Caller, BrokerError> {
+    pub async fn identify_vnfci(&self, peer: &Peer, releasing: bool) -> Result<Caller, BrokerError> {
         let (fingerprint, _) = self.presented(peer).await?;
         let refused =
             |code, what: &str| BrokerError::refused(code, format!("certificate sha256:{fingerprint} {what}"));
@@ -344,7 +352,13 @@ impl Broker {
         match record.state {
             CertificateState::Valid | CertificateState::Superseded => {}
             CertificateState::RevocationPending | CertificateState::Revoked => {
-                return Err(refused("CERTIFICATE_REVOKED", "is revoked"));
+                let claim = match record.claim.filter(|_| releasing) {
+                    Some(claim) => self.store.claim(claim).await?,
+                    None => None,
+                };
+                if claim.is_none_or(|claim| claim.state != ClaimState::Released) {
+                    return Err(refused("CERTIFICATE_REVOKED", "is revoked"));
+                }
             }
             CertificateState::Expired => return Err(refused("CERTIFICATE_EXPIRED", "has expired")),
         }

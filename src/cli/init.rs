@@ -101,7 +101,7 @@ pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, F
             }
         }
     }
-    broker.hsm().shutdown().await;
+    broker.close().await;
     Ok(report)
 }
 

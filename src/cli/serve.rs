@@ -112,7 +112,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     tracing::info!("stopping: what is under way is finished");
     let drained = running.finished().await.map_err(Failure::failed);
     background.stop().await;
-    broker.hsm().shutdown().await;
+    broker.close().await;
     drained
 }
 

@@ -368,6 +368,9 @@ pub trait Store: Send + Sync + 'static {
     async fn mark(&self, name: &str) -> Result<Option<String>>;
     /// Sets a small named value.
     async fn set_mark(&self, name: &str, value: &str) -> Result<()>;
+    /// Finishes the changes that were begun and lets go of files and connections. Every later call fails with
+    /// `Unavailable`.
+    async fn close(&self);
     /// Forgets requests older than 24 hours; says how many.
     async fn forget_requests(&self, now: Timestamp) -> Result<u64>;
 }

@@ -156,7 +156,7 @@ async fn another_recipient_key_destroys_and_redraws_at_most_the_allowed_times(f:
             panic!("no redraw");
         };
         let old = before.credentials[0].credential.clone();
-        assert_eq!(redrawn.keys, [old.clone()]);
+        assert_eq!(redrawn.keys, std::slice::from_ref(&old));
         assert_eq!(redrawn.revoked.len(), 1);
         assert_ne!(claim.credentials[0].credential.id, old.id);
         let destroyed = f.store.claim(before.id).await.unwrap().unwrap();

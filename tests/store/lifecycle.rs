@@ -46,7 +46,7 @@ async fn termination_revokes_every_unexpired_certificate_confirmed_or_not(f: Fix
     assert_eq!(f.store.pending_revocations(f.issuer).await.unwrap(), 4);
 
     let custody = async |claim: &keybroker::store::records::ClaimRecord| {
-        f.store.custody(&f.tenant, claim.credentials[0].credential.id).await.unwrap()
+        f.store.custody(Some(&f.tenant), claim.credentials[0].credential.id).await.unwrap()
     };
     let delivered = custody(&confirmed).await;
     assert_eq!((delivered.key_state, delivered.ended), (KeyState::Delivered, Some((terminated(), f.now()))));
@@ -96,7 +96,7 @@ async fn a_terminated_claim_is_not_confirmed_or_released(f: Fixture) {
     assert!(outcome.keys.is_empty() && outcome.revoked.is_empty(), "all that had ended before");
     let vnfci = f.store.vnfci(&f.tenant, &vnfci_id("confirmed")).await.unwrap();
     assert_eq!(vnfci.state, VnfciState::Terminated, "terminated is final");
-    let custody = f.store.custody(&f.tenant, confirmed.credentials[0].credential.id).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), confirmed.credentials[0].credential.id).await.unwrap();
     assert_eq!(custody.ended.unwrap().0, terminated());
 }
 
@@ -178,7 +178,7 @@ async fn expired_certificates_are_marked_and_no_longer_revoked(f: Fixture) {
     f.clock.advance(7 * DAY);
     assert_eq!(f.store.expire_certificates(f.now(), 2).await.unwrap(), 2);
     assert_eq!(f.store.expire_certificates(f.now(), 2).await.unwrap(), 1);
-    let custody = f.store.custody(&f.tenant, claim.credentials[0].credential.id).await.unwrap();
+    let custody = f.store.custody(Some(&f.tenant), claim.credentials[0].credential.id).await.unwrap();
     assert_eq!(custody.certificate_state, Some(CertificateState::Expired));
     let items = vec![(vnfci_id("a"), None)];
     let outcomes = f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();

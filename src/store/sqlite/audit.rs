@@ -1,7 +1,7 @@
 //! Tables `events`, `event_credentials`, `audit_chain` and `heads`.
 
 use super::error::unreadable;
-use super::value::{CHUNK, Columns, bigint};
+use super::value::{CHUNK, Columns, bigint, statement};
 use crate::audit::event::Event;
 use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
@@ -42,11 +42,11 @@ pub(super) async fn insert(tx: &mut SqliteConnection, events: &[Event]) -> Resul
             sql.push("; ");
             index_keys(&mut sql, first);
         }
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
         for chunk in chunks {
             let mut sql = QueryBuilder::new("");
             index_keys(&mut sql, chunk);
-            sql.build().execute(&mut *tx).await?;
+            statement(&mut sql).execute(&mut *tx).await?;
         }
     }
     Ok(())
@@ -133,7 +133,7 @@ pub(super) async fn chain(
             row.push_bind(index).push_bind(event.as_bytes().as_slice()).push_bind(hash.0.as_slice());
             index += 1;
         });
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ pub(super) async fn entries(tx: &mut SqliteConnection, query: &AuditQuery) -> Re
         sql.push(" AND e.time < ").push_bind(until.unix_micros());
     }
     sql.push(" ORDER BY a.idx LIMIT ").push_bind(i64::from(query.limit));
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter()
         .map(|row| {
             Ok(AuditEntry { index: row.number("idx")?, hash: row.hash("hash")?, json: row.text("json")? })

@@ -2,7 +2,7 @@
 
 use super::change::Done;
 use super::credentials::{self, erase_keys, held_by_claim};
-use super::value::{CHUNK, Columns, id_list};
+use super::value::{CHUNK, Columns, id_list, statement, value_by_id};
 use super::vnfcis;
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
@@ -160,9 +160,6 @@ const CLAIMED_COLUMNS: &str =
 
 /// For each slot the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool that
 /// has too few. Changes nothing.
-///
-/// One statement for all pools. The inner selects read nothing but the index `credentials_draw`; CROSS JOIN
-/// keeps SQLite from starting at another table.
 async fn draw(
     tx: &mut SqliteConnection,
     slots: &[SlotSource],
@@ -175,6 +172,25 @@ async fn draw(
             None => wanted.push((slot.pool, 1)),
         }
     }
+    let mut sql = draw_statement(&wanted, now);
+    let mut by_pool: HashMap<Uuid, VecDeque<SqliteRow>> = HashMap::new();
+    for row in statement(&mut sql).fetch_all(tx).await? {
+        by_pool.entry(row.uuid("pool")?).or_default().push_back(row);
+    }
+    let mut drawn = Vec::with_capacity(slots.len());
+    for slot in slots {
+        match by_pool.get_mut(&slot.pool).and_then(VecDeque::pop_front) {
+            Some(row) => drawn.push(read_claimed(&row, slot.name.clone())?),
+            None => return Ok(Err(slot.pool_name.clone())),
+        }
+    }
+    Ok(Ok(drawn))
+}
+
+/// The next keys of each (pool, count), with all that a claim gives out: one statement for all pools. The inner
+/// selects read nothing but the index `credentials_draw`; CROSS JOIN keeps SQLite from starting at another
+/// table.
+fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(CLAIMED_COLUMNS).push(" FROM (");
     for (place, (pool, count)) in wanted.iter().enumerate() {
@@ -193,18 +209,7 @@ async fn draw(
          AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
          ORDER BY c.epoch, c.id",
     );
-    let mut by_pool: HashMap<Uuid, VecDeque<SqliteRow>> = HashMap::new();
-    for row in sql.build().fetch_all(tx).await? {
-        by_pool.entry(row.uuid("pool")?).or_default().push_back(row);
-    }
-    let mut drawn = Vec::with_capacity(slots.len());
-    for slot in slots {
-        match by_pool.get_mut(&slot.pool).and_then(VecDeque::pop_front) {
-            Some(row) => drawn.push(read_claimed(&row, slot.name.clone())?),
-            None => return Ok(Err(slot.pool_name.clone())),
-        }
-    }
-    Ok(Ok(drawn))
+    sql
 }
 
 /// Writes a claim and binds its credentials to it.
@@ -228,12 +233,12 @@ async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) ->
     sql.push("; UPDATE credentials SET key_state = ").push_bind(KeyState::Claimed.as_str());
     sql.push(", claim_id = ").push_bind(claim.id.0.as_bytes().as_slice());
     sql.push(", claimed_at = ").push_bind(now.unix_micros());
-    sql.push(", slot = v.column2 FROM (");
-    sql.push_values(&claim.credentials, |mut row, credential| {
-        row.push_bind(credential.credential.id.0.as_bytes().as_slice()).push_bind(credential.slot.as_str());
-    });
-    sql.push(") AS v WHERE credentials.id = v.column1 AND credentials.key_state = 'AVAILABLE'");
-    sql.build().execute(tx).await?;
+    sql.push(", slot = ");
+    let slots = claim.credentials.iter().map(|c| (&c.credential.id.0, c.slot.as_str()));
+    value_by_id(&mut sql, "id", slots);
+    sql.push(" WHERE key_state = 'AVAILABLE' AND id IN ");
+    id_list(&mut sql, claim.credentials.iter().map(|c| &c.credential.id.0));
+    statement(&mut sql).execute(tx).await?;
     Ok(())
 }
 
@@ -259,7 +264,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
     id_list(&mut sql, ids);
     sql.push(" ORDER BY cl.deadline, cl.id, c.slot");
     let mut claims: Vec<ClaimRecord> = Vec::new();
-    for row in sql.build().fetch_all(tx).await? {
+    for row in statement(&mut sql).fetch_all(tx).await? {
         let id = ClaimId(row.uuid("claim")?);
         let credential = read_claimed(&row, row.parsed("slot")?)?;
         match claims.last_mut() {
@@ -323,7 +328,7 @@ pub(super) async fn confirm(
     sql.push("; UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
     sql.push_bind(record.initial_credential.0.as_bytes().as_slice()).push("; ");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
-    sql.build().execute(tx).await?;
+    statement(&mut sql).execute(tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
         credential.key_blob.clear();
@@ -425,7 +430,7 @@ pub(super) async fn release(
             let outcome = close(tx, claim, ClaimState::Released, end, now).await?;
             let mut sql = QueryBuilder::new("");
             vnfcis::move_to(&mut sql, VnfciState::Released, initial_credential, now);
-            sql.build().execute(tx).await?;
+            statement(&mut sql).execute(tx).await?;
             Ok(outcome.into())
         }
         (ClaimState::Released, Some(at)) => Ok(Done::unchanged(released(tx, claim, at).await?)),
@@ -457,4 +462,38 @@ async fn released(tx: &mut SqliteConnection, claim: ClaimId, at: Timestamp) -> R
         }
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::store::sqlite::SqliteStore;
+    use sqlx::Row;
+    use std::sync::Arc;
+
+    /// SQLite's plan for a statement, one line per step.
+    async fn plan(sql: QueryBuilder<Sqlite>) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(0)));
+        let store = SqliteStore::open(&directory.path().join("store.db"), clock).await.unwrap();
+        let mut explain = QueryBuilder::<Sqlite>::new("EXPLAIN QUERY PLAN ");
+        explain.push(sql.into_string());
+        let rows = explain.build().fetch_all(&store.readers).await.unwrap();
+        rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("\n")
+    }
+
+    #[tokio::test]
+    async fn drawing_from_a_pool_of_any_size_reads_its_index_in_order() {
+        let pools = [(Uuid::now_v7(), 1), (Uuid::now_v7(), 3)];
+        let plan = plan(draw_statement(&pools, Timestamp::from_unix_seconds(0))).await;
+        // Each inner select is one search of the index, in its order: no sort of the pool.
+        for pool in ["d0", "d1"] {
+            let steps = format!(
+                "CO-ROUTINE {pool}\nSEARCH credentials USING COVERING INDEX credentials_draw (pool=?)\nSCAN {pool}"
+            );
+            assert!(plan.contains(&steps), "{plan}");
+        }
+        assert!(!plan.contains("SCAN credentials") && !plan.contains("SCAN certificates"), "{plan}");
+    }
 }

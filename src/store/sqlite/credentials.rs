@@ -2,7 +2,7 @@
 
 use super::change::Done;
 use super::epochs;
-use super::value::{CHUNK, Columns, id_list, number_list};
+use super::value::{CHUNK, Columns, id_list, number_list, statement};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateChange, CertificateState, KeyChange, KeyState, RevocationReason};
@@ -74,7 +74,7 @@ pub(super) async fn insert(
             sql.push("; ");
             insert_certificates(&mut sql, &certificates);
         }
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ pub(super) fn read_held(row: &SqliteRow) -> Result<Held> {
 pub(super) async fn held_by_claim(tx: &mut SqliteConnection, claim: ClaimId) -> Result<Vec<Held>> {
     let mut sql = QueryBuilder::new(SELECT_HELD);
     sql.push(" WHERE c.claim_id = ").push_bind(claim.0.as_bytes().as_slice()).push(" ORDER BY c.slot");
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read_held).collect()
 }
 
@@ -229,7 +229,7 @@ pub(super) async fn erase_keys(
     sql.push(" UNION SELECT epoch FROM key_epochs WHERE credential IN ");
     id_list(&mut sql, ids);
     sql.push(")");
-    sql.build().execute(tx).await?;
+    statement(&mut sql).execute(tx).await?;
     Ok(())
 }
 
@@ -246,7 +246,7 @@ async fn end_custody(
     sql.push(", custody_revocation = ").push_bind(end.revocation.as_str());
     sql.push(" WHERE custody_ended_at IS NULL AND id IN ");
     id_list(&mut sql, ids);
-    sql.build().execute(tx).await?;
+    statement(&mut sql).execute(tx).await?;
     Ok(())
 }
 
@@ -262,7 +262,7 @@ async fn withdraw_certificates(
         sql.push_bind(now.unix_micros()).push(", reason = ").push_bind(reason.as_str());
         sql.push(" WHERE state IN ('VALID', 'SUPERSEDED') AND id IN ");
         number_list(&mut sql, rows);
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(())
 }
@@ -279,16 +279,13 @@ pub(super) async fn erase_unclaimed(
     let mut sql =
         QueryBuilder::new("SELECT id, public_key_sha256 AS public_key FROM credentials WHERE pool = ");
     sql.push_bind(pool.0.as_bytes().as_slice());
-    match unusable_at {
-        Some(at) => {
-            sql.push(" AND key_state = 'AVAILABLE' AND usable_until <= ").push_bind(at.unix_micros());
-        }
-        None => {
-            sql.push(" AND key_state IN ('GENERATED', 'AVAILABLE')");
-        }
+    sql.push(" AND key_state IN ('GENERATED', 'AVAILABLE')");
+    if let Some(at) = unusable_at {
+        // A key without certificate has no such time and does not age.
+        sql.push(" AND usable_until <= ").push_bind(at.unix_micros());
     }
     sql.push(" LIMIT ").push_bind(i64::from(limit));
-    let rows = sql.build().fetch_all(&mut *tx).await?;
+    let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
     let keys = rows
         .iter()
         .map(|row| {
@@ -322,7 +319,7 @@ pub(super) async fn revoke(
             row.push_bind(issuer.0.as_bytes().as_slice()).push_bind(serial.as_slice());
         });
         sql.push(")");
-        for row in sql.build().fetch_all(&mut *tx).await? {
+        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
             let held = read_held(&row)?;
             if let Some(certificate) = held.certificate {
                 found
@@ -358,7 +355,7 @@ pub(super) async fn revoke(
             "UPDATE credentials SET usable_until = 0 WHERE key_state = 'AVAILABLE' AND id IN ",
         );
         id_list(&mut sql, ids);
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(outcomes)
 }
@@ -392,7 +389,7 @@ pub(super) async fn by_fingerprint(
 ) -> Result<Option<CertificateRecord>> {
     let mut sql = QueryBuilder::new(SELECT_RECORD);
     sql.push(" WHERE ce.sha256 = ").push_bind(fingerprint.0.as_slice());
-    let row = sql.build().fetch_optional(tx).await?;
+    let row = statement(&mut sql).fetch_optional(tx).await?;
     row.as_ref().map(read_record).transpose()
 }
 
@@ -406,7 +403,7 @@ pub(super) async fn by_serial(
     let mut sql = QueryBuilder::new(SELECT_RECORD);
     sql.push(" WHERE ce.issuer = ").push_bind(issuer.0.as_bytes().as_slice());
     sql.push(" AND ce.serial = ").push_bind(serial).push(" AND c.tenant = ").push_bind(tenant.as_str());
-    let row = sql.build().fetch_optional(tx).await?;
+    let row = statement(&mut sql).fetch_optional(tx).await?;
     row.as_ref().map(read_record).transpose()
 }
 
@@ -419,7 +416,7 @@ pub(super) async fn of_vnfci(
     let mut sql = QueryBuilder::new(SELECT_RECORD);
     sql.push(" WHERE cl.tenant = ").push_bind(tenant.as_str()).push(" AND cl.vnfci = ").push_bind(vnfci);
     sql.push(" ORDER BY cl.created_at DESC, cl.id DESC, c.slot");
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read_record).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Custody and destruction receipts: columns of `credentials`, with the epochs that a key was ever in.
 
-use super::value::{CHUNK, Columns};
+use super::value::{CHUNK, Columns, id_list, statement, value_by_id};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::nfv::{CredentialId, EpochId, TenantId};
@@ -32,7 +32,7 @@ pub(super) async fn of(
     if let Some(tenant) = tenant {
         sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
     }
-    let row = sql.build().fetch_optional(tx).await?;
+    let row = statement(&mut sql).fetch_optional(tx).await?;
     row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("credential {credential}"))), read)
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn receipts_due(tx: &mut SqliteConnection, limit: u32) -> Resul
           ORDER BY c.custody_ended_at, c.id LIMIT ",
     );
     sql.push_bind(i64::from(limit));
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
@@ -93,12 +93,11 @@ pub(super) async fn record_receipts(
     receipts: &[(CredentialId, String)],
 ) -> Result<()> {
     for receipts in receipts.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("UPDATE credentials SET receipt = v.column2 FROM (");
-        sql.push_values(receipts, |mut row, (credential, receipt)| {
-            row.push_bind(credential.0.as_bytes().as_slice()).push_bind(receipt);
-        });
-        sql.push(") AS v WHERE credentials.id = v.column1 AND credentials.receipt IS NULL");
-        sql.build().execute(&mut *tx).await?;
+        let mut sql = QueryBuilder::new("UPDATE credentials SET receipt = ");
+        value_by_id(&mut sql, "id", receipts.iter().map(|(id, receipt)| (&id.0, receipt.as_str())));
+        sql.push(" WHERE receipt IS NULL AND id IN ");
+        id_list(&mut sql, receipts.iter().map(|(id, _)| &id.0));
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(())
 }

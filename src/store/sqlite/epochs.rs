@@ -1,7 +1,7 @@
 //! Tables `epochs` and `key_epochs`.
 
 use super::tenants;
-use super::value::{CHUNK, Columns, bigint, id_list, text_list};
+use super::value::{CHUNK, Columns, bigint, id_list, statement, text_list, value_by_id};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{EpochChange, EpochState};
@@ -13,9 +13,8 @@ use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::HashSet;
 use uuid::Uuid;
 
-/// What an epoch's row is read with: `live` is counted from the index of live keys.
-const SELECT: &str = "SELECT e.*, (SELECT COUNT(*) FROM credentials c WHERE c.epoch = e.id
-    AND c.key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED')) AS live FROM epochs e";
+/// What an epoch's row is read with; the condition is the caller's.
+const SELECT: &str = "SELECT e.* FROM epochs e";
 
 /// Inserts an epoch in `CREATING`.
 pub(super) async fn create(
@@ -38,7 +37,8 @@ pub(super) async fn create(
         )));
     }
     sqlx::query(
-        "INSERT INTO epochs (id, tenant, state, created_at, keys_inserted) VALUES ($1, $2, 'CREATING', $3, 0)",
+        "INSERT INTO epochs (id, tenant, state, created_at, keys_inserted, keys_live)
+         VALUES ($1, $2, 'CREATING', $3, 0, 0)",
     )
     .bind(epoch.0.as_bytes().as_slice())
     .bind(tenant.as_str())
@@ -52,7 +52,7 @@ pub(super) async fn create(
 pub(super) async fn by_id(tx: &mut SqliteConnection, epoch: EpochId) -> Result<Epoch> {
     let mut sql = QueryBuilder::new(SELECT);
     sql.push(" WHERE e.id = ").push_bind(epoch.0.as_bytes().as_slice());
-    let row = sql.build().fetch_optional(tx).await?;
+    let row = statement(&mut sql).fetch_optional(tx).await?;
     row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("epoch {epoch}"))), read)
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn list(
         sql.push(" AND e.tenant = ").push_bind(tenant.as_str());
     }
     sql.push(" ORDER BY e.id");
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
@@ -83,7 +83,7 @@ fn read(row: &SqliteRow) -> Result<Epoch> {
         destroyed_at: row.time_or_null("destroyed_at")?,
         token_serial: row.text_or_null("token_serial")?,
         keys: row.number("keys_inserted")?,
-        live: row.number("live")?,
+        live: row.number("keys_live")?,
     })
 }
 
@@ -100,7 +100,8 @@ pub(super) async fn advance(
         .state
         .after(change)
         .map_err(|invalid| StoreError::Conflict(format!("epoch {epoch}: {invalid}")))?;
-    if change == EpochChange::Shred && record.live > 0 {
+    // The keys themselves are asked, not the count of them: what is shredded does not come back.
+    if change == EpochChange::Shred && !live_keys(tx, epoch, 1).await?.is_empty() {
         return Err(StoreError::Conflict(format!(
             "epoch {epoch} still has {} live keys: re-wrap or erase them first",
             record.live
@@ -187,24 +188,24 @@ pub(super) async fn rewrapped(
         sql.push(" AND id IN ");
         id_list(&mut sql, keys.iter().map(|(id, _)| &id.0));
         sql.push(" RETURNING id");
-        let rows = sql.build().fetch_all(&mut *tx).await?;
+        let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
         let ids = rows.iter().map(|row| row.uuid("id")).collect::<Result<HashSet<Uuid>>>()?;
         let keys: Vec<_> = keys.iter().filter(|(id, _)| ids.contains(&id.0)).collect();
         if keys.is_empty() {
             continue;
         }
-        let mut sql = QueryBuilder::new("UPDATE key_blobs SET dek_blob = v.column2 FROM (");
-        sql.push_values(&keys, |mut row, (id, blob)| {
-            row.push_bind(id.0.as_bytes().as_slice()).push_bind(blob.as_slice());
-        });
-        sql.push(") AS v WHERE key_blobs.credential = v.column1; ");
+        let mut sql = QueryBuilder::new("UPDATE key_blobs SET dek_blob = ");
+        value_by_id(&mut sql, "credential", keys.iter().map(|(id, blob)| (&id.0, blob.as_slice())));
+        sql.push(" WHERE credential IN ");
+        id_list(&mut sql, keys.iter().map(|(id, _)| &id.0));
+        sql.push("; ");
         // A copy wrapped for the old epoch lives on in backups until that epoch is shredded too.
         sql.push("INSERT INTO key_epochs (credential, epoch) ");
         sql.push_values(&keys, |mut row, (id, _)| {
             row.push_bind(id.0.as_bytes().as_slice()).push_bind(from.0.as_bytes().as_slice());
         });
         sql.push(" ON CONFLICT (credential, epoch) DO NOTHING");
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
         moved.extend(keys.iter().map(|(id, _)| *id));
     }
     admit(tx, to, moved.len()).await?;

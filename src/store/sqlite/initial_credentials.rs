@@ -1,7 +1,7 @@
 //! Table `initial_credentials`.
 
 use super::error::unreadable;
-use super::value::{CHUNK, Columns, text_list};
+use super::value::{CHUNK, Columns, statement, text_list};
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, InitialCredentialId, Sha256Hash, TenantId};
 use crate::store::Result;
@@ -49,7 +49,7 @@ pub(super) async fn insert(
                 .push_bind(credential.expires_at.unix_micros())
                 .push_bind(now.unix_micros());
         });
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(())
 }
@@ -107,7 +107,7 @@ pub(super) async fn x509(
     sql.push(" AND anchor = ").push_bind(anchor.as_str()).push(" AND name IN ");
     text_list(&mut sql, names.iter().map(String::as_str));
     sql.push(") AS found ORDER BY created_at DESC, id DESC");
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
@@ -138,6 +138,6 @@ pub(super) async fn rivals(
         }),
     );
     sql.push("))");
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }

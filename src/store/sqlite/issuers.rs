@@ -1,7 +1,7 @@
 //! Tables `issuers` and `crls`.
 
 use super::error::unreadable;
-use super::value::{CHUNK, Columns, bigint};
+use super::value::{CHUNK, Columns, bigint, statement};
 use crate::clock::Timestamp;
 use crate::nfv::IssuerId;
 use crate::store::records::{CrlEntry, CrlRecord, IssuerRecord};
@@ -132,7 +132,7 @@ pub(super) async fn record_crl(
             sql.push(", ").push_bind(serial.as_slice());
         }
         sql.push(")");
-        revoked += sql.build().execute(&mut *tx).await?.rows_affected();
+        revoked += statement(&mut sql).execute(&mut *tx).await?.rows_affected();
     }
     Ok(revoked)
 }

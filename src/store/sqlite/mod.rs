@@ -483,6 +483,12 @@ impl Store for SqliteStore {
         write!(self, |tx, now| leases::set_mark(tx, &name, &value))
     }
 
+    async fn close(&self) {
+        // The writer last: the last connection that closes empties the write-ahead log into the file.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
     async fn forget_requests(&self, now: Timestamp) -> Result<u64> {
         write!(self, |tx, _now| change::forget_requests(tx, now.minus(REQUEST_MEMORY)))
     }

@@ -15,17 +15,26 @@ use std::time::Duration;
 /// The schema, embedded. A change of the schema is a new file: files that were released are never edited.
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
-/// How long a statement waits for another process that holds the database (a backup, the command line).
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that only read.
 const READERS: u32 = 4;
+/// How long a read waits for one of them.
+const READER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings for tests and small devices. The defaults are right for production.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct SqliteOptions {
+    /// How long a change waits for another process that holds the database (a backup, the command line) before
+    /// it fails with [`StoreError::Unavailable`]. 5 seconds if not set.
+    pub busy_timeout: Duration,
     /// The database never grows beyond this many pages of 4,096 bytes: a change that needs more fails with
     /// [`StoreError::Full`]. No limit if absent. SQLite does not go below the pages that there are.
     pub max_pages: Option<u32>,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { busy_timeout: Duration::from_secs(5), max_pages: None }
+    }
 }
 
 impl SqliteStore {
@@ -48,7 +57,7 @@ impl SqliteStore {
         create_private(path)?;
         let base = SqliteConnectOptions::new()
             .filename(path)
-            .busy_timeout(BUSY_TIMEOUT)
+            .busy_timeout(options.busy_timeout)
             .foreign_keys(true)
             .statement_cache_capacity(256)
             .disable_statement_logging();
@@ -70,7 +79,7 @@ impl SqliteStore {
         let reading = base.read_only(true);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .acquire_timeout(BUSY_TIMEOUT)
+            .acquire_timeout(READER_TIMEOUT)
             // A reader is a file handle, not a network connection: it does not go stale.
             .test_before_acquire(false)
             .connect_with(reading)

@@ -1,7 +1,7 @@
 //! Table `pools`.
 
 use super::tenants;
-use super::value::{Columns, text_list};
+use super::value::{Columns, statement, text_list};
 use crate::clock::Timestamp;
 use crate::credential::KeyState;
 use crate::nfv::{PoolId, PoolName, TenantId};
@@ -58,7 +58,7 @@ pub(super) async fn by_names<'n>(
     let mut sql = QueryBuilder::new("SELECT * FROM pools WHERE deleted_at IS NULL AND tenant = ");
     sql.push_bind(tenant.as_str()).push(" AND name IN ");
     text_list(&mut sql, names.into_iter().map(PoolName::as_str));
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn list(tx: &mut SqliteConnection, filter: &PoolFilter, page: &
         sql.push(" AND (tenant, name) > (").push_bind(tenant).push(", ").push_bind(name).push(")");
     }
     sql.push(" ORDER BY tenant, name LIMIT ").push_bind(i64::from(page.limit));
-    let rows = sql.build().fetch_all(tx).await?;
+    let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
@@ -123,12 +123,13 @@ pub(super) async fn delete(
     Ok(pool)
 }
 
-/// Counts the keys of a pool by state, from an index alone.
+/// How many keys of the pool are in which state: kept counts, and a look at those that are too old.
 pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timestamp) -> Result<PoolLevels> {
     let rows = sqlx::query(
-        "SELECT key_state, COUNT(*) AS n,
-                COALESCE(SUM(CASE WHEN usable_until > $2 THEN 1 ELSE 0 END), 0) AS usable
-         FROM credentials WHERE pool = $1 GROUP BY key_state",
+        "SELECT key_state, keys, (
+             SELECT COUNT(*) FROM credentials c WHERE c.pool = $1
+             AND c.key_state IN ('GENERATED', 'AVAILABLE') AND c.usable_until <= $2) AS aged
+         FROM pool_levels WHERE pool = $1",
     )
     .bind(pool.0.as_bytes().as_slice())
     .bind(now.unix_micros())
@@ -136,16 +137,16 @@ pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timesta
     .await?;
     let mut levels = PoolLevels::default();
     for row in &rows {
-        let n: u64 = row.number("n")?;
+        let keys: u64 = row.number("keys")?;
         match row.parsed::<KeyState>("key_state")? {
-            KeyState::Generated => levels.generated = n,
+            KeyState::Generated => levels.generated = keys,
             KeyState::Available => {
-                levels.available = row.number("usable")?;
-                levels.aged = n - levels.available;
+                levels.aged = row.number("aged")?;
+                levels.available = keys.saturating_sub(levels.aged);
             }
-            KeyState::Claimed => levels.claimed = n,
-            KeyState::Delivered => levels.delivered = n,
-            KeyState::Destroyed => levels.destroyed = n,
+            KeyState::Claimed => levels.claimed = keys,
+            KeyState::Delivered => levels.delivered = keys,
+            KeyState::Destroyed => levels.destroyed = keys,
         }
     }
     Ok(levels)

@@ -4,7 +4,8 @@ use super::error::unreadable;
 use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
 use crate::store::Result;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,6 +14,16 @@ use uuid::Uuid;
 /// Rows per statement of a bulk change: keeps every statement far below SQLite's 32,766 and PostgreSQL's
 /// 65,535 parameters.
 pub(super) const CHUNK: usize = 500;
+
+/// Longest text of a statement that is kept prepared: those of a claim are, those of a bulk change are not. Each
+/// number of rows makes a text of its own, and a prepared one of a thousand rows holds hundreds of kilobytes.
+const KEPT: usize = 4096;
+
+/// The built statement, ready to run.
+pub(super) fn statement(sql: &mut QueryBuilder<Sqlite>) -> Query<'_, Sqlite, SqliteArguments> {
+    let kept = sql.sql().as_str().len() <= KEPT;
+    sql.build().persistent(kept)
+}
 
 /// Typed access to the columns of a row. Every method fails with `Unusable` if the column holds something
 /// else.
@@ -125,4 +136,20 @@ pub(super) fn text_list<'i>(sql: &mut QueryBuilder<Sqlite>, texts: impl IntoIter
         sql.push_bind(text);
     }
     sql.push(")");
+}
+
+/// Writes `CASE column WHEN ? THEN ? ... END` with the pairs bound: one value per row in one UPDATE. (With
+/// `UPDATE ... FROM (VALUES ...)` SQLite may read the whole table once per pair.)
+pub(super) fn value_by_id<'i, V>(
+    sql: &mut QueryBuilder<Sqlite>,
+    column: &str,
+    pairs: impl IntoIterator<Item = (&'i Uuid, V)>,
+) where
+    V: sqlx::Encode<'i, Sqlite> + sqlx::Type<Sqlite>,
+{
+    sql.push("CASE ").push(column);
+    for (id, value) in pairs {
+        sql.push(" WHEN ").push_bind(id.as_bytes().as_slice()).push(" THEN ").push_bind(value);
+    }
+    sql.push(" END");
 }

@@ -1,7 +1,7 @@
 //! Tables `vnfcis` and `slots`.
 
 use super::credentials::{Held, SELECT_HELD, read_held};
-use super::value::{CHUNK, Columns, id_list, text_list};
+use super::value::{CHUNK, Columns, id_list, statement, text_list};
 use super::{credentials, initial_credentials, pools, tenants};
 use crate::clock::Timestamp;
 use crate::identity::CertificateName;
@@ -94,7 +94,7 @@ async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, vnfcis: &[NewVnfc
         let mut sql = QueryBuilder::new("SELECT id FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
         text_list(&mut sql, vnfcis.iter().map(|v| v.id.as_str()));
-        for row in sql.build().fetch_all(&mut *tx).await? {
+        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
             known.vnfcis.insert(row.text("id")?);
         }
         let kinds: Vec<_> = vnfcis.iter().map(|v| &v.kind).filter(|k| recognised_by(k).is_some()).collect();
@@ -160,7 +160,7 @@ async fn write(
             .push_bind(credential.id.0.as_bytes().as_slice())
             .push_bind(now.unix_micros());
     });
-    sql.build().execute(&mut *tx).await?;
+    statement(&mut sql).execute(&mut *tx).await?;
     let slots: Vec<_> = accepted
         .iter()
         .flat_map(|(vnfci, _)| vnfci.slots.iter().map(move |slot| (&vnfci.id, slot)))
@@ -175,7 +175,7 @@ async fn write(
                 .push_bind(pool.id.0.as_bytes().as_slice())
                 .push_bind(pool.name.as_str());
         });
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     let credentials: Vec<_> = accepted.iter().map(|(_, credential)| credential.clone()).collect();
     initial_credentials::insert(tx, &credentials, now).await
@@ -186,7 +186,7 @@ pub(super) async fn by_id(tx: &mut SqliteConnection, tenant: &TenantId, vnfci: &
     let filter = "v.tenant = ";
     let mut sql = QueryBuilder::new(SELECT);
     sql.push(filter).push_bind(tenant.as_str()).push(" AND v.id = ").push_bind(vnfci.as_str());
-    let rows = sql.build().fetch_all(&mut *tx).await?;
+    let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
     let mut found = complete(tx, &rows).await?;
     let Some(mut record) = found.pop() else {
         return Err(StoreError::NotFound(format!("VNFCI {vnfci} of tenant {tenant}")));
@@ -211,7 +211,7 @@ pub(super) async fn list(tx: &mut SqliteConnection, filter: &VnfciFilter, page: 
         sql.push(" AND (v.tenant, v.id) > (").push_bind(tenant).push(", ").push_bind(id).push(")");
     }
     sql.push(" ORDER BY v.tenant, v.id LIMIT ").push_bind(i64::from(page.limit));
-    let rows = sql.build().fetch_all(&mut *tx).await?;
+    let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
     complete(tx, &rows).await
 }
 
@@ -249,7 +249,7 @@ async fn complete(tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<V
             row.push_bind(tenant).push_bind(vnfci);
         });
         sql.push(") ORDER BY tenant, vnfci, name");
-        for row in sql.build().fetch_all(&mut *tx).await? {
+        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
             if let Some(vnfci) = places
                 .get(&(row.text("tenant")?, row.text("vnfci")?))
                 .and_then(|place| vnfcis.get_mut(*place))
@@ -275,7 +275,7 @@ pub(super) async fn terminate(
         let mut sql = QueryBuilder::new("SELECT id, vnf_instance, state FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
         text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
-        for row in sql.build().fetch_all(&mut *tx).await? {
+        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
             states.insert(row.text("id")?, (row.parsed("vnf_instance")?, row.parsed("state")?));
         }
         // The sub-select gives SELECT_HELD the VNFCI beside each key.
@@ -284,7 +284,7 @@ pub(super) async fn terminate(
         sql.push(") AS h ON h.claim_id = cl.id WHERE cl.tenant = ").push_bind(tenant.as_str());
         sql.push(" AND cl.vnfci IN ");
         text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
-        for row in sql.build().fetch_all(&mut *tx).await? {
+        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
             held.entry(row.text("vnfci")?).or_default().push(read_held(&row)?);
         }
     }
@@ -317,7 +317,7 @@ pub(super) async fn terminate(
         sql.push("; UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
         sql.push(" WHERE state = 'OPEN' AND tenant = ").push_bind(tenant.as_str()).push(" AND vnfci IN ");
         text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        sql.build().execute(&mut *tx).await?;
+        statement(&mut sql).execute(&mut *tx).await?;
     }
     Ok(outcomes)
 }

@@ -10,6 +10,8 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, Executor, SqliteConnection};
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Most jobs in one commit: bounds how long the first of them waits for its answer.
 const GROUP: usize = 64;
@@ -27,18 +29,28 @@ struct Ran {
     answer: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
-/// The way to the writing task. When it is dropped the task finishes what was queued and closes the
+/// The way to the writing task. When it is closed or dropped the task finishes what was queued and closes the
 /// connection.
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
+    closing: CancellationToken,
+    task: TaskTracker,
 }
 
 impl Writer {
     /// Starts the task. To be called inside a Tokio runtime.
     pub(super) fn start(connection: SqliteConnection) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(connection, queue));
-        Self { jobs }
+        let (closing, task) = (CancellationToken::new(), TaskTracker::new());
+        task.spawn(serve(connection, queue, closing.clone()));
+        task.close();
+        Self { jobs, closing, task }
+    }
+
+    /// Takes no more jobs and returns once those that were queued are done and the connection is closed.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.task.wait().await;
     }
 
     /// Runs `body` in a transaction; its outcome is given out once it is committed. Everything that it did is
@@ -78,8 +90,16 @@ fn unavailable(why: &str) -> StoreError {
     StoreError::Unavailable(why.to_owned())
 }
 
-async fn serve(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Job>) {
-    while let Some(first) = queue.recv().await {
+async fn serve(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Job>, closing: CancellationToken) {
+    loop {
+        let first = tokio::select! {
+            first = queue.recv() => first,
+            () = closing.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        let Some(first) = first else { break };
         let mut ran = Vec::new();
         let committed = group(&mut connection, &mut queue, first, &mut ran).await;
         if let Err(error) = &committed {
