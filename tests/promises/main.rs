@@ -5,4 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
+mod certificates;
 mod claims;
+mod command_line;
+mod endpoints;
+mod refusals;
+mod restart;
+mod roles;
+mod secrets;
+mod token;

@@ -1,0 +1,127 @@
+//! Goal: a broker that is killed at any moment loses nothing and gives nothing out twice.
+//! Method: SIGKILL for the broker and for its HSM workers in the middle of claims and of production; afterwards every
+//! claim ends delivered or destroyed, none twice, the audit log extends the head seen before, the pool refills.
+
+use crate::support::mano::By;
+use crate::support::site::Site;
+use crate::support::vnfci::{Vnfci, transient};
+use crate::support::{PATIENCE, until};
+use keybroker::nfv::Sha256Hash;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+
+const POOL: &str = "amf-transport";
+const SLOTS: [(&str, &str); 2] = [("client", POOL), ("server", POOL)];
+const VNFCIS: usize = 48;
+
+/// Whom a credential was seen by: VNFCI and recipient key.
+type Seen = Vec<(String, String, Sha256Hash)>;
+
+/// A VNFCI that claims and confirms until it is acknowledged; gives everything that it ever unsealed.
+async fn persistent(vnfci: Vnfci, site: Arc<RwLock<Site>>, confirmed: Arc<AtomicUsize>) -> Seen {
+    let begun = Instant::now();
+    let mut seen = Vec::new();
+    loop {
+        assert!(begun.elapsed() < PATIENCE * 2, "{} never got through", vnfci.id);
+        let attempt = async {
+            let site = site.read().await;
+            let claimed = vnfci.claim(&site).await?;
+            for key in &claimed.keys {
+                seen.push((key.credential_id.clone(), vnfci.id.clone(), vnfci.recipient_key()));
+            }
+            vnfci.confirm(&site, &claimed).await
+        };
+        match attempt.await {
+            Ok(_) => {
+                confirmed.fetch_add(1, Ordering::Relaxed);
+                return seen;
+            }
+            Err(status) if transient(&status) => tokio::time::sleep(Duration::from_millis(30)).await,
+            // The confirmation was committed and its answer lost: the initial credential is spent.
+            Err(status) if status.code() == tonic::Code::Unauthenticated && !seen.is_empty() => return seen,
+            Err(status) => panic!("{}: {status:?}", vnfci.id),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_in_the_middle_of_claims_and_production_delivers_everything_once() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 40).await;
+    let ids: Vec<String> = (0..VNFCIS).map(|n| format!("amf-{n:04}")).collect();
+    let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
+    let head_before = site.export("before").await.join("head.json");
+
+    let site = Arc::new(RwLock::new(site));
+    let confirmed = Arc::new(AtomicUsize::new(0));
+    let mut running = JoinSet::new();
+    for vnfci in vnfcis {
+        running.spawn(persistent(vnfci, Arc::clone(&site), Arc::clone(&confirmed)));
+    }
+    // Production goes on all the time: the VNFCIs need 96 credentials and 40 were ready.
+    for (threshold, worker_only) in [(4, true), (10, false), (20, true), (28, false)] {
+        until(PATIENCE, "the storm", async || (confirmed.load(Ordering::Relaxed) >= threshold).then_some(()))
+            .await;
+        let pid = site.read().await.broker().pid();
+        if worker_only {
+            for index in 0..2 {
+                site.read().await.broker().kill_worker(index);
+            }
+        } else {
+            // At once, with calls under way; the lock is only needed to start the next one.
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            let mut site = site.write().await;
+            site.kill();
+            site.serve().await;
+        }
+    }
+    let seen: Seen = running.join_all().await.into_iter().flatten().collect();
+    let mut site = Arc::into_inner(site).expect("no task has the site any more").into_inner();
+    site.check();
+
+    // None twice, neither to another VNFCI nor to another recipient key.
+    let mut holders: HashMap<&str, HashSet<(&str, Sha256Hash)>> = HashMap::new();
+    for (credential, vnfci, recipient) in &seen {
+        holders.entry(credential).or_default().insert((vnfci, *recipient));
+    }
+    for (credential, holders) in &holders {
+        assert_eq!(holders.len(), 1, "{credential}: {holders:?}");
+    }
+    // Every claim ended: two delivered keys each, and whatever else was drawn is destroyed.
+    for id in &ids {
+        let shown = site.vnfci(id).await;
+        assert_eq!(shown.initial_credential_state, "SPENT", "{id}");
+        let states: Vec<&str> = shown.credentials.iter().map(|one| one.key_state.as_str()).collect();
+        assert_eq!(states.iter().filter(|state| **state == "DELIVERED").count(), 2, "{id}: {states:?}");
+        assert!(states.iter().all(|state| ["DELIVERED", "DESTROYED"].contains(state)), "{id}: {states:?}");
+    }
+    site.until_available(POOL, 40).await;
+    let export = site.export("after").await;
+    let report = site.verify(&export, &[&head_before]).await.ok().object();
+    assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_broker_works_at_once() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 6).await;
+    for orderly in [true, false] {
+        if orderly {
+            site.stop().await;
+        } else {
+            site.kill();
+        }
+        site.serve().await;
+        // Production and the log go on without waiting for anything of the process before.
+        let begun = Instant::now();
+        let name = format!("after-{orderly}");
+        site.full_pool(&name, 2).await;
+        site.export(&name).await;
+        assert!(begun.elapsed() < Duration::from_secs(15), "after {:?}", begun.elapsed());
+    }
+}
