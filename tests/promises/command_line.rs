@@ -85,7 +85,7 @@ async fn every_exit_code_says_what_the_design_says() {
     // The broker is back before the VNFCI gives up, or it says that it is away.
     let out = site.path().join("amf-0002").display().to_string();
     let mut waiting = claim(&token_file.display().to_string(), &out).to_vec();
-    waiting.extend(["--wait".to_owned(), "1s".to_owned()]);
+    waiting.extend(["--patience".to_owned(), "1s".to_owned()]);
     ends_with(site.cli(waiting).await, 4);
     site.serve().await;
     ends_with(site.cli(claim(&token_file.display().to_string(), &out)).await, 0);

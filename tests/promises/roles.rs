@@ -301,7 +301,9 @@ async fn no_role_of_a_tenant_reaches_another_tenant_by_any_rpc() {
             let body = attack(rpc, &victim).unwrap_or_else(|| panic!("{rpc} has no case in this test"));
             let answer = call(channel.clone(), rpc, body).await;
             if for_all.contains(&format!("{role} {rpc}").as_str()) {
-                answer.unwrap_or_else(|status| panic!("{role} {rpc}: {status:?}"));
+                // There may be no head yet.
+                let let_in = answer.err().is_none_or(|status| status.code() == Code::NotFound);
+                assert!(let_in, "{role} {rpc}");
                 continue;
             }
             let refused = answer.expect_err(&format!("{role} of a rival tenant was let into {rpc}"));
