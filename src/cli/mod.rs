@@ -15,6 +15,7 @@ pub mod failure;
 mod files;
 mod identity;
 pub mod init;
+mod manual;
 mod output;
 mod pool;
 mod profile;
@@ -78,6 +79,10 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Check module, token, store, certificates and addresses; say what to do
     Doctor(doctor::DoctorArgs),
+    /// Write man pages, one for each command
+    Man(manual::ManArgs),
+    /// Print a shell's completion script
+    Completions(manual::CompletionsArgs),
     /// Serve PKCS#11 calls to a broker over standard input
     #[command(hide = true)]
     HsmWorker,
@@ -129,6 +134,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,
+        Command::Man(args) => manual::man(&args),
+        Command::Completions(args) => {
+            manual::completions(&args);
+            Ok(())
+        }
         Command::HsmWorker => Err(Failure::usage("hsm-worker is started by the broker, not by hand")),
     }
 }
