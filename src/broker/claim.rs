@@ -208,7 +208,6 @@ impl Broker {
         let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
             .request(claim.request.key(actor));
         let outcome = self.store.reserve_claim(request, mutation).await?;
-        self.wake.sequencer.notify_one();
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);

@@ -33,7 +33,6 @@ impl Broker {
         }
         let more = due.len() == BATCH as usize;
         self.store.record_receipts(receipts, Mutation::new(move |()| events).lease(lease)).await?;
-        self.wake.sequencer.notify_one();
         Ok(more)
     }
 

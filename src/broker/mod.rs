@@ -104,7 +104,6 @@ pub struct Broker {
 struct Wake {
     producer: Notify,
     sweeper: Notify,
-    sequencer: Notify,
     publisher: Notify,
 }
 
@@ -417,7 +416,7 @@ impl Broker {
             self.store.append_events(vec![event]).await
         };
         match recorded.await {
-            Ok(()) => self.wake.sequencer.notify_one(),
+            Ok(()) => {}
             Err(error) => {
                 metrics::counter!("keybroker_audit_lost_refusals_total").increment(1);
                 tracing::error!(%error, rpc, code, "a refusal could not be recorded");

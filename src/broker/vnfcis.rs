@@ -118,7 +118,6 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
-        self.wake.sequencer.notify_one();
         let mut outcomes = ids.into_iter().zip(outcomes);
         let mut registered = Vec::with_capacity(answers.len());
         for answer in answers {
