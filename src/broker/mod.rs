@@ -17,6 +17,7 @@ pub mod release;
 pub mod revocation;
 mod sequence;
 mod sweep;
+pub mod terminate;
 pub mod vnfcis;
 
 use crate::audit::details::{self, RefusedDetails};

@@ -23,6 +23,7 @@ mod release;
 pub mod serve;
 mod software_ca;
 mod tenant;
+mod vnf;
 mod vnfci;
 
 pub use connection::ClientProfile;
@@ -70,6 +71,9 @@ enum Command {
     /// VNFC instances: announce them and report their end (MANO)
     #[command(subcommand)]
     Vnfci(vnfci::VnfciCommand),
+    /// VNF instances: scale them in, end them (MANO)
+    #[command(subcommand)]
+    Vnf(vnf::VnfCommand),
     /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
     Claim(claim::ClaimArgs),
     /// Give the claimed credentials back and delete their keys (VNFCI)
@@ -130,6 +134,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Profile(command) => profile::run(command, output).await,
         Command::Pool(command) => pool::run(command, output).await,
         Command::Vnfci(command) => vnfci::run(command, output).await,
+        Command::Vnf(command) => vnf::run(command, output).await,
         Command::Claim(args) => claim::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
