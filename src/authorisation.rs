@@ -48,6 +48,10 @@ named!(
         ListVnfcis = "ListVnfcis",
         /// `LifecycleService.TerminateVnfci`.
         TerminateVnfci = "TerminateVnfci",
+        /// `LifecycleService.ScaleIn`.
+        ScaleIn = "ScaleIn",
+        /// `LifecycleService.TerminateVnf`.
+        TerminateVnf = "TerminateVnf",
         /// `LifecycleService.RevokeCertificate`.
         RevokeCertificate = "RevokeCertificate",
         /// `AuditService.ListEvents`.
@@ -108,7 +112,12 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
             Role::Vnfci => Some(Itself),
             _ => None,
         },
-        Rpc::CreatePool | Rpc::DeletePool | Rpc::RegisterVnfcis | Rpc::TerminateVnfci => match role {
+        Rpc::CreatePool
+        | Rpc::DeletePool
+        | Rpc::RegisterVnfcis
+        | Rpc::TerminateVnfci
+        | Rpc::ScaleIn
+        | Rpc::TerminateVnf => match role {
             Role::Nfvo => Some(OwnTenant),
             Role::Vnfm => Some(GrantedVnfs),
             _ => None,

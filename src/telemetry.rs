@@ -1,9 +1,13 @@
 //! Logs to standard error and the recorder of metrics.
 
 use crate::config::{Log, LogFormat};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
+
+/// Bounds of the histograms' buckets: from a signature of the HSM (tens of microseconds) to a call's deadline.
+const SECONDS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// Telemetry that could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -46,5 +50,8 @@ pub fn init_logging(log: &Log) -> Result<(), TelemetryError> {
 /// # Errors
 /// [`TelemetryError::Twice`].
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
-    PrometheusBuilder::new().install_recorder().map_err(|error| TelemetryError::Twice(error.to_string()))
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| TelemetryError::Twice(error.to_string()))
 }

@@ -116,6 +116,25 @@ fn the_operations_page_lists_every_metric_and_no_other() {
 }
 
 #[test]
+fn the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
+    let operations = page("docs/operations.md");
+    let listed: BTreeSet<&str> = quoted(&operations).into_iter().collect();
+    for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/keybroker.json"] {
+        let text = page(file);
+        let not_of_a_name = |c: char| c != '_' && !c.is_ascii_alphanumeric();
+        let asked: BTreeSet<&str> = text
+            .split(not_of_a_name)
+            .filter(|word| word.starts_with("keybroker_"))
+            // A histogram's buckets have names of their own.
+            .map(|word| word.strip_suffix("_bucket").unwrap_or(word))
+            .collect();
+        assert!(asked.len() > 5, "{file}: {asked:?}");
+        let unknown: Vec<_> = asked.difference(&listed).collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}, which docs/operations.md does not list");
+    }
+}
+
+#[test]
 fn the_errors_page_names_every_reason_that_the_code_gives() {
     let (api, broker, identity) = (source("api"), source("broker"), source("identity"));
     let mut reasons = BTreeSet::new();

@@ -85,6 +85,8 @@ CREATE TABLE vnfcis (
     PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
 
+CREATE INDEX vnfcis_vnf_instance ON vnfcis (tenant, vnf_instance, state);
+
 CREATE TABLE slots (
     tenant    TEXT NOT NULL,
     vnfci     TEXT NOT NULL,

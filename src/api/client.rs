@@ -1,7 +1,7 @@
 //! The client's side: one TLS 1.3 connection of our own, so that its exporter is known, and errors that say what to
 //! do.
 
-use crate::server::tls::{EXPORTER_LABEL, provider};
+use crate::identity::token::EXPORTER_LABEL;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -144,12 +144,13 @@ impl ClientTls {
         let unusable = |e: rustls::Error| {
             MaterialError(format!("the client certificate and its key cannot be used together: {e}"))
         };
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(unusable)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(unusable)?;
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .map_err(unusable)?
+                .with_root_certificates(roots)
+                .with_client_auth_cert(chain, key)
+                .map_err(unusable)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
@@ -226,7 +227,7 @@ pub async fn connect(server: &str, tls: &ClientTls) -> Result<Connection, Connec
         let exporter = tls
             .get_ref()
             .1
-            .export_keying_material([0; 32], EXPORTER_LABEL, Some(b""))
+            .export_keying_material([0; 32], EXPORTER_LABEL.as_bytes(), Some(b""))
             .map_err(io::Error::other)?;
         // In TLS 1.3 a client is done before the server has judged it: the first bytes (HTTP/2 settings, which a
         // server sends unasked) or an alert tell.

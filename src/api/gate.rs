@@ -273,7 +273,9 @@ pub(super) async fn record(
 /// How long a caller waits for an answer. Batches of 1,000 and making a tenant's keys take longer.
 fn deadline(rpc: &str) -> Duration {
     match rpc {
-        "RegisterVnfcis" | "AddTenant" | "RemoveTenant" => Duration::from_secs(60),
+        "RegisterVnfcis" | "ScaleIn" | "TerminateVnf" | "AddTenant" | "RemoveTenant" => {
+            Duration::from_secs(60)
+        }
         _ => Duration::from_secs(30),
     }
 }
@@ -354,6 +356,8 @@ mutations!(
     DeletePoolRequest,
     RegisterVnfcisRequest,
     TerminateVnfciRequest,
+    ScaleInRequest,
+    TerminateVnfRequest,
     RevokeCertificateRequest,
     AddTenantRequest,
     RemoveTenantRequest,

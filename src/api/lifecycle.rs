@@ -7,9 +7,11 @@ use super::parse::{
 use super::proto::{self, lifecycle_service_server::LifecycleService};
 use crate::authorisation::Rpc;
 use crate::broker::BrokerError;
+use crate::broker::terminate::{ScaledIn, TerminateVnf};
 use crate::broker::vnfcis::{Announcement, Registered};
 use crate::credential::RevocationReason;
 use crate::identity::{CertificateName, InitialCredentialKind};
+use crate::nfv::VnfciId;
 use crate::store::records::{CertificateRecord, Slot, Vnfci, VnfciState};
 use tonic::{Request, Response, Status};
 
@@ -99,6 +101,45 @@ impl LifecycleService for Lifecycle {
             .await
     }
 
+    async fn scale_in(
+        &self,
+        request: Request<proto::ScaleInRequest>,
+    ) -> Result<Response<proto::ScaleInResponse>, Status> {
+        self.0
+            .call(Rpc::ScaleIn, request, |call, caller, message| async move {
+                let tenant = optional("tenant", &message.tenant)?;
+                let (ids, items) = named(message.vnfci_ids)?;
+                let request = call.request()?;
+                let ended =
+                    call.broker.scale_in(&caller, request, tenant, items, message.storage_wiped).await?;
+                let results = ids.into_iter().zip(ended).map(scaled_in).collect();
+                Ok(proto::ScaleInResponse { results })
+            })
+            .await
+    }
+
+    async fn terminate_vnf(
+        &self,
+        request: Request<proto::TerminateVnfRequest>,
+    ) -> Result<Response<proto::TerminateVnfResponse>, Status> {
+        self.0
+            .call(Rpc::TerminateVnf, request, |call, caller, message| async move {
+                let expected_count = message.expected_count.ok_or_else(|| {
+                    invalid("expected_count", "is missing: say how many live VNFCIs the VNF instance has")
+                })?;
+                let terminate = TerminateVnf {
+                    request: call.request()?,
+                    tenant: optional("tenant", &message.tenant)?,
+                    vnf_instance: required("vnf_instance_id", &message.vnf_instance_id)?,
+                    expected_count,
+                    storage_wiped: message.storage_wiped,
+                };
+                let ended = call.broker.terminate_vnf(&caller, terminate).await?;
+                Ok(proto::TerminateVnfResponse { terminated: ended.vnfcis, certificates: ended.certificates })
+            })
+            .await
+    }
+
     async fn revoke_certificate(
         &self,
         request: Request<proto::RevokeCertificateRequest>,
@@ -135,6 +176,19 @@ fn batch(vnfcis: Vec<proto::NewVnfci>) -> Result<(Vec<String>, Vec<Item>), Broke
             (id, parsed)
         })
         .unzip())
+}
+
+/// The ids as they were written, and as they parsed: one that does not is refused by itself.
+#[allow(clippy::type_complexity, reason = "two columns of one batch")]
+fn named(ids: Vec<String>) -> Result<(Vec<String>, Vec<Result<VnfciId, String>>), BrokerError> {
+    if ids.is_empty() || ids.len() > BATCH_MAX {
+        return Err(invalid("vnfci_ids", format!("has {} items; give 1 to {BATCH_MAX}", ids.len())));
+    }
+    let parse = |id: String| {
+        let parsed = required("vnfci_id", &id).map_err(|problem| problem.to_string());
+        (id.chars().take(255).collect(), parsed)
+    };
+    Ok(ids.into_iter().map(parse).unzip())
 }
 
 fn announcement(item: proto::NewVnfci) -> Result<Announcement, BrokerError> {
@@ -227,6 +281,18 @@ fn result((vnfci_id, registered): (String, Registered)) -> proto::RegisterResult
         Registered::Refused(_, error) => (error, String::new()),
     };
     proto::RegisterResult { vnfci_id, error, token }
+}
+
+fn scaled_in((vnfci_id, ended): (String, ScaledIn)) -> proto::ScaleInResult {
+    match ended {
+        Ok(ended) => proto::ScaleInResult {
+            vnfci_id,
+            error: String::new(),
+            serials: ended.serials,
+            newly_terminated: ended.newly_terminated,
+        },
+        Err(error) => proto::ScaleInResult { vnfci_id, error, serials: Vec::new(), newly_terminated: false },
+    }
 }
 
 fn shown(vnfci: Vnfci) -> proto::Vnfci {

@@ -61,7 +61,8 @@ pub struct BrokerCopy {
     pub ha_members_verified: u32,
     /// How long the HSM's own backups are kept, as the operator configured it; `none` if there are none.
     pub hsm_backup_retention: String,
-    /// From when on no copy can be read any more, backups of the HSM included; absent while only erased.
+    /// From when on no copy can be read any more, backups of the HSM included: the verification, and the retention later.
+    /// Absent while only erased, and while the retention is not known.
     pub effective_at: Option<Timestamp>,
 }
 

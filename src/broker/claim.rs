@@ -12,7 +12,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
-use crate::hsm::{HsmError, ObjectId, SealItem, SealRequest, SealedKey};
+use crate::hsm::{HsmError, ObjectId, SealItem, SealRequest, SealedKey, WrappedKey};
 use crate::identity::token::{ProofFields, Token, secret_input};
 use crate::identity::{Purpose, Refusal, Verified, token, x509};
 use crate::nfv::{
@@ -27,8 +27,6 @@ use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, Des
 const REDRAWS_ALLOWED: u32 = 3;
 /// Readings of a claim whose keys were re-wrapped between reading and sealing.
 const SEAL_ATTEMPTS: u32 = 3;
-/// The version byte that each stored blob begins with.
-const BLOB_VERSION: u8 = 1;
 
 /// The proof of a one-time token, from the request.
 #[derive(Debug, Clone)]
@@ -210,7 +208,6 @@ impl Broker {
         let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
             .request(claim.request.key(actor));
         let outcome = self.store.reserve_claim(request, mutation).await?;
-        self.wake.sequencer.notify_one();
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);
@@ -283,12 +280,7 @@ impl Broker {
         let mut credentials = Vec::with_capacity(sealed.len());
         for (slot, key) in record.credentials.into_iter().zip(sealed) {
             let authority = self.authority(slot.issuer).await?;
-            let wrapped_key = slot.key_blob.strip_prefix(&[BLOB_VERSION]).ok_or_else(|| {
-                BrokerError::Internal(format!(
-                    "the blob of credential {} has an unknown version",
-                    slot.credential.id
-                ))
-            })?;
+            let wrapped_key = WrappedKey::ciphertext(&slot.key_blob)?;
             credentials.push(SealedCredential {
                 slot: slot.slot,
                 credential: slot.credential.id,

@@ -116,7 +116,6 @@ impl Broker {
         match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
             ConfirmOutcome::Confirmed(_) => {
                 metrics::counter!("keybroker_confirmations_total").increment(1);
-                self.wake.sequencer.notify_one();
                 Ok(true)
             }
             ConfirmOutcome::AlreadyConfirmed => Ok(false),

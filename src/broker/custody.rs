@@ -3,6 +3,7 @@
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::{BrokerCopy, BrokerCopyState, DestructionReceipt, SignedReceipt};
 use crate::broker::{Broker, BrokerError};
+use crate::clock::{Timestamp, parse_duration};
 use crate::store::Mutation;
 use crate::store::records::{Custody, Lease};
 
@@ -32,7 +33,6 @@ impl Broker {
         }
         let more = due.len() == BATCH as usize;
         self.store.record_receipts(receipts, Mutation::new(move |()| events).lease(lease)).await?;
-        self.wake.sequencer.notify_one();
         Ok(more)
     }
 
@@ -46,6 +46,7 @@ impl Broker {
             )));
         };
         let shredded = custody.shredded_at.is_some();
+        let retention = self.settings.load().hsm_backup_retention.clone();
         let token_serial = match &custody.token_serial {
             Some(serial) => serial.clone(),
             None => self.hsm.status().token_serial,
@@ -63,8 +64,8 @@ impl Broker {
                 epoch: custody.epoch,
                 token_serial,
                 ha_members_verified: u32::from(shredded),
-                hsm_backup_retention: self.settings.load().hsm_backup_retention.clone(),
-                effective_at: custody.shredded_at,
+                hsm_backup_retention: retention.clone(),
+                effective_at: custody.shredded_at.and_then(|at| effective_at(at, &retention)),
             },
             holder_copy: end.holder_copy,
             issued_at: self.store.now().await?,
@@ -72,5 +73,28 @@ impl Broker {
         let signature = self.sign_for_audit(receipt.bytes()).await?;
         serde_json::to_string(&SignedReceipt { receipt, signature })
             .map_err(|e| BrokerError::Internal(e.to_string()))
+    }
+}
+
+/// When the last backup of the HSM that may hold a KEK is gone: at once if there are none, after the retention if it is
+/// a duration; nobody knows if it is any other text.
+fn effective_at(shredded_at: Timestamp, retention: &str) -> Option<Timestamp> {
+    match retention {
+        "none" => Some(shredded_at),
+        text => parse_duration(text).ok().map(|kept| shredded_at.plus(kept)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn destruction_is_effective_once_the_hsms_backups_are_gone_and_only_if_that_is_known() {
+        let at = Timestamp::from_unix_seconds(1_000);
+        assert_eq!(effective_at(at, "none"), Some(at));
+        assert_eq!(effective_at(at, "30d"), Some(at.plus(Duration::from_secs(30 * 86_400))));
+        assert_eq!(effective_at(at, "unknown"), None);
     }
 }

@@ -17,6 +17,7 @@ pub mod release;
 pub mod revocation;
 mod sequence;
 mod sweep;
+pub mod terminate;
 pub mod vnfcis;
 
 use crate::audit::details::{self, RefusedDetails};
@@ -104,7 +105,6 @@ pub struct Broker {
 struct Wake {
     producer: Notify,
     sweeper: Notify,
-    sequencer: Notify,
     publisher: Notify,
 }
 
@@ -417,7 +417,7 @@ impl Broker {
             self.store.append_events(vec![event]).await
         };
         match recorded.await {
-            Ok(()) => self.wake.sequencer.notify_one(),
+            Ok(()) => {}
             Err(error) => {
                 metrics::counter!("keybroker_audit_lost_refusals_total").increment(1);
                 tracing::error!(%error, rpc, code, "a refusal could not be recorded");

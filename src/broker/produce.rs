@@ -149,7 +149,6 @@ impl Broker {
         match self.store.insert_credentials(rows, Mutation::new(move |()| vec![event]).lease(lease)).await {
             Ok(()) => {
                 metrics::counter!("keybroker_credentials_produced_total").increment(u64::from(count));
-                self.wake.sequencer.notify_one();
                 Ok(())
             }
             Err(StoreError::Conflict(text)) => {

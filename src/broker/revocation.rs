@@ -192,7 +192,6 @@ impl Broker {
         match self.store.record_crl(record, serials, Mutation::new(move |_| vec![event]).lease(lease)).await {
             Ok(published) => {
                 tracing::info!(issuer = %authority.id, number, published, "CRL signed");
-                self.wake.sequencer.notify_one();
                 Ok(())
             }
             // Another replica was quicker.

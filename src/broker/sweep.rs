@@ -105,7 +105,6 @@ impl Broker {
             self.store.erase_unclaimed(pool.id, unusable_at, end, BATCH, mutation.lease(lease)).await?;
         if !erased.keys.is_empty() {
             self.wake.producer.notify_one();
-            self.wake.sequencer.notify_one();
         }
         Ok(erased.keys.len() == BATCH as usize)
     }

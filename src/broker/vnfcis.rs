@@ -1,19 +1,16 @@
-//! MANO announces VNFCIs and reports their end.
+//! MANO announces VNFCIs and looks at them.
 
-use crate::audit::details::{self, RegisteredDetails, RegisteredVnfci, TerminatedDetails};
+use crate::audit::details::{self, RegisteredDetails, RegisteredVnfci};
 use crate::audit::event::{Event, EventKind};
-use crate::audit::receipt::DestructionReason;
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
-use crate::credential::{HolderCopy, RevocationReason};
 use crate::hsm::ObjectId;
 use crate::identity::token::{Token, secret_input};
 use crate::nfv::{InitialCredentialId, TenantId, VduId, VnfInstanceId, VnfciId};
 use crate::store::Mutation;
 use crate::store::records::{
-    CustodyEnd, InitialCredential, InitialCredentialKind, NewVnfci, Page, RegisterOutcome, Slot,
-    TerminateOutcome, Vnfci, VnfciFilter,
+    InitialCredential, InitialCredentialKind, NewVnfci, Page, RegisterOutcome, Slot, Vnfci, VnfciFilter,
 };
 use std::collections::HashSet;
 use std::time::Duration;
@@ -49,15 +46,6 @@ pub enum Registered {
     Done(VnfciId, Option<Zeroizing<String>>),
     /// Refused (the id as it was sent), and why.
     Refused(String, String),
-}
-
-/// What came of a termination.
-#[derive(Debug, Clone)]
-pub struct TerminatedVnfci {
-    /// Serial numbers that are to be revoked, hexadecimal.
-    pub serials: Vec<String>,
-    /// False if it had been ended before.
-    pub newly_terminated: bool,
 }
 
 impl Broker {
@@ -118,7 +106,6 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
-        self.wake.sequencer.notify_one();
         let mut outcomes = ids.into_iter().zip(outcomes);
         let mut registered = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -189,57 +176,8 @@ impl Broker {
         Ok(self.store.vnfcis(&VnfciFilter { tenant: Some(tenant), vnf_instances }, &page).await?)
     }
 
-    /// Ends a VNFCI. Needs no HSM: certificates become `REVOCATION_PENDING` until a CRL can be signed.
-    ///
-    /// # Errors
-    /// [`BrokerError::NotFound`], [`BrokerError::Denied`].
-    pub async fn terminate_vnfci(
-        &self,
-        caller: &Caller,
-        request: Request,
-        tenant: Option<TenantId>,
-        id: VnfciId,
-        storage_wiped: bool,
-    ) -> Result<TerminatedVnfci, BrokerError> {
-        let tenant = Self::tenant_of(caller, tenant)?;
-        let vnfci = self.reach_vnfci(caller, Rpc::TerminateVnfci, &tenant, &id).await?;
-        let end = CustodyEnd {
-            reason: DestructionReason::Terminated,
-            holder_copy: if storage_wiped { HolderCopy::WipedPerMano } else { HolderCopy::Unknown },
-            revocation: RevocationReason::CessationOfOperation,
-        };
-        let event = Event::new(self.store.now().await?, EventKind::Terminated, caller.actor())
-            .tenant(&tenant)
-            .vnf_instance(&vnfci.vnf_instance)
-            .vnfci(&id)
-            .request(request.id);
-        let event = event.details(details::json(&TerminatedDetails {
-            vnfcis: vec![id.clone()],
-            holder_copy: end.holder_copy,
-        }));
-        let mutation = Mutation::new(move |outcomes: &Vec<TerminateOutcome>| match outcomes.first() {
-            Some(TerminateOutcome::Terminated(keys)) => vec![event.credentials(keys.keys.clone())],
-            _ => Vec::new(),
-        });
-        let mutation = mutation.request(request.key(caller.actor()));
-        let items = vec![(id.clone(), Some(vnfci.vnf_instance))];
-        let outcomes = self.store.terminate_vnfcis(&tenant, items, end, mutation).await?;
-        self.wake.publisher.notify_one();
-        self.wake.sweeper.notify_one();
-        match outcomes.into_iter().next() {
-            Some(TerminateOutcome::Terminated(keys)) => Ok(TerminatedVnfci {
-                serials: keys.revoked.into_iter().map(|(_, serial)| serial).collect(),
-                newly_terminated: true,
-            }),
-            Some(TerminateOutcome::AlreadyTerminated) => {
-                Ok(TerminatedVnfci { serials: Vec::new(), newly_terminated: false })
-            }
-            Some(TerminateOutcome::NotFound) | None => Err(BrokerError::NotFound(format!("VNFCI {id}"))),
-        }
-    }
-
     /// A VNFCI that the caller may do this with. Outside the caller's tenant nothing exists to be found.
-    async fn reach_vnfci(
+    pub(super) async fn reach_vnfci(
         &self,
         caller: &Caller,
         rpc: Rpc,
@@ -258,7 +196,7 @@ impl Broker {
 }
 
 /// Authorises a call on every VNF instance that it touches; on none, the tenant alone.
-fn authorise_each<'a>(
+pub(super) fn authorise_each<'a>(
     caller: &Caller,
     rpc: Rpc,
     tenant: &TenantId,

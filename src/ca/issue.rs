@@ -11,8 +11,8 @@ use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, check_dns_name, dns_name, plain_name};
 use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
 use crate::clock::Timestamp;
-use crate::hsm::{ObjectId, SignatureAlgorithm};
-use crate::nfv::{IssuerId, Sha256Hash, TenantId};
+use crate::hsm::SignatureAlgorithm;
+use crate::nfv::{Sha256Hash, TenantId};
 use const_oid::db::rfc5280 as id;
 use const_oid::db::{rfc5912, rfc8410};
 use der::Decode;
@@ -24,37 +24,6 @@ use std::time::Duration;
 
 /// notBefore lies this much before the issue, for relying parties whose clock is behind.
 pub const BACKDATING: Duration = Duration::from_secs(60);
-
-/// A CA certificate that issues or issued, with what is needed to use it. The root has no row of this kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Issuer {
-    /// Its name in the store; kept with every certificate that it issued.
-    pub id: IssuerId,
-    /// Whose CA it is.
-    pub tenant: TenantId,
-    /// 1 for the first; an older one still signs CRLs until its last leaf expires.
-    pub generation: u32,
-    /// Its key on the token.
-    pub key: ObjectId,
-    /// Its certificate, DER.
-    pub certificate_der: Vec<u8>,
-    /// Trust chain of its leaves: this CA's certificate first, up to but without the root; each DER.
-    pub chain_der: Vec<Vec<u8>>,
-    /// The root's certificate, DER.
-    pub root_der: Vec<u8>,
-    /// Where its CRL is published (an http URL; it goes into the leaves' cRLDistributionPoints).
-    pub crl_url: String,
-}
-
-impl Issuer {
-    /// Reads its certificate once; keep the result for as long as the issuer is in use.
-    ///
-    /// # Errors
-    /// [`IssueError`] if the stored certificate is not one of a CA.
-    pub fn signing_ca(&self) -> Result<SigningCa, IssueError> {
-        SigningCa::new(&self.certificate_der, &self.crl_url)
-    }
-}
 
 /// Why no to-be-signed certificate was made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,7 +13,7 @@ pub mod profile;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
 pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem};
-pub use issue::{IssueError, Issuer, SigningCa, Tbs, assemble};
+pub use issue::{IssueError, SigningCa, Tbs, assemble};
 pub use names::{NameError, NameValues};
 pub use path::{PathError, validate_client};
 pub use profile::{Issue, OnEmpty, Profile, ProfileError};

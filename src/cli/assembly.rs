@@ -29,7 +29,7 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Broker>, Failure> {
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     let StoreUrl::Sqlite(path) = &config.store.url;
     let store = SqliteStore::open(path, Arc::new(SystemClock)).await;
-    Ok(Arc::new(store.map_err(|error| Failure::from(error).during(path.display()))?))
+    Ok(Arc::new(store?))
 }
 
 /// What the use cases need of the configuration.

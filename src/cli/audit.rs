@@ -11,8 +11,10 @@ use crate::api::proto::{
 };
 use crate::audit::event::EventKind;
 use crate::audit::export::{ExportError, ExportWriter};
+use crate::audit::history::prove;
 use crate::audit::verify::verify;
 use crate::audit::{AuditPublicKey, ChainedEntry, SignedHead, SignedReceipt, StoredEvent};
+use crate::ca::CertificateFacts;
 use crate::nfv::{CredentialId, Sha256Hash, VnfciId};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -67,6 +69,20 @@ pub(super) enum AuditCommand {
         /// A head kept from before (its head.json) that this log must extend (may be repeated)
         #[arg(long, value_name = "FILE")]
         earlier_head: Vec<PathBuf>,
+    },
+    /// Tell one key's story from an exported log, offline: generated in the HSM, sealed to one recipient, destroyed
+    Prove {
+        /// Directory that `export` wrote
+        directory: PathBuf,
+        /// The log's public key (audit.pub), PEM
+        #[arg(long, value_name = "FILE")]
+        public_key: PathBuf,
+        /// The key's certificate, PEM
+        #[arg(long, value_name = "FILE", required_unless_present = "public_key_sha256")]
+        cert: Option<PathBuf>,
+        /// SHA-256 of the key's SubjectPublicKeyInfo
+        #[arg(long, value_name = "SHA256", conflicts_with = "cert")]
+        public_key_sha256: Option<Sha256Hash>,
     },
     /// Get the signed destruction receipt of a key, or check one that was kept
     Receipt {
@@ -165,6 +181,15 @@ pub(super) async fn run(command: AuditCommand, output: OutputArgs) -> Result<(),
                 ));
             }
         }
+        AuditCommand::Prove { directory, public_key, cert, public_key_sha256 } => {
+            let key = read_public_key(&public_key)?;
+            let of_key = match (cert, public_key_sha256) {
+                (Some(file), _) => key_of_certificate(&file)?,
+                (None, Some(hash)) => hash,
+                (None, None) => return Err(Failure::usage("give --cert or --public-key-sha256")),
+            };
+            tell_story(&directory, &key, of_key, output)?;
+        }
         AuditCommand::Receipt { credential, file, public_key, tenant, connection } => {
             let text = match (&file, credential) {
                 (Some(file), _) => String::from_utf8_lossy(&files::read(file)?).into_owned(),
@@ -206,6 +231,46 @@ pub(super) async fn export(channel: Channel, out: &Path) -> Result<SignedHead, F
     }
     writer.finish(&head).map_err(export_failure)?;
     Ok(head)
+}
+
+/// Verifies the log and prints what it says of one key; fails unless the log is good, and the key was generated in the HSM
+/// and sealed to at most one recipient.
+fn tell_story(
+    directory: &Path,
+    key: &AuditPublicKey,
+    of_key: Sha256Hash,
+    output: OutputArgs,
+) -> Result<(), Failure> {
+    let report = verify(directory, key, &[]).map_err(Failure::usage)?;
+    if !report.is_good() {
+        return Err(Failure::failed("the log does not verify: `keybroker audit verify` says where"));
+    }
+    let history = prove(directory, key, of_key).map_err(Failure::usage)?;
+    let mut object = json!({
+        "generated_in_hsm": history.generated_in_hsm(),
+        "sealed_to_one_recipient": history.sealed_to_one_recipient(),
+        "broker_copy_shredded": history.is_shredded(),
+    });
+    let value = serde_json::to_value(&history).map_err(Failure::failed)?;
+    if let (Value::Object(object), Value::Object(history)) = (&mut object, value) {
+        object.extend(history);
+    }
+    output.object(&object);
+    if history.problems.is_empty() && history.generated_in_hsm() {
+        Ok(())
+    } else if history.credential.is_none() {
+        Err(Failure::failed(format!("the log does not know the key sha256:{of_key}")))
+    } else {
+        Err(Failure::failed("the log contradicts what is promised of this key, see the problems"))
+    }
+}
+
+fn key_of_certificate(file: &Path) -> Result<Sha256Hash, Failure> {
+    let chain = files::read_certificates(file)?;
+    let leaf =
+        chain.first().ok_or_else(|| Failure::usage(format!("{} has no certificate", file.display())))?;
+    let facts = CertificateFacts::parse(leaf);
+    Ok(facts.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?.public_key)
 }
 
 /// Gets a signed receipt, JSON.

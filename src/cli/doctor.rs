@@ -239,7 +239,7 @@ fn store(config: &Config, findings: &mut Findings) {
             );
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let remedy = "run keybroker init, or restore it; see keybroker recover for a backup";
+            let remedy = "run keybroker init, or restore a backup as docs/operations.md says";
             findings.fail("store", format!("{} does not exist", path.display()), remedy);
         }
         Err(error) => {

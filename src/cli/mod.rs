@@ -15,6 +15,7 @@ pub mod failure;
 mod files;
 mod identity;
 pub mod init;
+mod manual;
 mod output;
 mod pool;
 mod profile;
@@ -22,6 +23,7 @@ mod release;
 pub mod serve;
 mod software_ca;
 mod tenant;
+mod vnf;
 mod vnfci;
 
 pub use connection::ClientProfile;
@@ -69,6 +71,9 @@ enum Command {
     /// VNFC instances: announce them and report their end (MANO)
     #[command(subcommand)]
     Vnfci(vnfci::VnfciCommand),
+    /// VNF instances: scale them in, end them (MANO)
+    #[command(subcommand)]
+    Vnf(vnf::VnfCommand),
     /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
     Claim(claim::ClaimArgs),
     /// Give the claimed credentials back and delete their keys (VNFCI)
@@ -78,6 +83,10 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Check module, token, store, certificates and addresses; say what to do
     Doctor(doctor::DoctorArgs),
+    /// Write man pages, one for each command
+    Man(manual::ManArgs),
+    /// Print a shell's completion script
+    Completions(manual::CompletionsArgs),
     /// Serve PKCS#11 calls to a broker over standard input
     #[command(hide = true)]
     HsmWorker,
@@ -125,10 +134,16 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Profile(command) => profile::run(command, output).await,
         Command::Pool(command) => pool::run(command, output).await,
         Command::Vnfci(command) => vnfci::run(command, output).await,
+        Command::Vnf(command) => vnf::run(command, output).await,
         Command::Claim(args) => claim::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,
+        Command::Man(args) => manual::man(&args),
+        Command::Completions(args) => {
+            manual::completions(&args);
+            Ok(())
+        }
         Command::HsmWorker => Err(Failure::usage("hsm-worker is started by the broker, not by hand")),
     }
 }

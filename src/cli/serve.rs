@@ -69,6 +69,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     // 3.
     let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
     let seen = Arc::clone(&readiness);
+    let upkeep = metrics.clone();
     let listeners = Listeners {
         bootstrap: GrpcListener { address: config.listen.bootstrap, tls: tls.bootstrap },
         vnfci: GrpcListener { address: config.listen.vnfci, tls: tls.software.clone() },
@@ -96,7 +97,11 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => break,
-            _ = look.tick() => readiness.store(Arc::new(broker.ready().await)),
+            _ = look.tick() => {
+                readiness.store(Arc::new(broker.ready().await));
+                // Histograms are kept as samples until then.
+                upkeep.run_upkeep();
+            }
             _ = renew.tick() => renew_certificates(&broker, &config, &running).await,
             Some(reloaded) = signals.reload.recv() => match broker.reload(assembly::settings(&reloaded)).await {
                 Ok(()) => {

@@ -1,9 +1,9 @@
 //! From a listening socket to TLS connections that a gRPC server takes over.
 
 use super::limits::{Admission, Limits, Sources};
-use super::tls::EXPORTER_LABEL;
 use crate::api::Face;
 use crate::broker::Peer;
+use crate::identity::token::EXPORTER_LABEL;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use std::io;
@@ -169,7 +169,7 @@ impl Begun {
 /// What the connection says of its peer.
 fn peer(tls: &TlsStream<TcpStream>, address: SocketAddr) -> Result<Peer, rustls::Error> {
     let (_, session) = tls.get_ref();
-    let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, Some(b""))?;
+    let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL.as_bytes(), Some(b""))?;
     let chain_der = session
         .peer_certificates()
         .unwrap_or_default()

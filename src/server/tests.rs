@@ -2,7 +2,7 @@
 //! and a service that answers with what the TLS layer says of its peer.
 
 use super::accept::Acceptor;
-use super::tls::{EXPORTER_LABEL, TlsMaterial, provider, server_config};
+use super::tls::{TlsMaterial, provider, server_config};
 use super::{Limits, bind_one, serve_grpc};
 use crate::api::Face;
 use crate::api::client::{ClientTls, ConnectError, Connection, FailureClass, connect, describe};
@@ -487,7 +487,7 @@ async fn an_address_in_use_is_named_with_its_configuration_key() {
 
 #[test]
 fn the_exporter_label_is_the_contracts() {
-    assert_eq!(EXPORTER_LABEL, b"EXPORTER-keybroker-v1");
+    assert_eq!(crate::identity::token::EXPORTER_LABEL, "EXPORTER-keybroker-v1");
 }
 
 fn switch() -> (super::Ready, Arc<std::sync::atomic::AtomicBool>) {

@@ -19,9 +19,6 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Label of the TLS exporter that token proofs are bound to (context empty, 32 bytes).
-pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-keybroker-v1";
-
 /// Signs a message with an ECDSA P-256 key over its SHA-256, giving DER; or says why it could not. It may block.
 pub type SignInHsm = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
 
@@ -213,6 +210,6 @@ impl ClientCertVerifier for PossessionOnly {
 }
 
 /// The provider of both sides of our connections.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

@@ -18,8 +18,10 @@ use records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, UnchainedEvent, Vnfci, VnfciFilter,
+    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Why a store's method failed. Nothing was changed, unless the variant says otherwise.
@@ -234,6 +236,22 @@ pub trait Store: Send + Sync + 'static {
         end: CustodyEnd,
         mutation: Mutation<Vec<TerminateOutcome>>,
     ) -> Result<Vec<TerminateOutcome>>;
+    /// Ends every VNFCI of a VNF instance that is `REGISTERED` or `ACTIVE`, as [`Store::terminate_vnfcis`] does, in the
+    /// transaction that counts them. `Conflict`, saying both numbers, unless there are `expected_count`.
+    async fn terminate_vnf(
+        &self,
+        tenant: &TenantId,
+        vnf_instance: &VnfInstanceId,
+        expected_count: u64,
+        end: CustodyEnd,
+        mutation: Mutation<TerminatedVnf>,
+    ) -> Result<TerminatedVnf>;
+    /// The VNF instances of VNFCIs, by id; ids that do not exist are left out.
+    async fn vnf_instances(
+        &self,
+        tenant: &TenantId,
+        vnfcis: &[VnfciId],
+    ) -> Result<BTreeMap<VnfciId, VnfInstanceId>>;
     /// An initial credential by its id.
     async fn initial_credential(&self, id: InitialCredentialId) -> Result<Option<InitialCredential>>;
     /// The X.509 initial credentials registered in a tenant under an anchor, pinned to this leaf certificate or to

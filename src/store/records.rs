@@ -326,6 +326,18 @@ pub enum TerminateOutcome {
     NotFound,
 }
 
+/// What the termination of a VNF instance came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminatedVnf {
+    /// How many VNFCIs ended.
+    pub vnfcis: u64,
+    /// How many certificates became `REVOCATION_PENDING`.
+    pub certificates: u64,
+    /// Each VNFCI with what it held, by id. For the events only: a repeated request gets the numbers.
+    #[serde(skip)]
+    pub ended: Vec<(VnfciId, DestroyedKeys)>,
+}
+
 /// What a VNFCI asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRequest {

@@ -1,19 +1,22 @@
 //! Termination, revocation, CRLs, expiry.
 
-use super::fixture::{DAY, Fixture, MINUTE, audited, end, silent, unaudited, vnfci_id};
+use super::fixture::{DAY, Fixture, MINUTE, audited, end, request, silent, unaudited, vnfci_id};
 use super::promises;
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationReason};
-use keybroker::nfv::IssuerId;
-use keybroker::store::StoreError;
+use keybroker::nfv::{IssuerId, RequestId};
 use keybroker::store::records::{
     ClaimOutcome, ClaimState, ConfirmOutcome, CrlRecord, CustodyEnd, InitialCredentialState, RevokeOutcome,
-    TerminateOutcome, VnfciState,
+    TerminateOutcome, TerminatedVnf, VnfciState,
 };
+use keybroker::store::{Mutation, StoreError};
 
 promises![
     termination_revokes_every_unexpired_certificate_confirmed_or_not,
     termination_answers_per_item_in_order,
+    a_vnf_instance_ends_whole_if_the_count_is_right,
+    a_wrong_count_leaves_a_vnf_instance_untouched,
+    a_termination_of_thousands_is_one_change,
     a_terminated_claim_is_not_confirmed_or_released,
     termination_leaves_the_pool_alone,
     revocation_answers_per_item_and_within_its_tenant,
@@ -80,6 +83,68 @@ async fn termination_answers_per_item_in_order(f: Fixture) {
     let items = vec![(vnfci_id("b"), None)];
     let outcomes = f.store.terminate_vnfcis(&other, items, terminated(), silent()).await.unwrap();
     assert_eq!(outcomes, [TerminateOutcome::NotFound]);
+}
+
+async fn a_vnf_instance_ends_whole_if_the_count_is_right(f: Fixture) {
+    f.fill(4).await;
+    let active = f.deliver("active", &["s", "t"]).await;
+    f.register("registered", &["s"]).await;
+    f.register("ended", &["s"]).await;
+    let items = vec![(vnfci_id("ended"), None)];
+    f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    let id = RequestId::generate();
+    let ask = || {
+        let events = |outcome: &TerminatedVnf| {
+            assert_eq!(outcome.ended.len(), 2, "a repetition makes no events");
+            Vec::new()
+        };
+        let mutation = Mutation::new(events).request(request("nfvo:default/n", id, "terminate"));
+        f.store.terminate_vnf(&f.tenant, &f.pool.vnf_instance, 2, terminated(), mutation)
+    };
+    let first = ask().await.unwrap();
+    assert_eq!((first.vnfcis, first.certificates), (2, 2));
+    let (ended, keys) = &first.ended[0];
+    assert_eq!((ended, keys.keys.len()), (&active.vnfci, 2));
+    let again = ask().await.unwrap();
+    assert_eq!((again.vnfcis, again.certificates), (2, 2));
+    for id in ["active", "registered"] {
+        let vnfci = f.store.vnfci(&f.tenant, &vnfci_id(id)).await.unwrap();
+        assert_eq!(vnfci.state, VnfciState::Terminated);
+    }
+}
+
+async fn a_wrong_count_leaves_a_vnf_instance_untouched(f: Fixture) {
+    f.fill(1).await;
+    f.deliver("a", &["s"]).await;
+    f.register("b", &["s"]).await;
+    let other = f.add_tenant("other").await;
+    for (tenant, expected, live) in [(&f.tenant, 1, 2), (&f.tenant, 3, 2), (&other, 2, 0)] {
+        let error = f
+            .store
+            .terminate_vnf(tenant, &f.pool.vnf_instance, expected, terminated(), unaudited())
+            .await
+            .unwrap_err();
+        let StoreError::Conflict(text) = error else { panic!("{error}") };
+        let numbers = format!("{live} live VNFCIs, {expected} were expected");
+        assert!(text.contains(&numbers), "{text}");
+    }
+    assert_eq!(f.store.vnfci(&f.tenant, &vnfci_id("a")).await.unwrap().state, VnfciState::Active);
+    assert_eq!(f.store.vnfci(&f.tenant, &vnfci_id("b")).await.unwrap().state, VnfciState::Registered);
+    assert_eq!(f.store.pending_revocations(f.issuer).await.unwrap(), 0);
+}
+
+async fn a_termination_of_thousands_is_one_change(f: Fixture) {
+    f.fill(1).await;
+    let drawn = f.deliver("v-0000", &["s"]).await;
+    f.register_all((1..2_001).map(|n| f.vnfci(&format!("v-{n:04}"), &["s"])).collect()).await;
+    let ids: Vec<_> = (0..2_002).map(|n| vnfci_id(&format!("v-{n:04}"))).collect();
+    let known = f.store.vnf_instances(&f.tenant, &ids).await.unwrap();
+    assert_eq!(known.len(), 2_001, "one does not exist");
+    let outcome = f.store.terminate_vnf(&f.tenant, &f.pool.vnf_instance, 2_001, terminated(), audited());
+    let outcome = outcome.await.unwrap();
+    assert_eq!((outcome.vnfcis, outcome.certificates), (2_001, 1));
+    assert_eq!(outcome.ended[0].1.keys, [drawn.credentials[0].credential.clone()]);
+    assert_eq!(f.events().await, 1);
 }
 
 async fn a_terminated_claim_is_not_confirmed_or_released(f: Fixture) {

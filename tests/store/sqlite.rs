@@ -103,7 +103,8 @@ async fn a_full_database_says_so_still_reads_and_goes_on_with_more_room() {
         let writers: Vec<_> = (0..32)
             .map(|_| {
                 let f = f.clone();
-                tokio::spawn(async move { f.store.insert_credentials(f.produce(20), silent()).await })
+                // More than the few that a page's last bytes may still take.
+                tokio::spawn(async move { f.store.insert_credentials(f.produce(200), silent()).await })
             })
             .collect();
         for writer in writers {

@@ -173,36 +173,63 @@ pub(super) async fn end(
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<DestroyedKeys> {
-    let mut outcome = DestroyedKeys::default();
-    let (mut erase, mut close, mut withdraw) = (Vec::new(), Vec::new(), Vec::new());
-    for key in held {
-        let id = key.credential.id.0;
-        let erased = key.key_state.after(KeyChange::Destroy).is_ok();
-        if erased {
-            erase.push(id);
-        }
-        if !key.custody_ended {
-            close.push(id);
-        }
-        if (erased || !key.custody_ended) && !outcome.keys.contains(&key.credential) {
-            outcome.keys.push(key.credential.clone());
-        }
-        if let Some(certificate) = &key.certificate
-            && certificate.not_after > now
-            && certificate.state.after(CertificateChange::Revoke).is_ok()
-        {
-            withdraw.push(certificate.row);
-            outcome.revoked.push((certificate.issuer, hex::encode(&certificate.serial)));
-        }
-    }
-    for ids in erase.chunks(CHUNK) {
-        erase_keys(tx, ids, KeyState::Destroyed, now).await?;
-    }
-    for ids in close.chunks(CHUNK) {
-        end_custody(tx, ids, end, now).await?;
-    }
-    withdraw_certificates(tx, &withdraw, end.revocation, now).await?;
+    let mut ending = Ending::default();
+    let outcome = ending.add(held, now);
+    ending.write(tx, end, now).await?;
     Ok(outcome)
+}
+
+/// What the end of several holders' custody comes to, decided before anything is written: thousands of them take a
+/// few statements.
+#[derive(Default)]
+pub(super) struct Ending {
+    erase: Vec<Uuid>,
+    close: Vec<Uuid>,
+    withdraw: Vec<i64>,
+}
+
+impl Ending {
+    /// Adds what one holder has; says what becomes of it.
+    pub(super) fn add(&mut self, held: &[Held], now: Timestamp) -> DestroyedKeys {
+        let mut outcome = DestroyedKeys::default();
+        for key in held {
+            let id = key.credential.id.0;
+            let erased = key.key_state.after(KeyChange::Destroy).is_ok();
+            if erased {
+                self.erase.push(id);
+            }
+            if !key.custody_ended {
+                self.close.push(id);
+            }
+            if (erased || !key.custody_ended) && !outcome.keys.contains(&key.credential) {
+                outcome.keys.push(key.credential.clone());
+            }
+            if let Some(certificate) = &key.certificate
+                && certificate.not_after > now
+                && certificate.state.after(CertificateChange::Revoke).is_ok()
+            {
+                self.withdraw.push(certificate.row);
+                outcome.revoked.push((certificate.issuer, hex::encode(&certificate.serial)));
+            }
+        }
+        outcome
+    }
+
+    /// Writes it.
+    pub(super) async fn write(
+        self,
+        tx: &mut SqliteConnection,
+        end: &CustodyEnd,
+        now: Timestamp,
+    ) -> Result<()> {
+        for ids in self.erase.chunks(CHUNK) {
+            erase_keys(tx, ids, KeyState::Destroyed, now).await?;
+        }
+        for ids in self.close.chunks(CHUNK) {
+            end_custody(tx, ids, end, now).await?;
+        }
+        withdraw_certificates(tx, &self.withdraw, end.revocation, now).await
+    }
 }
 
 /// Deletes the blobs of keys whose state allows it (the caller has looked, in this transaction) and starts the

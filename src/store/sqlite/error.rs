@@ -66,7 +66,7 @@ impl From<sqlx::Error> for StoreError {
                 "{message}: another process holds it; only one may use it at a time"
             )),
             code::CORRUPT => Self::Unusable(format!(
-                "the database is damaged ({message}): restore a backup, then run `keybroker recover`"
+                "the database is damaged ({message}): restore a backup as docs/operations.md says"
             )),
             code::NOT_A_DATABASE => Self::Unusable(format!(
                 "the file is not a keybroker database ({message}): check store.url in the configuration"
@@ -83,6 +83,6 @@ impl From<sqlx::Error> for StoreError {
 pub(super) fn unreadable(what: &dyn std::fmt::Display) -> StoreError {
     StoreError::Unusable(format!(
         "the database holds a value that this program cannot read ({what}): it was changed by hand or by \
-         another version; restore a backup, then run `keybroker recover`"
+         another version; restore a backup as docs/operations.md says"
     ))
 }

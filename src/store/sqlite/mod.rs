@@ -20,6 +20,7 @@ mod leases;
 mod open;
 mod pools;
 mod tenants;
+mod terminations;
 mod value;
 mod vnfcis;
 mod writer;
@@ -30,7 +31,8 @@ use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, UnchainedEvent, Vnfci, VnfciFilter,
+    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
 use super::{Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -42,6 +44,7 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use change::Keep;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use writer::Writer;
@@ -301,7 +304,34 @@ impl Store for SqliteStore {
         mutation: Mutation<Vec<TerminateOutcome>>,
     ) -> Result<Vec<TerminateOutcome>> {
         let tenant = tenant.clone();
-        change!(self, Outcome, mutation, |tx, now| vnfcis::terminate(tx, &tenant, &vnfcis, &end, now))
+        change!(self, Outcome, mutation, |tx, now| terminations::each(tx, &tenant, &vnfcis, &end, now))
+    }
+
+    async fn terminate_vnf(
+        &self,
+        tenant: &TenantId,
+        vnf_instance: &VnfInstanceId,
+        expected_count: u64,
+        end: CustodyEnd,
+        mutation: Mutation<TerminatedVnf>,
+    ) -> Result<TerminatedVnf> {
+        let (tenant, vnf_instance) = (tenant.clone(), vnf_instance.clone());
+        change!(self, Outcome, mutation, |tx, now| terminations::whole_vnf(
+            tx,
+            &tenant,
+            &vnf_instance,
+            expected_count,
+            &end,
+            now
+        ))
+    }
+
+    async fn vnf_instances(
+        &self,
+        tenant: &TenantId,
+        vnfcis: &[VnfciId],
+    ) -> Result<BTreeMap<VnfciId, VnfInstanceId>> {
+        snapshot!(self, |tx| vnfcis::vnf_instances(tx, tenant, vnfcis))
     }
 
     async fn initial_credential(&self, id: InitialCredentialId) -> Result<Option<InitialCredential>> {

@@ -117,7 +117,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(StoreError::Unusable(format!(
             "the database {} has schema version {version}, which is newer than this program's: start the newer \
-             keybroker that wrote it, or restore a backup from before the upgrade and run `keybroker recover`",
+             keybroker that wrote it, or restore a backup from before the upgrade as docs/operations.md says",
             path.display()
         ))),
         Err(MigrateError::VersionMismatch(version)) => Err(StoreError::Unusable(format!(

@@ -1,19 +1,18 @@
 //! Tables `vnfcis` and `slots`.
 
-use super::credentials::{Held, SELECT_HELD, read_held};
 use super::value::{CHUNK, Columns, id_list, statement, text_list};
 use super::{credentials, initial_credentials, pools, tenants};
 use crate::clock::Timestamp;
 use crate::identity::CertificateName;
 use crate::nfv::{InitialCredentialId, PoolName, TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{
-    CustodyEnd, InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool,
-    RegisterOutcome, Slot, TerminateOutcome, Vnfci, VnfciFilter, VnfciState,
+    InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool, RegisterOutcome,
+    Slot, Vnfci, VnfciFilter, VnfciState,
 };
 use crate::store::{Result, StoreError};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, SqliteConnection};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What items of one registration are held against.
 struct Known {
@@ -261,65 +260,22 @@ async fn complete(tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<V
     Ok(vnfcis)
 }
 
-/// Ends VNFCIs with everything that they hold.
-pub(super) async fn terminate(
+/// The VNF instances of VNFCIs that exist.
+pub(super) async fn vnf_instances(
     tx: &mut SqliteConnection,
     tenant: &TenantId,
-    items: &[(VnfciId, Option<VnfInstanceId>)],
-    end: &CustodyEnd,
-    now: Timestamp,
-) -> Result<Vec<TerminateOutcome>> {
-    let mut states: HashMap<String, (VnfInstanceId, VnfciState)> = HashMap::new();
-    let mut held: HashMap<String, Vec<Held>> = HashMap::new();
-    for items in items.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("SELECT id, vnf_instance, state FROM vnfcis WHERE tenant = ");
+    vnfcis: &[VnfciId],
+) -> Result<BTreeMap<VnfciId, VnfInstanceId>> {
+    let mut found = BTreeMap::new();
+    for vnfcis in vnfcis.chunks(CHUNK) {
+        let mut sql = QueryBuilder::new("SELECT id, vnf_instance FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
-        text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
+        text_list(&mut sql, vnfcis.iter().map(VnfciId::as_str));
         for row in statement(&mut sql).fetch_all(&mut *tx).await? {
-            states.insert(row.text("id")?, (row.parsed("vnf_instance")?, row.parsed("state")?));
-        }
-        // The sub-select gives SELECT_HELD the VNFCI beside each key.
-        let mut sql = QueryBuilder::new("SELECT h.*, cl.vnfci AS vnfci FROM claims cl JOIN (");
-        sql.push(SELECT_HELD.replacen("SELECT ", "SELECT c.claim_id AS claim_id, ", 1));
-        sql.push(") AS h ON h.claim_id = cl.id WHERE cl.tenant = ").push_bind(tenant.as_str());
-        sql.push(" AND cl.vnfci IN ");
-        text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
-            held.entry(row.text("vnfci")?).or_default().push(read_held(&row)?);
+            found.insert(row.parsed("id")?, row.parsed("vnf_instance")?);
         }
     }
-    let mut outcomes = Vec::with_capacity(items.len());
-    let mut ended = Vec::new();
-    for (id, vnf_instance) in items {
-        let outcome = match states.get_mut(id.as_str()) {
-            None => TerminateOutcome::NotFound,
-            Some((of, _)) if vnf_instance.as_ref().is_some_and(|named| named != of) => {
-                TerminateOutcome::NotFound
-            }
-            Some((_, VnfciState::Terminated)) => TerminateOutcome::AlreadyTerminated,
-            Some((_, state)) => {
-                *state = VnfciState::Terminated;
-                ended.push(id);
-                let keys = held.remove(id.as_str()).unwrap_or_default();
-                TerminateOutcome::Terminated(credentials::end(tx, &keys, end, now).await?)
-            }
-        };
-        outcomes.push(outcome);
-    }
-    for ids in ended.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("UPDATE vnfcis SET state = 'TERMINATED', ended_at = ");
-        sql.push_bind(now.unix_micros()).push(" WHERE tenant = ").push_bind(tenant.as_str());
-        sql.push(" AND id IN ");
-        text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        sql.push("; UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' AND tenant = ");
-        sql.push_bind(tenant.as_str()).push(" AND vnfci IN ");
-        text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        sql.push("; UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
-        sql.push(" WHERE state = 'OPEN' AND tenant = ").push_bind(tenant.as_str()).push(" AND vnfci IN ");
-        text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        statement(&mut sql).execute(&mut *tx).await?;
-    }
-    Ok(outcomes)
+    Ok(found)
 }
 
 /// Adds to a statement that a VNFCI of this initial credential changes its state, unless it has ended.
