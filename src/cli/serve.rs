@@ -6,7 +6,7 @@ use super::failure::Failure;
 use crate::api::Face;
 use crate::broker::Broker;
 use crate::broker::background::Background;
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::server::{self, GrpcListener, Limits, Listeners, Running};
 use crate::telemetry;
 use arc_swap::ArcSwap;
@@ -82,8 +82,11 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     };
     let running =
         server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
-    let holder = format!("{}/{}", std::process::id(), uuid::Uuid::now_v7());
-    let background = Background::start(&broker, &holder);
+    let holder = match &config.store.url {
+        // One process at a time: this one goes on with the leases of the one before, however that ended.
+        StoreUrl::Sqlite(_) => "embedded",
+    };
+    let background = Background::start(&broker, holder);
     let addresses = running.addresses();
     tracing::info!(
         bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,

@@ -118,6 +118,21 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             storage_wiped: false,
         }
         .encode_to_vec(),
+        "LifecycleService/ScaleIn" => proto::ScaleInRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            vnfci_ids: vec![vnfci_id()],
+            storage_wiped: true,
+        }
+        .encode_to_vec(),
+        "LifecycleService/TerminateVnf" => proto::TerminateVnfRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            vnf_instance_id: VNF.into(),
+            expected_count: Some(1),
+            storage_wiped: true,
+        }
+        .encode_to_vec(),
         "LifecycleService/RevokeCertificate" => proto::RevokeCertificateRequest {
             request_id: request_id(),
             tenant: tenant(),
