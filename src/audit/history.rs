@@ -3,12 +3,13 @@
 //! Run over a log that [`super::verify`] found good; rows are taken at their word here.
 
 use super::chain::ChainedEntry;
-use super::details::{ClaimDetails, ProducedDetails, RewrappedDetails, ShreddedDetails};
+use super::details::{ClaimDetails, ErasedDetails, ProducedDetails, RewrappedDetails, ShreddedDetails};
 use super::event::EventKind;
 use super::export::{ExportError, ExportReader};
 use super::receipt::SignedReceipt;
 use super::signature::AuditPublicKey;
 use crate::clock::Timestamp;
+use crate::credential::HolderCopy;
 use crate::nfv::{ClaimId, CredentialId, EpochId, Sha256Hash, VnfciId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -202,17 +203,25 @@ impl Tracker {
                 // In the same transaction the broker's copy is erased.
                 self.history.erased.get_or_insert(at);
             }
+            // A release and a termination revoke what the VNFCI has.
             EventKind::Released => {
                 self.history.released.get_or_insert(at);
+                self.history.revoked.get_or_insert(at);
             }
             EventKind::Terminated => {
                 self.history.erased.get_or_insert(at);
+                self.history.revoked.get_or_insert(at);
             }
             EventKind::RevocationRequested => {
                 self.history.revoked.get_or_insert(at);
             }
             EventKind::KeysErased => {
                 self.history.erased.get_or_insert(at);
+                if let Some(details) = self.details::<ErasedDetails>(entry)
+                    && details.holder_copy != HolderCopy::NeverDelivered
+                {
+                    self.history.revoked.get_or_insert(at);
+                }
             }
             EventKind::KeysRewrapped => {
                 if let Some(details) = self.details::<RewrappedDetails>(entry) {
