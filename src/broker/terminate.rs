@@ -173,7 +173,6 @@ impl Broker {
     fn after_termination(&self) {
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();
-        self.wake.sequencer.notify_one();
     }
 }
 
