@@ -324,7 +324,9 @@ mod tests {
         RegisterVnfcis         - T G - - -
         GetVnfci               - T G T T -
         ListVnfcis             - T G T T -
+        ScaleIn                - T G - - -
         TerminateVnfci         - T G - - -
+        TerminateVnf           - T G - - -
         RevokeCertificate      - T G - T -
         ListEvents             - - - T T -
         TailEvents             - - - T T -
