@@ -149,6 +149,12 @@ async fn no_private_key_and_no_pin_is_in_the_brokers_memory_or_files() {
         Ok(core) => assert_eq!(needles.found_in(&core), ["marker 1", "marker 2"], "in the core"),
         Err(reason) => eprintln!("SKIPPED the core: it cannot be taken here: {reason}"),
     }
+    // Command lines and environments are readable by whoever may look at processes.
+    let processes = site.broker().workers().into_iter().chain([pid]);
+    for file in processes.flat_map(|pid| [format!("/proc/{pid}/cmdline"), format!("/proc/{pid}/environ")]) {
+        let found = needles.found_in(Path::new(&file));
+        assert!(found.iter().all(|name| name.starts_with("marker")), "{file}: {found:?}");
+    }
     let export = site.export("audit").await;
     let files =
         [site.database(), site.database().with_extension("db-wal"), site.log(), export.join("events.jsonl")];
