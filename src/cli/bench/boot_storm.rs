@@ -42,8 +42,8 @@ pub(super) async fn run(bench: &Bench) -> Result<Value, Failure> {
     // One more than are claimed: the pool is never empty, so that it is not refilled during the storm.
     let target = u32::try_from(total + 1).map_err(Failure::usage)?;
     site.order(POOL, target).await?;
-    let (clients, vnfcis) = clients(&mano, total)?;
-    site.register(&vnfcis, POOL).await?;
+    let Vnfcis { clients, registered } = vnfcis(&mano, total)?;
+    site.register(&registered, POOL).await?;
     site.filled(POOL, target, Duration::from_millis(200)).await?;
     let (warming, measured) = clients.split_at(warm_up);
     // 2.
@@ -91,15 +91,22 @@ pub(super) async fn run(bench: &Bench) -> Result<Value, Failure> {
     Ok(rounds.found(&idle))
 }
 
-/// So many VNFCIs: what each proves itself with, and what is registered of it.
-fn clients(mano: &SoftwareCa, count: usize) -> Result<(Vec<Client>, Vec<(String, Sha256Hash)>), Failure> {
+/// VNFCIs: what each proves itself with, and what is registered of it (id and its certificate's fingerprint).
+#[derive(Default)]
+struct Vnfcis {
+    clients: Vec<Client>,
+    registered: Vec<(String, Sha256Hash)>,
+}
+
+/// So many VNFCIs.
+fn vnfcis(mano: &SoftwareCa, count: usize) -> Result<Vnfcis, Failure> {
     let now = SystemClock.now();
-    let mut made = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut made = Vnfcis::default();
     for number in 0..count {
         let id = format!("bench-{number:06}");
         let client = mano.client(&id, "vnfci", VALIDITY, now)?;
-        made.1.push((id, Sha256Hash::of(&client.certificate_der)));
-        made.0.push(Client {
+        made.registered.push((id, Sha256Hash::of(&client.certificate_der)));
+        made.clients.push(Client {
             certificate: hex::encode(&client.certificate_der),
             key: hex::encode(&*client.pkcs8_der),
         });

@@ -224,7 +224,6 @@ fn configuration(token: &SoftHsmToken, addresses: &Addresses, bulk_workers: u8) 
          [listen]\nbootstrap = \"{bootstrap}\"\nvnfci = \"{vnfci}\"\nmanagement = \"{management}\"\n\
          http = \"{http}\"\nadmin = \"{admin}\"\nserver_names = [\"localhost\", \"127.0.0.1\"]\n\n\
          [listen.limits]\nrate_per_source = 1000000\nburst_per_source = 1000000\n\n\
-         [log]\nlevel = \"warn\"\n\n\
          [tenant.default]\ndestruction_horizon = \"1d\"\nconfirm_deadline = \"1d\"\n",
         module = token.module.display().to_string(),
         label = token.label,
