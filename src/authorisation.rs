@@ -48,6 +48,8 @@ named!(
         ListVnfcis = "ListVnfcis",
         /// `LifecycleService.TerminateVnfci`.
         TerminateVnfci = "TerminateVnfci",
+        /// `LifecycleService.RearmVnfcis`.
+        RearmVnfcis = "RearmVnfcis",
         /// `LifecycleService.ScaleIn`.
         ScaleIn = "ScaleIn",
         /// `LifecycleService.TerminateVnf`.
@@ -115,6 +117,7 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         Rpc::CreatePool
         | Rpc::DeletePool
         | Rpc::RegisterVnfcis
+        | Rpc::RearmVnfcis
         | Rpc::TerminateVnfci
         | Rpc::ScaleIn
         | Rpc::TerminateVnf => match role {

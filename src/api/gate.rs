@@ -273,7 +273,7 @@ pub(super) async fn record(
 /// How long a caller waits for an answer. Batches of 1,000 and making a tenant's keys take longer.
 fn deadline(rpc: &str) -> Duration {
     match rpc {
-        "RegisterVnfcis" | "ScaleIn" | "TerminateVnf" | "AddTenant" | "RemoveTenant" => {
+        "RegisterVnfcis" | "RearmVnfcis" | "ScaleIn" | "TerminateVnf" | "AddTenant" | "RemoveTenant" => {
             Duration::from_secs(60)
         }
         _ => Duration::from_secs(30),
@@ -356,6 +356,7 @@ mutations!(
     DeletePoolRequest,
     RegisterVnfcisRequest,
     TerminateVnfciRequest,
+    RearmVnfcisRequest,
     ScaleInRequest,
     TerminateVnfRequest,
     RevokeCertificateRequest,

@@ -12,6 +12,7 @@ pub mod initialise;
 pub mod pools;
 mod produce;
 mod profiles;
+pub mod rearm;
 mod reconcile;
 pub mod release;
 pub mod revocation;

@@ -243,6 +243,35 @@ pub enum RegisterOutcome {
     Refused(String),
 }
 
+/// A VNFCI to be re-armed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rearming {
+    /// MANO's id.
+    pub id: VnfciId,
+    /// The VNF instance that the caller may act for.
+    pub vnf_instance: VnfInstanceId,
+    /// Id of the initial credential to be made.
+    pub initial_credential: InitialCredentialId,
+    /// How it is recognised.
+    pub kind: InitialCredentialKind,
+    /// Until when it may be used.
+    pub expires_at: Timestamp,
+}
+
+/// The answer for one VNFCI of a re-arming.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RearmOutcome {
+    /// Re-armed.
+    Rearmed {
+        /// The new initial credential.
+        credential: InitialCredential,
+        /// Keys of an unconfirmed claim that were destroyed for it.
+        destroyed: DestroyedKeys,
+    },
+    /// Refused: does not exist, terminated, an initial credential that is not new. The text says which.
+    Refused(String),
+}
+
 named!(
     /// Where a VNFCI stands.
     VnfciState, "VNFCI state" {
@@ -399,6 +428,8 @@ named!(
         Destroyed = "DESTROYED",
         /// Given back after confirmation.
         Released = "RELEASED",
+        /// Confirmed, and its certificates withdrawn when a later arming was confirmed.
+        Superseded = "SUPERSEDED",
     }
 );
 
@@ -454,7 +485,12 @@ pub struct ClaimRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConfirmOutcome {
     /// Confirmed now.
-    Confirmed(ClaimRecord),
+    Confirmed {
+        /// The claim.
+        claim: ClaimRecord,
+        /// What earlier armings had delivered and is withdrawn for it.
+        superseded: DestroyedKeys,
+    },
     /// Had been confirmed before.
     AlreadyConfirmed,
     /// The deadline passed, or the claim was destroyed or released.
