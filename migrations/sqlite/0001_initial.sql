@@ -198,6 +198,12 @@ WHEN old.key_state <> new.key_state BEGIN
         WHERE id = old.epoch AND new.key_state IN ('DELIVERED', 'DESTROYED');
 END;
 
+CREATE TRIGGER credentials_drawn AFTER UPDATE OF key_state ON credentials
+WHEN new.key_state = 'CLAIMED' AND old.key_state <> 'CLAIMED' BEGIN
+    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, 'DRAWN', 1)
+        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
+END;
+
 CREATE TRIGGER credentials_moved AFTER UPDATE OF epoch ON credentials WHEN old.epoch <> new.epoch BEGIN
     UPDATE epochs SET keys_live = keys_live - 1 WHERE id = old.epoch;
     UPDATE epochs SET keys_live = keys_live + 1 WHERE id = new.epoch;

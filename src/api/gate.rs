@@ -353,6 +353,7 @@ macro_rules! readings {
 
 mutations!(
     CreatePoolRequest,
+    UpdatePoolRequest,
     DeletePoolRequest,
     RegisterVnfcisRequest,
     TerminateVnfciRequest,
@@ -374,6 +375,7 @@ readings!(
     GetTrustChainRequest,
     GetPoolRequest,
     ListPoolsRequest,
+    WatchPoolRequest,
     GetVnfciRequest,
     ListVnfcisRequest,
     ListEventsRequest,

@@ -54,6 +54,7 @@ impl Broker {
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
         let levels = self.store.pool_levels(pool.id).await?;
+        self.observe(pool, &levels);
         let gauge = |state: &'static str, value: u64| {
             metrics::gauge!("keybroker_pool_credentials", "tenant" => pool.tenant.to_string(),
                 "pool" => pool.name.to_string(), "state" => state)
@@ -62,7 +63,7 @@ impl Broker {
         gauge("available", levels.available);
         gauge("claimed", levels.claimed);
         let missing =
-            pool::refill(pool.target, pool.refill_below, levels.available, filling.contains(&pool.id));
+            pool::refill(pool.target, pool.refill_below, levels.ready(), filling.contains(&pool.id));
         if missing == 0 {
             filling.remove(&pool.id);
             return Ok(false);

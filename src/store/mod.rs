@@ -157,6 +157,15 @@ pub trait Store: Send + Sync + 'static {
     async fn pools(&self, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>>;
     /// How many credentials of the pool are in which state.
     async fn pool_levels(&self, pool: PoolId) -> Result<PoolLevels>;
+    /// Changes how many credentials a pool keeps ready, and below which number it is refilled.
+    async fn update_pool(
+        &self,
+        tenant: &TenantId,
+        name: &PoolName,
+        target: u32,
+        refill_below: u32,
+        mutation: Mutation<Pool>,
+    ) -> Result<Pool>;
     /// Marks a pool deleted. `Conflict` while a slot of a VNFCI that is not terminated or released names it.
     /// Its keys are erased afterwards, by [`Store::erase_unclaimed`].
     async fn delete_pool(&self, tenant: &TenantId, name: &PoolName, mutation: Mutation<Pool>)

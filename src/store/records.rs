@@ -133,6 +133,20 @@ pub struct PoolLevels {
     pub delivered: u64,
     /// Destroyed without delivery, ever.
     pub destroyed: u64,
+    /// Claimed, ever, whatever became of it.
+    pub drawn: u64,
+}
+
+impl PoolLevels {
+    /// Ready to be claimed now.
+    pub fn ready(&self) -> u64 {
+        self.available
+    }
+
+    /// Produced, ever.
+    pub fn produced(&self) -> u64 {
+        self.generated + self.available + self.aged + self.claimed + self.delivered + self.destroyed
+    }
 }
 
 /// An epoch.

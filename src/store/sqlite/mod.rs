@@ -194,6 +194,18 @@ impl Store for SqliteStore {
         read!(self, |tx| pools::levels(tx, pool, now))
     }
 
+    async fn update_pool(
+        &self,
+        tenant: &TenantId,
+        name: &PoolName,
+        target: u32,
+        refill_below: u32,
+        mutation: Mutation<Pool>,
+    ) -> Result<Pool> {
+        let (tenant, name) = (tenant.clone(), name.clone());
+        change!(self, Outcome, mutation, |tx, now| pools::update(tx, &tenant, &name, target, refill_below))
+    }
+
     async fn delete_pool(
         &self,
         tenant: &TenantId,
