@@ -326,10 +326,13 @@ mod tests {
         Confirm                - - - - - I
         Release                - - - - - I
         CreatePool             - T G - - -
+        UpdatePool             - T G - - -
+        WatchPool              - T G T T -
         GetPool                - T G T T -
         ListPools              - T G T T -
         DeletePool             - T G - - -
         RegisterVnfcis         - T G - - -
+        RearmVnfcis            - T G - - -
         GetVnfci               - T G T T -
         ListVnfcis             - T G T T -
         ScaleIn                - T G - - -

@@ -2,7 +2,7 @@
 
 use crate::broker::{Broker, BrokerError};
 use crate::store::records::Lease;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -65,10 +65,10 @@ struct Shift {
 
 impl Shift {
     async fn produce(self) {
-        let mut filling = HashSet::new();
+        let mut full = HashMap::new();
         while self.on().await {
             let round = match self.lease().await {
-                Some(lease) => self.broker.refill_pools(&mut filling, &lease).await,
+                Some(lease) => self.broker.refill_pools(&mut full, &lease).await,
                 None => Ok(false),
             };
             let more = matches!(round, Ok(true));

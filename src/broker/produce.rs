@@ -11,7 +11,7 @@ use crate::pool;
 use crate::store::records::{Lease, NewCertificate, NewCredential, Page, Pool, PoolFilter};
 use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,10 +37,11 @@ struct Batch<'a> {
 }
 
 impl Broker {
-    /// One round over all pools; true while there is more to do. `filling` remembers which pools were begun.
+    /// One round over all pools; true while there is more to do. `full` remembers which pools have reached
+    /// which target: the others are filled up to it, so that a pool which a restart left half full is full again.
     pub(super) async fn refill_pools(
         &self,
-        filling: &mut HashSet<PoolId>,
+        full: &mut HashMap<PoolId, u32>,
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
         let mut page = Page { after: None, limit: PAGE };
@@ -49,7 +50,7 @@ impl Broker {
         loop {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
             for pool in &pools {
-                match self.refill_pool(pool, filling, lease).await {
+                match self.refill_pool(pool, full, lease).await {
                     Ok(unfinished) => more |= unfinished,
                     Err(error) => {
                         metrics::counter!("keybroker_production_errors_total").increment(1);
@@ -69,7 +70,7 @@ impl Broker {
     async fn refill_pool(
         &self,
         pool: &Pool,
-        filling: &mut HashSet<PoolId>,
+        full: &mut HashMap<PoolId, u32>,
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
         let levels = self.store.pool_levels(pool.id).await?;
@@ -81,13 +82,17 @@ impl Broker {
         };
         gauge("available", levels.available);
         gauge("claimed", levels.claimed);
-        let missing =
-            pool::refill(pool.target, pool.refill_below, levels.ready(), filling.contains(&pool.id));
+        let missing = pool::refill(
+            pool.target,
+            pool.refill_below,
+            levels.ready(),
+            full.get(&pool.id) != Some(&pool.target),
+        );
         if missing == 0 {
-            filling.remove(&pool.id);
+            full.insert(pool.id, pool.target);
             return Ok(false);
         }
-        filling.insert(pool.id);
+        full.remove(&pool.id);
         let batch = missing.min(CHUNK * CHUNKS_PER_TURN);
         let begun = Instant::now();
         let sizes = (0..batch.div_ceil(CHUNK)).map(|chunk| (batch - chunk * CHUNK).min(CHUNK));

@@ -7,12 +7,16 @@ use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, KeyState, RevocationReason, named};
 use crate::nfv::{
     AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
-    PoolName, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
+    PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
 
+mod claim;
 mod log;
 
+pub use claim::{
+    ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCredential, ConfirmOutcome,
+};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
@@ -379,140 +383,6 @@ pub struct TerminatedVnf {
     /// Each VNFCI with what it held, by id. For the events only: a repeated request gets the numbers.
     #[serde(skip)]
     pub ended: Vec<(VnfciId, DestroyedKeys)>,
-}
-
-/// What a VNFCI asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimRequest {
-    /// The verified initial credential.
-    pub initial_credential: InitialCredentialId,
-    /// Id of the claim to be made.
-    pub claim: ClaimId,
-    /// The caller's request id; part of every envelope's context.
-    pub request: RequestId,
-    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
-    pub recipient_point: Vec<u8>,
-    /// By when the claim must be confirmed.
-    pub deadline: Timestamp,
-    /// Redraws allowed per arming.
-    pub redraws_allowed: u32,
-}
-
-named!(
-    /// Why a claim is refused by the state of what it names; for the auditor.
-    ClaimRefusal, "claim refusal" {
-        /// The initial credential was used before.
-        Spent = "INITIAL_CREDENTIAL_SPENT",
-        /// The initial credential was withdrawn.
-        Void = "INITIAL_CREDENTIAL_VOID",
-        /// The initial credential expired.
-        Expired = "INITIAL_CREDENTIAL_EXPIRED",
-        /// The VNFCI was terminated or released.
-        VnfciEnded = "VNFCI_ENDED",
-        /// New recipient keys were presented too often in this arming.
-        TooManyRedraws = "TOO_MANY_REDRAWS",
-    }
-);
-
-/// What came of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ClaimOutcome {
-    /// Credentials were drawn and bound.
-    Reserved {
-        /// The claim.
-        claim: ClaimRecord,
-        /// Keys of an earlier, unconfirmed claim of this arming that were destroyed for it.
-        redrawn: DestroyedKeys,
-    },
-    /// The open claim of the same recipient key.
-    Replayed(ClaimRecord),
-    /// A pool has nothing usable; nothing was changed.
-    Empty {
-        /// The pool.
-        pool: PoolName,
-    },
-    /// Refused.
-    Refused(ClaimRefusal),
-}
-
-named!(
-    /// Where a claim stands.
-    ClaimState, "claim state" {
-        /// Sealed or about to be, not confirmed.
-        Open = "OPEN",
-        /// Possession proved.
-        Confirmed = "CONFIRMED",
-        /// Not confirmed in time, redrawn, or terminated: its keys were destroyed.
-        Destroyed = "DESTROYED",
-        /// Given back after confirmation.
-        Released = "RELEASED",
-        /// Confirmed, and its certificates withdrawn when a later arming was confirmed.
-        Superseded = "SUPERSEDED",
-    }
-);
-
-/// One slot of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClaimedCredential {
-    /// The slot.
-    pub slot: SlotName,
-    /// The credential.
-    pub credential: EventCredential,
-    /// SubjectPublicKeyInfo, DER.
-    pub public_key_der: Vec<u8>,
-    /// The certificate's issuer.
-    pub issuer: IssuerId,
-    /// The certificate, DER.
-    pub certificate_der: Vec<u8>,
-    /// The certificate's notAfter.
-    pub not_after: Timestamp,
-    /// The epoch whose KEK wraps `dek_blob`.
-    pub epoch: EpochId,
-    /// As in `hsm::WrappedKey`; empty once erased.
-    pub key_blob: Vec<u8>,
-    /// As in `hsm::WrappedKey`; empty once erased.
-    pub dek_blob: Vec<u8>,
-}
-
-/// A claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClaimRecord {
-    /// Its id.
-    pub id: ClaimId,
-    /// The initial credential that was presented.
-    pub initial_credential: InitialCredentialId,
-    /// Whose tenant.
-    pub tenant: TenantId,
-    /// Of which VNF instance.
-    pub vnf_instance: VnfInstanceId,
-    /// Of which VNFCI.
-    pub vnfci: VnfciId,
-    /// The request id of the first presentation: every envelope's context has it, replays too.
-    pub request: RequestId,
-    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
-    pub recipient_point: Vec<u8>,
-    /// Where it stands.
-    pub state: ClaimState,
-    /// By when it must be confirmed.
-    pub deadline: Timestamp,
-    /// One per slot, by slot name.
-    pub credentials: Vec<ClaimedCredential>,
-}
-
-/// What came of a confirmation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ConfirmOutcome {
-    /// Confirmed now.
-    Confirmed {
-        /// The claim.
-        claim: ClaimRecord,
-        /// What earlier armings had delivered and is withdrawn for it.
-        superseded: DestroyedKeys,
-    },
-    /// Had been confirmed before.
-    AlreadyConfirmed,
-    /// The deadline passed, or the claim was destroyed or released.
-    TooLate,
 }
 
 /// A certificate with whose it is.
