@@ -6,6 +6,7 @@ use crate::clock::HumaneDuration;
 use crate::hsm::HsmConfig;
 use crate::nfv::TenantId;
 use crate::sealing::Suite;
+use crate::server::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -117,6 +118,31 @@ pub struct Listen {
     /// Base of the URLs in certificates' cRLDistributionPoints. Default: `http://` and [`Listen::http`].
     #[serde(default)]
     pub http_url: Option<HttpUrl>,
+    /// What one source, or all together, may use of the gRPC listeners.
+    #[serde(default)]
+    pub limits: ListenLimits,
+}
+
+/// `[listen.limits]`, of each gRPC listener; see [`Limits`], whose defaults it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenLimits {
+    /// [`Limits::handshake_timeout`].
+    pub handshake_timeout: HumaneDuration,
+    /// [`Limits::handshakes`].
+    pub handshakes: Count,
+    /// [`Limits::connections`].
+    pub connections: Count,
+    /// [`Limits::handshakes_per_source`].
+    pub handshakes_per_source: Count,
+    /// [`Limits::connections_per_source`].
+    pub connections_per_source: Count,
+    /// [`Limits::rate_per_source`].
+    pub rate_per_source: Count,
+    /// [`Limits::burst_per_source`].
+    pub burst_per_source: Count,
+    /// [`Limits::drain`].
+    pub drain: HumaneDuration,
 }
 
 /// `[log]`.
@@ -409,6 +435,40 @@ impl Default for Listen {
             admin: default_admin(),
             server_names: default_server_names(),
             http_url: None,
+            limits: ListenLimits::default(),
+        }
+    }
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            handshake_timeout: HumaneDuration(limits.handshake_timeout),
+            handshakes: Count(limits.handshakes as u64),
+            connections: Count(limits.connections as u64),
+            handshakes_per_source: Count(limits.handshakes_per_source.into()),
+            connections_per_source: Count(limits.connections_per_source.into()),
+            rate_per_source: Count(limits.rate_per_source.into()),
+            burst_per_source: Count(limits.burst_per_source.into()),
+            drain: HumaneDuration(limits.drain),
+        }
+    }
+}
+
+impl From<ListenLimits> for Limits {
+    fn from(limits: ListenLimits) -> Self {
+        // A count is 1,000,000,000 at most, so that it fits.
+        let number = |count: Count| u32::try_from(count.0).unwrap_or(u32::MAX);
+        Self {
+            handshake_timeout: limits.handshake_timeout.0,
+            handshakes: limits.handshakes.get(),
+            connections: limits.connections.get(),
+            handshakes_per_source: number(limits.handshakes_per_source),
+            connections_per_source: number(limits.connections_per_source),
+            rate_per_source: number(limits.rate_per_source),
+            burst_per_source: number(limits.burst_per_source),
+            drain: limits.drain.0,
         }
     }
 }

@@ -90,6 +90,7 @@ fn every_command_explains_itself() {
         &["audit", "verify"],
         &["audit", "receipt"],
         &["doctor"],
+        &["bench"],
     ];
     for command in commands {
         let arguments: Vec<&str> = command.iter().copied().chain(["--help"]).collect();

@@ -14,6 +14,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Periods of rounds that nothing woke.
 const PRODUCER_PERIOD: Duration = Duration::from_secs(5);
+/// Every claim wakes the producer: what a storm takes within this time is looked at in one round.
+const PRODUCER_SETTLING: Duration = Duration::from_millis(100);
 const SWEEPER_PERIOD: Duration = Duration::from_secs(1);
 const SEQUENCER_PERIOD: Duration = Duration::from_millis(200);
 const HEAD_PERIOD: Duration = Duration::from_secs(2);
@@ -69,7 +71,11 @@ impl Shift {
                 Some(lease) => self.broker.refill_pools(&mut filling, &lease).await,
                 None => Ok(false),
             };
+            let more = matches!(round, Ok(true));
             self.rest(round, PRODUCER_PERIOD, Some(&self.broker.wake.producer)).await;
+            if !more && self.on().await {
+                tokio::time::sleep(PRODUCER_SETTLING).await;
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::authorities::{Authority, unissued};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::{self, NameValues, Profile};
-use crate::hsm::{Lane, ObjectId};
-use crate::nfv::{CredentialId, PoolId, Sha256Hash};
+use crate::hsm::{Lane, ObjectId, Produced};
+use crate::nfv::{CredentialId, EpochId, PoolId, Sha256Hash};
 use crate::pool;
 use crate::store::records::{Lease, NewCertificate, NewCredential, Page, Pool, PoolFilter};
 use crate::store::{Mutation, StoreError};
@@ -22,6 +22,20 @@ const CHUNKS_PER_TURN: u32 = 8;
 /// Pools read in one page.
 const PAGE: u32 = 500;
 
+/// Epochs under which one chunk is wrapped in turn, each because the one before it closed in the meantime.
+const EPOCHS_TRIED: u32 = 3;
+
+/// Credentials that are ready to be committed.
+struct Batch<'a> {
+    pool: &'a Pool,
+    profile: &'a Profile,
+    authority: &'a Authority,
+    /// The one under whose KEK the data keys are.
+    epoch: EpochId,
+    produced: Produced,
+    certified: Vec<(CredentialId, NewCertificate)>,
+}
+
 impl Broker {
     /// One round over all pools; true while there is more to do. `filling` remembers which pools were begun.
     pub(super) async fn refill_pools(
@@ -31,6 +45,7 @@ impl Broker {
     ) -> Result<bool, BrokerError> {
         let mut page = Page { after: None, limit: PAGE };
         let mut more = false;
+        let mut failed = None;
         loop {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
             for pool in &pools {
@@ -39,10 +54,14 @@ impl Broker {
                     Err(error) => {
                         metrics::counter!("keybroker_production_errors_total").increment(1);
                         tracing::warn!(tenant = %pool.tenant, pool = %pool.name, %error, "refill failed; it is tried again");
+                        failed = Some(error);
                     }
                 }
             }
-            let Some(last) = pools.last().filter(|_| pools.len() == PAGE as usize) else { return Ok(more) };
+            let Some(last) = pools.last().filter(|_| pools.len() == PAGE as usize) else {
+                // With nothing else to do, the caller waits as after a failure, not until the next period.
+                return failed.filter(|_| !more).map_or(Ok(more), Err);
+            };
             page.after = Some(format!("{}/{}", last.tenant, last.name));
         }
     }
@@ -104,11 +123,48 @@ impl Broker {
         let public_keys: Vec<Vec<u8>> = produced.keys.iter().map(|key| key.public_key_der.clone()).collect();
         let certified = self.certify(pool, &profile, &authority, &public_keys).await?;
         // 3.
-        let credentials: Vec<EventCredential> = public_keys
-            .iter()
-            .zip(&certified)
-            .map(|(spki, (id, _))| EventCredential { id: *id, public_key: Sha256Hash::of(spki) })
-            .collect();
+        let mut batch = Batch { pool, profile: &profile, authority: &authority, epoch, produced, certified };
+        for _ in 0..EPOCHS_TRIED {
+            match self.insert(&batch, lease).await {
+                Ok(()) => {
+                    metrics::counter!("keybroker_credentials_produced_total").increment(u64::from(count));
+                    self.wake.sequencer.notify_one();
+                    return Ok(());
+                }
+                Err(StoreError::Conflict(text)) => {
+                    // The epoch closed, or the pool was deleted, meanwhile.
+                    self.forget_open_epoch(&pool.tenant);
+                    let epoch = self.open_epoch(&pool.tenant).await?;
+                    if epoch == batch.epoch {
+                        return Err(BrokerError::Precondition(text));
+                    }
+                    self.move_to(&mut batch, epoch).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(BrokerError::Precondition("epochs close faster than keys are produced".to_owned()))
+    }
+
+    /// Wraps the data keys of a batch that is nowhere yet under another epoch: a fraction of the work of producing it
+    /// again.
+    async fn move_to(&self, batch: &mut Batch<'_>, epoch: EpochId) -> Result<(), BrokerError> {
+        let blobs = batch.produced.keys.iter().map(|key| key.wrapped.dek_blob.clone()).collect();
+        let moved = self.hsm.rewrap(&batch.pool.tenant, batch.epoch, epoch, blobs).await?;
+        for (key, dek_blob) in batch.produced.keys.iter_mut().zip(moved) {
+            key.wrapped.dek_blob = dek_blob;
+        }
+        batch.epoch = epoch;
+        Ok(())
+    }
+
+    /// Commits a batch with its event.
+    async fn insert(&self, batch: &Batch<'_>, lease: &Lease) -> Result<(), StoreError> {
+        let Batch { pool, profile, authority, epoch, produced, certified } = batch;
+        let credentials = produced.keys.iter().zip(certified).map(|(key, (id, _))| EventCredential {
+            id: *id,
+            public_key: Sha256Hash::of(&key.public_key_der),
+        });
         let certificates = certified.iter().map(|(id, certificate)| CertificateDetails {
             credential: *id,
             certificate: Sha256Hash::of(&certificate.der),
@@ -118,14 +174,14 @@ impl Broker {
         let event = Event::new(self.store.now().await?, EventKind::KeysProduced, Actor::broker())
             .tenant(&pool.tenant)
             .vnf_instance(&pool.vnf_instance)
-            .credentials(credentials.clone())
+            .credentials(credentials)
             .details(details::json(&ProducedDetails {
                 pool: pool.id,
                 profile: pool.profile.clone(),
                 key_type: profile.key_type(),
-                epoch,
-                kek_label: ObjectId::Kek(pool.tenant.clone(), epoch).to_string(),
-                mechanisms: produced.mechanisms,
+                epoch: *epoch,
+                kek_label: ObjectId::Kek(pool.tenant.clone(), *epoch).to_string(),
+                mechanisms: produced.mechanisms.clone(),
                 token_serial: self.hsm.status().token_serial,
                 duration_us: u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
                 issuer: Some(authority.id),
@@ -133,31 +189,20 @@ impl Broker {
             }));
         let rows = produced
             .keys
-            .into_iter()
+            .iter()
             .zip(certified)
             .map(|(key, (id, certificate))| NewCredential {
-                id,
+                id: *id,
                 pool: pool.id,
-                epoch,
+                epoch: *epoch,
                 public_key: Sha256Hash::of(&key.public_key_der),
-                public_key_der: key.public_key_der,
-                key_blob: key.wrapped.key_blob,
-                dek_blob: key.wrapped.dek_blob,
-                certificate: Some(certificate),
+                public_key_der: key.public_key_der.clone(),
+                key_blob: key.wrapped.key_blob.clone(),
+                dek_blob: key.wrapped.dek_blob.clone(),
+                certificate: Some(certificate.clone()),
             })
             .collect();
-        match self.store.insert_credentials(rows, Mutation::new(move |()| vec![event]).lease(lease)).await {
-            Ok(()) => {
-                metrics::counter!("keybroker_credentials_produced_total").increment(u64::from(count));
-                Ok(())
-            }
-            Err(StoreError::Conflict(text)) => {
-                // The epoch closed, or the pool was deleted, meanwhile: these keys are nobody's.
-                self.forget_open_epoch(&pool.tenant);
-                Err(BrokerError::Precondition(text))
-            }
-            Err(error) => Err(error.into()),
-        }
+        self.store.insert_credentials(rows, Mutation::new(move |()| vec![event]).lease(lease)).await
     }
 
     /// Certificates for public keys (SubjectPublicKeyInfo, DER), each with its credential's new id.

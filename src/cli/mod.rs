@@ -5,6 +5,7 @@
 mod anchor;
 mod assembly;
 mod audit;
+mod bench;
 mod certificates;
 mod chain;
 mod claim;
@@ -18,6 +19,7 @@ pub mod init;
 mod manual;
 mod output;
 mod pool;
+mod processes;
 mod profile;
 mod release;
 pub mod serve;
@@ -87,6 +89,11 @@ enum Command {
     Man(manual::ManArgs),
     /// Print a shell's completion script
     Completions(manual::CompletionsArgs),
+    /// Measure the broker against floors that are measured in turn with it
+    Bench(bench::BenchArgs),
+    /// A process of `bench`
+    #[command(hide = true, subcommand)]
+    BenchPart(bench::BenchPart),
     /// Serve PKCS#11 calls to a broker over standard input
     #[command(hide = true)]
     HsmWorker,
@@ -106,6 +113,11 @@ pub fn main() -> ExitCode {
     if matches!(cli.command, Command::HsmWorker) {
         return crate::hsm::worker_main();
     }
+    if let Command::BenchPart(part) = &cli.command
+        && let Some(ended) = part.run_alone()
+    {
+        return exit_code(ended);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -113,7 +125,11 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli)) {
+    exit_code(runtime.block_on(run(cli)))
+}
+
+fn exit_code(ended: Result<(), Failure>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("keybroker: {failure}");
@@ -144,6 +160,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             manual::completions(&args);
             Ok(())
         }
+        Command::Bench(args) => bench::run(args, output).await,
+        Command::BenchPart(part) => part.run().await,
         Command::HsmWorker => Err(Failure::usage("hsm-worker is started by the broker, not by hand")),
     }
 }

@@ -79,7 +79,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
         management: GrpcListener { address: config.listen.management, tls: tls.software },
         http: config.listen.http,
         admin: config.listen.admin,
-        limits: Limits::default(),
+        limits: Limits::from(config.listen.limits),
         metrics,
         ready: Arc::new(move || Result::clone(&seen.load())),
     };

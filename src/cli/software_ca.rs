@@ -1,5 +1,5 @@
-//! A CA whose key is in this process: for self-made client certificates and for the demo's MANO side. Nothing that the
-//! broker issues comes from here.
+//! A CA whose key is in this process: for self-made client certificates, for the demo's MANO side and for bench.
+//! Nothing that the broker issues comes from here.
 
 use super::failure::Failure;
 use super::init::new_client_key;
@@ -8,6 +8,7 @@ use crate::ca::{SigningCa, assemble};
 use crate::clock::Timestamp;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -68,6 +69,21 @@ impl SoftwareCa {
     /// A signature by the CA's key: ECDSA with SHA-256, DER.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         sign(&self.key, message)
+    }
+
+    /// A new server certificate under it, for this machine.
+    pub(super) fn server(&self, validity: Duration, now: Timestamp) -> Result<SoftwareClient, Failure> {
+        let own = new_client_key()?;
+        let (names, addresses) = (["localhost".to_owned()], [Ipv4Addr::LOCALHOST.into()]);
+        let tbs = self
+            .ca
+            .tls_server(&names, &addresses, &own.public_key_der, validity, now, &mut rand::rng())
+            .map_err(Failure::failed)?;
+        Ok(SoftwareClient {
+            certificate_der: sign(&self.key, &tbs)?,
+            public_key_der: own.public_key_der,
+            pkcs8_der: own.pkcs8_der,
+        })
     }
 }
 

@@ -12,6 +12,7 @@
 mod child;
 mod client;
 mod fault;
+mod floor;
 mod lane;
 mod object_id;
 mod objects;
@@ -27,6 +28,7 @@ mod token;
 mod worker;
 
 pub use client::Hsm;
+pub use floor::production_floor;
 pub use object_id::InvalidObjectId;
 pub use worker::worker_main;
 

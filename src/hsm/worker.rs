@@ -59,7 +59,7 @@ fn serve() -> io::Result<()> {
 }
 
 /// The PIN and the module's secrets are not for core files, nor for a debugger of the same user.
-fn protect_memory() {
+pub(super) fn protect_memory() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);

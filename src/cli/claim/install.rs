@@ -14,7 +14,7 @@ use std::str::FromStr;
 use zeroize::Zeroizing;
 
 /// One slot's credential, opened and checked.
-pub(super) struct Opened {
+pub(in super::super) struct Opened {
     slot: SlotName,
     credential: CredentialId,
     private_key: Zeroizing<Vec<u8>>,
@@ -24,7 +24,7 @@ pub(super) struct Opened {
 }
 
 /// Opens and checks every slot of an answer: nothing is installed unless all of it is right.
-pub(super) fn open_all(
+pub(in super::super) fn open_all(
     answer: &ClaimResponse,
     recipient: &RecipientKey,
     anchors_der: &[Vec<u8>],
@@ -88,6 +88,18 @@ pub(in super::super) fn sign_all(
 }
 
 impl Opened {
+    /// A signature by its key over `message`.
+    pub(in super::super) fn sign(&self, message: &[u8]) -> Result<KeySignature, Failure> {
+        let signature =
+            crate::identity::confirm::sign(&self.private_key, message).map_err(Failure::failed)?;
+        Ok(KeySignature { slot: self.slot.to_string(), signature })
+    }
+
+    /// SHA-256 of its certificate's DER.
+    pub(in super::super) fn certificate(&self) -> Sha256Hash {
+        self.facts.fingerprint
+    }
+
     fn record(&self) -> ClaimedSlot {
         ClaimedSlot {
             slot: self.slot.clone(),

@@ -2,9 +2,10 @@
 
 use super::super::failure::Failure;
 use super::super::files::{self, Readers};
+use super::super::processes::until;
 use super::revocation_list;
 use super::site::{SLOTS, Site, Vnfci};
-use super::story::{ensure, until};
+use super::story::ensure;
 use crate::audit::event::EventKind;
 use crate::audit::export::ExportReader;
 use crate::hsm::ObjectId;

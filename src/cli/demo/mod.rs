@@ -3,7 +3,6 @@
 
 mod endings;
 mod handshake;
-mod processes;
 mod revocation_list;
 mod site;
 mod story;

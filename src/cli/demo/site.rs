@@ -3,14 +3,13 @@
 use super::super::connection::ConnectionArgs;
 use super::super::failure::Failure;
 use super::super::files::{self, Readers};
+use super::super::processes::{Addresses, Broker, Program, until};
 use super::super::software_ca::SoftwareCa;
-use super::processes::{Broker, Program};
-use super::story::{ensure, until};
+use super::story::ensure;
 use crate::ca::pem;
 use crate::clock::{Clock, SystemClock};
 use crate::hsm::softhsm::SoftHsmToken;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
@@ -33,15 +32,6 @@ pub(super) struct Site {
     kept: bool,
     pub(super) addresses: Addresses,
     mano: SoftwareCa,
-}
-
-/// Addresses on this machine.
-pub(super) struct Addresses {
-    pub(super) bootstrap: SocketAddr,
-    pub(super) vnfci: SocketAddr,
-    pub(super) management: SocketAddr,
-    pub(super) http: SocketAddr,
-    pub(super) admin: SocketAddr,
 }
 
 /// A VNFCI of the demo.
@@ -278,22 +268,5 @@ impl Site {
         let private_key = Zeroizing::new(pem("PRIVATE KEY", &client.pkcs8_der));
         files::replace(Path::new(&key), private_key.as_bytes(), Readers::Owner)?;
         Ok(client.certificate_der)
-    }
-}
-
-impl Addresses {
-    /// Five free ports of this machine, held at the same time so that they differ.
-    fn free() -> Result<Self, Failure> {
-        let free =
-            || TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::failed(format!("no port: {error}")));
-        let listeners = [free()?, free()?, free()?, free()?, free()?];
-        let address = |index: usize| listeners[index].local_addr().map_err(Failure::failed);
-        Ok(Self {
-            bootstrap: address(0)?,
-            vnfci: address(1)?,
-            management: address(2)?,
-            http: address(3)?,
-            admin: address(4)?,
-        })
     }
 }

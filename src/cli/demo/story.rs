@@ -62,24 +62,6 @@ impl Story {
     }
 }
 
-/// Asks again every 200 ms until there is an answer, for `patience` at most.
-pub(super) async fn until<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl AsyncFnMut() -> Result<Option<T>, Failure>,
-) -> Result<T, Failure> {
-    let start = Instant::now();
-    loop {
-        if let Some(answer) = ask().await? {
-            return Ok(answer);
-        }
-        if start.elapsed() > patience {
-            return Err(Failure::failed(format!("{what} did not happen within {} s", patience.as_secs())));
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 /// A [`Failure`] unless `condition` holds.
 pub(super) fn ensure(condition: bool, problem: impl FnOnce() -> String) -> Result<(), Failure> {
     if condition { Ok(()) } else { Err(Failure::failed(problem())) }

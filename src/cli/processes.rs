@@ -1,13 +1,14 @@
-//! Other `keybroker` processes: the broker, and the commands that people and VNFCIs run.
+//! Other `keybroker` processes, for demo and bench: the broker, and the commands that people and VNFCIs run.
 
-use super::super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// How long a broker may take to finish what is under way.
@@ -16,6 +17,15 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// This program, to be started again.
 #[derive(Debug, Clone)]
 pub(super) struct Program(pub(super) PathBuf);
+
+/// Addresses on this machine.
+pub(super) struct Addresses {
+    pub(super) bootstrap: SocketAddr,
+    pub(super) vnfci: SocketAddr,
+    pub(super) management: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
 
 /// How a command ended.
 pub(super) struct Finished {
@@ -117,6 +127,11 @@ pub(super) struct Broker {
 }
 
 impl Broker {
+    /// Its process id; none once it has ended.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Fails with the end of its log if it has ended.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         match self.child.try_wait() {
@@ -148,5 +163,40 @@ impl Broker {
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(15)..].join("\n  ");
         Failure::failed(format!("the broker ended with {status}:\n  {tail}"))
+    }
+}
+
+impl Addresses {
+    /// Five free ports of this machine, held at the same time so that they differ.
+    pub(super) fn free() -> Result<Self, Failure> {
+        let free =
+            || TcpListener::bind("127.0.0.1:0").map_err(|error| Failure::failed(format!("no port: {error}")));
+        let listeners = [free()?, free()?, free()?, free()?, free()?];
+        let address = |index: usize| listeners[index].local_addr().map_err(Failure::failed);
+        Ok(Self {
+            bootstrap: address(0)?,
+            vnfci: address(1)?,
+            management: address(2)?,
+            http: address(3)?,
+            admin: address(4)?,
+        })
+    }
+}
+
+/// Asks again every 200 ms until there is an answer, for `patience` at most.
+pub(super) async fn until<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<Option<T>, Failure>,
+) -> Result<T, Failure> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await? {
+            return Ok(answer);
+        }
+        if start.elapsed() > patience {
+            return Err(Failure::failed(format!("{what} did not happen within {} s", patience.as_secs())));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
