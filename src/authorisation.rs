@@ -38,6 +38,10 @@ named!(
         GetPool = "GetPool",
         /// `PoolService.ListPools`.
         ListPools = "ListPools",
+        /// `PoolService.UpdatePool`.
+        UpdatePool = "UpdatePool",
+        /// `PoolService.WatchPool`.
+        WatchPool = "WatchPool",
         /// `PoolService.DeletePool`.
         DeletePool = "DeletePool",
         /// `LifecycleService.RegisterVnfcis`.
@@ -48,6 +52,8 @@ named!(
         ListVnfcis = "ListVnfcis",
         /// `LifecycleService.TerminateVnfci`.
         TerminateVnfci = "TerminateVnfci",
+        /// `LifecycleService.RearmVnfcis`.
+        RearmVnfcis = "RearmVnfcis",
         /// `LifecycleService.ScaleIn`.
         ScaleIn = "ScaleIn",
         /// `LifecycleService.TerminateVnf`.
@@ -113,8 +119,10 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
             _ => None,
         },
         Rpc::CreatePool
+        | Rpc::UpdatePool
         | Rpc::DeletePool
         | Rpc::RegisterVnfcis
+        | Rpc::RearmVnfcis
         | Rpc::TerminateVnfci
         | Rpc::ScaleIn
         | Rpc::TerminateVnf => match role {
@@ -122,7 +130,7 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
             Role::Vnfm => Some(GrantedVnfs),
             _ => None,
         },
-        Rpc::GetPool | Rpc::ListPools | Rpc::GetVnfci | Rpc::ListVnfcis => match role {
+        Rpc::GetPool | Rpc::ListPools | Rpc::WatchPool | Rpc::GetVnfci | Rpc::ListVnfcis => match role {
             Role::Nfvo | Role::Auditor | Role::SecurityOperator => Some(OwnTenant),
             Role::Vnfm => Some(GrantedVnfs),
             _ => None,

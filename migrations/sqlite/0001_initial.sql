@@ -131,7 +131,7 @@ CREATE TABLE claims (
     vnfci              TEXT   NOT NULL,
     request            BLOB   NOT NULL,
     recipient_point    BLOB   NOT NULL,
-    state              TEXT   NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED')),
+    state              TEXT   NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
     deadline           BIGINT NOT NULL,
     created_at         BIGINT NOT NULL,
     confirmed_at       BIGINT,
@@ -196,6 +196,12 @@ WHEN old.key_state <> new.key_state BEGIN
         ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
     UPDATE epochs SET keys_live = keys_live - 1
         WHERE id = old.epoch AND new.key_state IN ('DELIVERED', 'DESTROYED');
+END;
+
+CREATE TRIGGER credentials_drawn AFTER UPDATE OF key_state ON credentials
+WHEN new.key_state = 'CLAIMED' AND old.key_state <> 'CLAIMED' BEGIN
+    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, 'DRAWN', 1)
+        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
 END;
 
 CREATE TRIGGER credentials_moved AFTER UPDATE OF epoch ON credentials WHEN old.epoch <> new.epoch BEGIN

@@ -273,7 +273,7 @@ pub(super) async fn record(
 /// How long a caller waits for an answer. Batches of 1,000 and making a tenant's keys take longer.
 fn deadline(rpc: &str) -> Duration {
     match rpc {
-        "RegisterVnfcis" | "ScaleIn" | "TerminateVnf" | "AddTenant" | "RemoveTenant" => {
+        "RegisterVnfcis" | "RearmVnfcis" | "ScaleIn" | "TerminateVnf" | "AddTenant" | "RemoveTenant" => {
             Duration::from_secs(60)
         }
         _ => Duration::from_secs(30),
@@ -353,9 +353,11 @@ macro_rules! readings {
 
 mutations!(
     CreatePoolRequest,
+    UpdatePoolRequest,
     DeletePoolRequest,
     RegisterVnfcisRequest,
     TerminateVnfciRequest,
+    RearmVnfcisRequest,
     ScaleInRequest,
     TerminateVnfRequest,
     RevokeCertificateRequest,
@@ -373,6 +375,7 @@ readings!(
     GetTrustChainRequest,
     GetPoolRequest,
     ListPoolsRequest,
+    WatchPoolRequest,
     GetVnfciRequest,
     ListVnfcisRequest,
     ListEventsRequest,

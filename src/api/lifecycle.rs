@@ -7,6 +7,7 @@ use super::parse::{
 use super::proto::{self, lifecycle_service_server::LifecycleService};
 use crate::authorisation::Rpc;
 use crate::broker::BrokerError;
+use crate::broker::rearm::Rearm;
 use crate::broker::terminate::{ScaledIn, TerminateVnf};
 use crate::broker::vnfcis::{Announcement, Registered};
 use crate::credential::RevocationReason;
@@ -101,6 +102,25 @@ impl LifecycleService for Lifecycle {
             .await
     }
 
+    async fn rearm_vnfcis(
+        &self,
+        request: Request<proto::RearmVnfcisRequest>,
+    ) -> Result<Response<proto::RearmVnfcisResponse>, Status> {
+        self.0
+            .call(Rpc::RearmVnfcis, request, |call, caller, message| async move {
+                let request = call.request()?;
+                let tenant = optional("tenant", &message.tenant)?;
+                let (ids, items) = parsed_each(message.vnfcis, |item| &item.vnfci_id, rearming)?;
+                let rearmed = call.broker.rearm_vnfcis(&caller, request, tenant, items).await?;
+                let results = ids.into_iter().zip(rearmed).map(|item| {
+                    let proto::RegisterResult { vnfci_id, error, token } = result(item);
+                    proto::RearmResult { vnfci_id, error, token }
+                });
+                Ok(proto::RearmVnfcisResponse { results: results.collect() })
+            })
+            .await
+    }
+
     async fn scale_in(
         &self,
         request: Request<proto::ScaleInRequest>,
@@ -159,23 +179,31 @@ impl LifecycleService for Lifecycle {
     }
 }
 
-/// One item of a batch: what was announced, or its id as written and what is wrong with it.
-type Item = Result<Announcement, (String, String)>;
+/// The items of a batch: what was asked for, or the id as written and what is wrong with it.
+type Items<T> = Vec<Result<T, (String, String)>>;
 
 /// The ids as they were written, and the items: one that does not parse is refused by itself.
-fn batch(vnfcis: Vec<proto::NewVnfci>) -> Result<(Vec<String>, Vec<Item>), BrokerError> {
-    if vnfcis.is_empty() || vnfcis.len() > BATCH_MAX {
-        return Err(invalid("vnfcis", format!("has {} items; give 1 to {BATCH_MAX}", vnfcis.len())));
+fn parsed_each<Q, T>(
+    items: Vec<Q>,
+    id: impl Fn(&Q) -> &str,
+    parse: impl Fn(Q) -> Result<T, BrokerError>,
+) -> Result<(Vec<String>, Items<T>), BrokerError> {
+    if items.is_empty() || items.len() > BATCH_MAX {
+        return Err(invalid("vnfcis", format!("has {} items; give 1 to {BATCH_MAX}", items.len())));
     }
-    Ok(vnfcis
+    Ok(items
         .into_iter()
         .map(|item| {
             // Echoed in the answer, so that a caller finds its item again; not trusted further.
-            let id: String = item.vnfci_id.chars().take(255).collect();
-            let parsed = announcement(item).map_err(|problem| (id.clone(), problem.to_string()));
+            let id: String = id(&item).chars().take(255).collect();
+            let parsed = parse(item).map_err(|problem| (id.clone(), problem.to_string()));
             (id, parsed)
         })
         .unzip())
+}
+
+fn batch(vnfcis: Vec<proto::NewVnfci>) -> Result<(Vec<String>, Items<Announcement>), BrokerError> {
+    parsed_each(vnfcis, |item| &item.vnfci_id, announcement)
 }
 
 /// The ids as they were written, and as they parsed: one that does not is refused by itself.
@@ -192,9 +220,7 @@ fn named(ids: Vec<String>) -> Result<(Vec<String>, Vec<Result<VnfciId, String>>)
 }
 
 fn announcement(item: proto::NewVnfci) -> Result<Announcement, BrokerError> {
-    let credential = item.initial_credential.ok_or_else(|| {
-        invalid("initial_credential", "is missing: say by which X.509 certificate or token it is recognised")
-    })?;
+    let credential = given(item.initial_credential)?;
     Ok(Announcement {
         id: required("vnfci_id", &item.vnfci_id)?,
         vnf_instance: required("vnf_instance_id", &item.vnf_instance_id)?,
@@ -202,6 +228,21 @@ fn announcement(item: proto::NewVnfci) -> Result<Announcement, BrokerError> {
         slots: slots(&item.slots)?,
         initial_credential: initial_credential(credential.kind)?,
         expires_at: timestamp("initial_credential.expires_at", credential.expires_at)?,
+    })
+}
+
+fn rearming(item: proto::Rearming) -> Result<Rearm, BrokerError> {
+    let credential = given(item.initial_credential)?;
+    Ok(Rearm {
+        id: required("vnfci_id", &item.vnfci_id)?,
+        initial_credential: initial_credential(credential.kind)?,
+        expires_at: timestamp("initial_credential.expires_at", credential.expires_at)?,
+    })
+}
+
+fn given(credential: Option<proto::InitialCredential>) -> Result<proto::InitialCredential, BrokerError> {
+    credential.ok_or_else(|| {
+        invalid("initial_credential", "is missing: say by which X.509 certificate or token it is recognised")
     })
 }
 

@@ -154,7 +154,7 @@ details! {
         not_after: Timestamp,
     }
 
-    /// `VNFCIS_REGISTERED`, `VNFCI_REARMED`
+    /// `VNFCIS_REGISTERED`
     RegisteredDetails {
         /// The VNFCIs with their initial credentials.
         vnfcis: Vec<RegisteredVnfci>,
@@ -174,6 +174,28 @@ details! {
         expires_at: Timestamp,
         /// Its slots, `SLOT POOL`.
         slots: Vec<String>,
+    }
+
+    /// `VNFCI_REARMED`
+    RearmedDetails {
+        /// The VNFCIs with their new initial credentials.
+        vnfcis: Vec<RearmedVnfci>,
+    }
+
+    /// One VNFCI within [`RearmedDetails`].
+    RearmedVnfci {
+        /// The VNFCI.
+        vnfci: VnfciId,
+        /// Its new initial credential.
+        initial_credential: InitialCredentialId,
+        /// Counts its armings, from 1.
+        generation: u32,
+        /// `X509` or `TOKEN`.
+        kind: String,
+        /// Anchor and pin of a certificate, `ANCHOR sha256:...`; absent for a token.
+        proof: Option<String>,
+        /// Not accepted for a claim from then on.
+        expires_at: Timestamp,
     }
 
     /// `CLAIMED`, `CLAIM_REPLAYED`: keys are about to be sealed to one recipient key.

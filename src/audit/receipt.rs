@@ -32,6 +32,8 @@ named!(
         Unconfirmed = "UNCONFIRMED",
         /// Its VNFCI asked again with a new recipient key.
         NewRecipient = "NEW_RECIPIENT",
+        /// MANO re-armed its VNFCI before it was confirmed.
+        Rearmed = "REARMED",
         /// A newer credential took its place.
         Superseded = "SUPERSEDED",
         /// Its certificate grew too old in the pool.

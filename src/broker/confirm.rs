@@ -2,18 +2,20 @@
 //!
 //! 1. Establish who confirms: by the initial credential, or by a delivered certificate.
 //! 2. Check that the claim is theirs, and a signature by the key of every slot.
-//! 3. Keys delivered, the broker's copies erased, the initial credential spent, recorded: one commit.
+//! 3. Keys delivered, the broker's copies erased, the initial credential spent, what earlier armings had delivered
+//!    withdrawn, recorded: one commit.
 
-use crate::audit::details::{self, ConfirmedDetails};
+use crate::audit::details::{self, ConfirmedDetails, RevocationDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::claim::TokenProof;
 use crate::broker::{Broker, BrokerError, Peer, Request};
+use crate::credential::RevocationReason;
 use crate::identity::Purpose;
 use crate::identity::confirm::{confirm_message, verify_signature};
 use crate::nfv::{ClaimId, Sha256Hash, SlotName, TenantId, VnfciId};
 use crate::store::Mutation;
-use crate::store::records::{ClaimRecord, ConfirmOutcome};
+use crate::store::records::{ClaimRecord, ConfirmOutcome, DestroyedKeys};
 use std::collections::BTreeMap;
 
 /// A signature by a slot's key.
@@ -110,22 +112,42 @@ impl Broker {
                     .collect(),
             }));
         let mutation = Mutation::new(move |outcome: &ConfirmOutcome| match outcome {
-            ConfirmOutcome::Confirmed(_) => vec![event],
+            ConfirmOutcome::Confirmed { superseded, .. } => confirm_events(event, superseded),
             ConfirmOutcome::AlreadyConfirmed | ConfirmOutcome::TooLate => Vec::new(),
         });
         match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
-            ConfirmOutcome::Confirmed(_) => {
+            ConfirmOutcome::Confirmed { superseded, .. } => {
                 metrics::counter!("keybroker_confirmations_total").increment(1);
+                if !superseded.keys.is_empty() {
+                    self.wake.publisher.notify_one();
+                    self.wake.sweeper.notify_one();
+                }
                 Ok(true)
             }
             ConfirmOutcome::AlreadyConfirmed => Ok(false),
             ConfirmOutcome::TooLate => Err(BrokerError::Precondition(
-                "the claim was not confirmed by its deadline and is destroyed; claim again with the same initial \
-                 credential"
+                "the claim is destroyed: it was not confirmed by its deadline, or its VNFCI was re-armed; claim again \
+                 with the VNFCI's latest initial credential"
                     .to_owned(),
             )),
         }
     }
+}
+
+/// The confirmation, and the withdrawal of what earlier armings had delivered.
+fn confirm_events(confirmed: Event, superseded: &DestroyedKeys) -> Vec<Event> {
+    if *superseded == DestroyedKeys::default() {
+        return vec![confirmed];
+    }
+    let mut withdrawn = confirmed.clone();
+    withdrawn.id = uuid::Uuid::now_v7();
+    withdrawn.kind = EventKind::RevocationRequested;
+    withdrawn.credentials = superseded.keys.clone();
+    withdrawn.details = details::json(&RevocationDetails {
+        reason: RevocationReason::Superseded,
+        serials: superseded.revoked.iter().map(|(_, serial)| serial.clone()).collect(),
+    });
+    vec![confirmed, withdrawn]
 }
 
 /// How the audit log names a VNFCI.

@@ -12,6 +12,7 @@ pub mod initialise;
 pub mod pools;
 mod produce;
 mod profiles;
+pub mod rearm;
 mod reconcile;
 pub mod release;
 pub mod revocation;
@@ -27,7 +28,8 @@ use crate::ca::CertificateFacts;
 use crate::credential::{CertificateState, KeyState};
 use crate::hsm::{Hsm, HsmError};
 use crate::identity::Refusal;
-use crate::nfv::{EpochId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
+use crate::nfv::{EpochId, PoolId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
+use crate::pool;
 use crate::store::records::ClaimState;
 use crate::store::{RequestKey, Store, StoreError};
 use arc_swap::ArcSwap;
@@ -95,6 +97,8 @@ pub struct Broker {
     epoch_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
     chained: watch::Sender<u64>,
+    /// How fast each pool fills and empties, as seen here; owner: `pools`.
+    flows: Mutex<HashMap<PoolId, pool::Flow>>,
     /// Credentials per second of the last refill; owner: `produce`.
     production_rate: watch::Sender<f64>,
     wake: Wake,
@@ -278,6 +282,7 @@ impl Broker {
             settings: ArcSwap::from_pointee(settings),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
+            flows: Mutex::new(HashMap::new()),
             chained: watch::Sender::new(0),
             production_rate: watch::Sender::new(0.0),
             wake: Wake::default(),

@@ -5,9 +5,13 @@ use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::NameValues;
+use crate::clock::Timestamp;
 use crate::nfv::{CredentialId, PoolId, PoolName, ProfileName, TenantId, VduId, VnfInstanceId};
+use crate::pool::{Rates, runs_dry_in};
 use crate::store::Mutation;
 use crate::store::records::{Page, Pool, PoolFilter, PoolLevels};
+use std::sync::PoisonError;
+use std::time::Instant;
 
 /// Credentials that one pool may keep ready.
 pub const LARGEST_TARGET: u32 = 1_000_000;
@@ -33,23 +37,47 @@ pub struct CreatePool {
     pub refill_below: Option<u32>,
 }
 
+/// A pool to be resized.
+#[derive(Debug, Clone)]
+pub struct UpdatePool {
+    /// The request.
+    pub request: Request,
+    /// None: the caller's tenant.
+    pub tenant: Option<TenantId>,
+    /// Its name.
+    pub name: PoolName,
+    /// How many are to be ready: 1 to 1,000,000.
+    pub target: u32,
+    /// None: a quarter of `target`, at least 1.
+    pub refill_below: Option<u32>,
+}
+
+/// A pool with where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolStatus {
+    /// The pool.
+    pub pool: Pool,
+    /// Its credentials by state.
+    pub levels: PoolLevels,
+    /// How fast it fills and empties, as this process saw it.
+    pub rates: Rates,
+    /// When nothing will be ready any more, if the rates stay.
+    pub will_run_dry_at: Option<Timestamp>,
+}
+
 impl Broker {
     /// Creates a pool and wakes the producer.
     ///
     /// # Errors
     /// [`BrokerError::Invalid`] for a target out of bounds, an unknown profile or names that make no certificate;
     /// [`BrokerError::AlreadyExists`].
-    pub async fn create_pool(
-        &self,
-        caller: &Caller,
-        create: CreatePool,
-    ) -> Result<(Pool, PoolLevels), BrokerError> {
+    pub async fn create_pool(&self, caller: &Caller, create: CreatePool) -> Result<PoolStatus, BrokerError> {
         let tenant = Self::tenant_of(caller, create.tenant.clone())?;
         let target = Target { tenant: Some(&tenant), vnf_instance: Some(&create.vnf_instance), vnfci: None };
         let authorised = authorise(caller, Rpc::CreatePool, target)?;
         let now = self.store.now().await?;
-        let refill_below = create.refill_below.unwrap_or((create.target / 4).max(1));
-        self.check_pool(&tenant, &create, refill_below)?;
+        let refill_below = watermark(create.target, create.refill_below)?;
+        self.check_names(&tenant, &create)?;
         let pool = Pool {
             id: PoolId::generate(),
             tenant: tenant.clone(),
@@ -69,26 +97,12 @@ impl Broker {
             .request(create.request.key(authorised.actor()));
         let pool = self.store.create_pool(pool, mutation).await?;
         self.wake.producer.notify_one();
-        self.with_levels(pool).await
+        self.status_of(pool).await
     }
 
-    fn check_pool(
-        &self,
-        tenant: &TenantId,
-        create: &CreatePool,
-        refill_below: u32,
-    ) -> Result<(), BrokerError> {
+    fn check_names(&self, tenant: &TenantId, create: &CreatePool) -> Result<(), BrokerError> {
         let invalid =
             |field: &str, problem: String| Err(BrokerError::Invalid { field: field.to_owned(), problem });
-        if !(1..=LARGEST_TARGET).contains(&create.target) {
-            return invalid("target", format!("is {}; give 1 to {LARGEST_TARGET}", create.target));
-        }
-        if !(1..=create.target).contains(&refill_below) {
-            return invalid(
-                "refill_below",
-                format!("is {refill_below}; give 1 to the target, {}", create.target),
-            );
-        }
         let Some(profile) = self.profiles.load().get(&create.profile) else {
             let known = self.profiles.load().texts().into_iter().map(|(name, _)| name.to_string());
             let known = known.collect::<Vec<_>>().join(", ");
@@ -117,9 +131,45 @@ impl Broker {
         caller: &Caller,
         tenant: Option<TenantId>,
         name: PoolName,
-    ) -> Result<(Pool, PoolLevels), BrokerError> {
+    ) -> Result<PoolStatus, BrokerError> {
         let pool = self.reach_pool(caller, Rpc::GetPool, tenant, &name).await?;
-        self.with_levels(pool).await
+        self.status_of(pool).await
+    }
+
+    /// One pool, for a stream that asks again and again.
+    ///
+    /// # Errors
+    /// As [`Broker::pool`].
+    pub async fn watched_pool(
+        &self,
+        caller: &Caller,
+        tenant: Option<TenantId>,
+        name: &PoolName,
+    ) -> Result<PoolStatus, BrokerError> {
+        let pool = self.reach_pool(caller, Rpc::WatchPool, tenant, name).await?;
+        self.status_of(pool).await
+    }
+
+    /// Changes how many credentials a pool keeps ready. The producer makes what is missing, the sweeper destroys what is
+    /// too much.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`], [`BrokerError::Denied`], [`BrokerError::Invalid`] for a target out of bounds.
+    pub async fn update_pool(&self, caller: &Caller, update: UpdatePool) -> Result<PoolStatus, BrokerError> {
+        let pool = self.reach_pool(caller, Rpc::UpdatePool, update.tenant, &update.name).await?;
+        let refill_below = watermark(update.target, update.refill_below)?;
+        let actor = caller.actor();
+        let event = Event::new(self.store.now().await?, EventKind::PoolUpdated, actor.clone())
+            .tenant(&pool.tenant)
+            .vnf_instance(&pool.vnf_instance)
+            .request(update.request.id);
+        let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
+            .request(update.request.key(actor));
+        let pool =
+            self.store.update_pool(&pool.tenant, &pool.name, update.target, refill_below, mutation).await?;
+        self.wake.producer.notify_one();
+        self.wake.sweeper.notify_one();
+        self.status_of(pool).await
     }
 
     /// The pools within the caller's reach.
@@ -131,7 +181,7 @@ impl Broker {
         caller: &Caller,
         tenant: Option<TenantId>,
         page: Page,
-    ) -> Result<Vec<(Pool, PoolLevels)>, BrokerError> {
+    ) -> Result<Vec<PoolStatus>, BrokerError> {
         let tenant = Self::tenant_of(caller, tenant)?;
         let authorised =
             authorise(caller, Rpc::ListPools, Target { tenant: Some(&tenant), ..Target::default() })?;
@@ -139,7 +189,7 @@ impl Broker {
         let pools = self.store.pools(&PoolFilter { tenant: Some(tenant), vnf_instances }, &page).await?;
         let mut listed = Vec::with_capacity(pools.len());
         for pool in pools {
-            listed.push(self.with_levels(pool).await?);
+            listed.push(self.status_of(pool).await?);
         }
         Ok(listed)
     }
@@ -155,7 +205,7 @@ impl Broker {
         request: Request,
         tenant: Option<TenantId>,
         name: PoolName,
-    ) -> Result<(Pool, PoolLevels), BrokerError> {
+    ) -> Result<PoolStatus, BrokerError> {
         let pool = match self.reach_pool(caller, Rpc::DeletePool, tenant.clone(), &name).await {
             // Deleted before: a repeated request gets its outcome, another one learns that there is none.
             Err(BrokerError::NotFound(_)) => None,
@@ -171,7 +221,9 @@ impl Broker {
             .request(request.key(actor));
         let pool = self.store.delete_pool(&tenant, &name, mutation).await?;
         self.wake.sweeper.notify_one();
-        self.with_levels(pool).await
+        let status = self.status_of(pool).await?;
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&status.pool.id);
+        Ok(status)
     }
 
     /// A pool that the caller may do this with. Outside the caller's tenant nothing exists to be found.
@@ -192,9 +244,33 @@ impl Broker {
         Ok(pool)
     }
 
-    async fn with_levels(&self, pool: Pool) -> Result<(Pool, PoolLevels), BrokerError> {
+    async fn status_of(&self, pool: Pool) -> Result<PoolStatus, BrokerError> {
         let levels = self.store.pool_levels(pool.id).await?;
-        Ok((pool, levels))
+        let rates = self.observe(&pool, &levels);
+        let dry_in = runs_dry_in(levels.ready(), rates);
+        let now = self.store.now().await?;
+        Ok(PoolStatus { pool, levels, rates, will_run_dry_at: dry_in.map(|dry_in| now.plus(dry_in)) })
+    }
+
+    /// Notes a pool's levels as they are now; gives its rates.
+    pub(super) fn observe(&self, pool: &Pool, levels: &PoolLevels) -> Rates {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let flow = flows.entry(pool.id).or_default();
+        flow.observe(Instant::now(), levels.produced(), levels.drawn);
+        flow.rates()
+    }
+}
+
+/// The level below which a pool is refilled: as given, else a quarter of the target.
+fn watermark(target: u32, refill_below: Option<u32>) -> Result<u32, BrokerError> {
+    let invalid =
+        |field: &str, problem: String| Err(BrokerError::Invalid { field: field.to_owned(), problem });
+    if !(1..=LARGEST_TARGET).contains(&target) {
+        return invalid("target", format!("is {target}; give 1 to {LARGEST_TARGET}"));
+    }
+    match refill_below.unwrap_or((target / 4).max(1)) {
+        below if (1..=target).contains(&below) => Ok(below),
+        below => invalid("refill_below", format!("is {below}; give 1 to the target, {target}")),
     }
 }
 

@@ -73,6 +73,7 @@ impl Broker {
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
         let levels = self.store.pool_levels(pool.id).await?;
+        self.observe(pool, &levels);
         let gauge = |state: &'static str, value: u64| {
             metrics::gauge!("keybroker_pool_credentials", "tenant" => pool.tenant.to_string(),
                 "pool" => pool.name.to_string(), "state" => state)
@@ -81,7 +82,7 @@ impl Broker {
         gauge("available", levels.available);
         gauge("claimed", levels.claimed);
         let missing =
-            pool::refill(pool.target, pool.refill_below, levels.available, filling.contains(&pool.id));
+            pool::refill(pool.target, pool.refill_below, levels.ready(), filling.contains(&pool.id));
         if missing == 0 {
             filling.remove(&pool.id);
             return Ok(false);
@@ -128,7 +129,6 @@ impl Broker {
             match self.insert(&batch, lease).await {
                 Ok(()) => {
                     metrics::counter!("keybroker_credentials_produced_total").increment(u64::from(count));
-                    self.wake.sequencer.notify_one();
                     return Ok(());
                 }
                 Err(StoreError::Conflict(text)) => {

@@ -25,7 +25,7 @@ impl Broker {
         };
         part("overdue claims", self.destroy_overdue_claims(lease).await);
         part("deleted pools", self.erase_deleted_pools(lease).await);
-        part("aged credentials", self.retire_aged(lease).await);
+        part("waiting credentials", self.retire_waiting(lease).await);
         part("expired certificates", self.expire_certificates().await);
         part("epochs", self.sweep_epochs(lease).await.map(|()| false));
         part("receipts", self.issue_receipts(lease).await);
@@ -65,20 +65,28 @@ impl Broker {
     async fn erase_deleted_pools(&self, lease: &Lease) -> Result<bool, BrokerError> {
         let mut more = false;
         for pool in self.store.deleted_pools_with_keys().await? {
-            more |= self.erase(&pool, None, DestructionReason::PoolReduced, lease).await?;
+            more |= self.erase(&pool, None, DestructionReason::PoolReduced, BATCH, lease).await?;
         }
         Ok(more)
     }
 
-    /// Waiting credentials too old to be claimed make room for fresh ones.
-    async fn retire_aged(&self, lease: &Lease) -> Result<bool, BrokerError> {
+    /// Waiting credentials too old to be claimed make room for fresh ones; what is ready beyond a pool's target goes, too:
+    /// the pool was made smaller.
+    async fn retire_waiting(&self, lease: &Lease) -> Result<bool, BrokerError> {
         let now = self.store.now().await?;
         let mut more = false;
         let mut page = Page { after: None, limit: BATCH };
         loop {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
             for pool in &pools {
-                more |= self.erase(pool, Some(now), DestructionReason::Aged, lease).await?;
+                more |= self.erase(pool, Some(now), DestructionReason::Aged, BATCH, lease).await?;
+                let ready = self.store.pool_levels(pool.id).await?.ready();
+                let surplus = ready.saturating_sub(u64::from(pool.target));
+                // At most a batch, which is a u32.
+                let limit = u32::try_from(surplus.min(u64::from(BATCH))).unwrap_or(BATCH);
+                if limit > 0 {
+                    more |= self.erase(pool, None, DestructionReason::PoolReduced, limit, lease).await?;
+                }
             }
             let Some(last) = pools.last().filter(|_| pools.len() == BATCH as usize) else { return Ok(more) };
             page.after = Some(format!("{}/{}", last.tenant, last.name));
@@ -90,6 +98,7 @@ impl Broker {
         pool: &Pool,
         unusable_at: Option<crate::clock::Timestamp>,
         reason: DestructionReason,
+        limit: u32,
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
         let end = CustodyEnd {
@@ -102,7 +111,7 @@ impl Broker {
             if keys.keys.is_empty() { Vec::new() } else { vec![event.credentials(keys.keys.clone())] }
         });
         let erased =
-            self.store.erase_unclaimed(pool.id, unusable_at, end, BATCH, mutation.lease(lease)).await?;
+            self.store.erase_unclaimed(pool.id, unusable_at, end, limit, mutation.lease(lease)).await?;
         if !erased.keys.is_empty() {
             self.wake.producer.notify_one();
         }

@@ -21,7 +21,7 @@ pub const LARGEST_BATCH: usize = 1_000;
 /// Slots of one VNFCI.
 pub const MOST_SLOTS: usize = 16;
 /// How long an initial credential may be used where MANO does not say.
-const INITIAL_CREDENTIAL_VALIDITY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const INITIAL_CREDENTIAL_VALIDITY: Duration = Duration::from_secs(24 * 3_600);
 
 /// A VNFCI to be registered.
 #[derive(Debug, Clone)]
@@ -106,29 +106,20 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
-        let mut outcomes = ids.into_iter().zip(outcomes);
-        let mut registered = Vec::with_capacity(answers.len());
-        for answer in answers {
-            registered.push(match answer {
-                Some(refused) => refused,
-                None => match outcomes.next() {
-                    Some((id, RegisterOutcome::Registered(credential))) => {
-                        Registered::Done(id, self.token_of(&credential).await?)
-                    }
-                    Some((id, RegisterOutcome::Refused(problem))) => {
-                        Registered::Refused(id.to_string(), problem)
-                    }
-                    None => {
-                        return Err(BrokerError::Internal("an item of the batch has no outcome".to_owned()));
-                    }
-                },
+        let mut registered = Vec::with_capacity(outcomes.len());
+        for (id, outcome) in ids.into_iter().zip(outcomes) {
+            registered.push(match outcome {
+                RegisterOutcome::Registered(credential) => {
+                    Registered::Done(id, self.token_of(&credential).await?)
+                }
+                RegisterOutcome::Refused(problem) => Registered::Refused(id.to_string(), problem),
             });
         }
-        Ok(registered)
+        in_order(answers, registered)
     }
 
     /// The one-time token of an initial credential, computed by the HSM; none for other kinds.
-    async fn token_of(
+    pub(super) async fn token_of(
         &self,
         credential: &InitialCredential,
     ) -> Result<Option<Zeroizing<String>>, BrokerError> {
@@ -195,6 +186,16 @@ impl Broker {
     }
 }
 
+/// The answers of a batch in the order of its items: what was refused at once, and the outcomes of the rest.
+pub(super) fn in_order(
+    answers: Vec<Option<Registered>>,
+    outcomes: Vec<Registered>,
+) -> Result<Vec<Registered>, BrokerError> {
+    let mut outcomes = outcomes.into_iter();
+    let missing = || BrokerError::Internal("an item of the batch has no outcome".to_owned());
+    answers.into_iter().map(|answer| answer.or_else(|| outcomes.next()).ok_or_else(missing)).collect()
+}
+
 /// Authorises a call on every VNF instance that it touches; on none, the tenant alone.
 pub(super) fn authorise_each<'a>(
     caller: &Caller,
@@ -239,13 +240,7 @@ fn check_announcement(item: Announcement, now: Timestamp) -> Result<NewVnfci, St
 /// A registered VNFCI for the audit event; none for a refused item, which changed nothing.
 fn registered_vnfci(outcome: &RegisterOutcome, slots: &[Slot]) -> Option<RegisteredVnfci> {
     let RegisterOutcome::Registered(credential) = outcome else { return None };
-    let (kind, proof) = match &credential.kind {
-        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
-            ("X509", Some(format!("{anchor} sha256:{fingerprint}")))
-        }
-        InitialCredentialKind::X509Name { anchor, name } => ("X509", Some(format!("{anchor} {name}"))),
-        InitialCredentialKind::Token => ("TOKEN", None),
-    };
+    let (kind, proof) = recognition(&credential.kind);
     Some(RegisteredVnfci {
         vnfci: credential.vnfci.clone(),
         initial_credential: credential.id,
@@ -254,4 +249,15 @@ fn registered_vnfci(outcome: &RegisterOutcome, slots: &[Slot]) -> Option<Registe
         expires_at: credential.expires_at,
         slots: slots.iter().map(|slot| format!("{} {}", slot.name, slot.pool)).collect(),
     })
+}
+
+/// Kind and proof of an initial credential, for audit events.
+pub(super) fn recognition(kind: &InitialCredentialKind) -> (&'static str, Option<String>) {
+    match kind {
+        InitialCredentialKind::X509Fingerprint { anchor, fingerprint } => {
+            ("X509", Some(format!("{anchor} sha256:{fingerprint}")))
+        }
+        InitialCredentialKind::X509Name { anchor, name } => ("X509", Some(format!("{anchor} {name}"))),
+        InitialCredentialKind::Token => ("TOKEN", None),
+    }
 }

@@ -151,3 +151,29 @@ fn mode(readers: Readers) -> u32 {
         Readers::Everyone => 0o644,
     }
 }
+
+/// A file's text.
+///
+/// # Errors
+/// [`Failure`] with the path, also if it is not UTF-8.
+pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(read(path)?).map_err(|_| Failure::usage(format!("{} is not UTF-8", path.display())))
+}
+
+/// The items of a JSON array, or of one object after the other; at least one.
+///
+/// # Errors
+/// [`Failure`] with the path and, for an item that does not fit, its line.
+pub(super) fn read_json_items<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+    let text = read_text(path)?;
+    let items: serde_json::Result<Vec<T>> = if text.trim_start().starts_with('[') {
+        serde_json::from_str(&text)
+    } else {
+        serde_json::Deserializer::from_str(&text).into_iter().collect()
+    };
+    match items {
+        Ok(items) if items.is_empty() => Err(Failure::usage(format!("{} names nothing", path.display()))),
+        Ok(items) => Ok(items),
+        Err(problem) => Err(Failure::usage(format!("{}: {problem}", path.display()))),
+    }
+}

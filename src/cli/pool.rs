@@ -2,9 +2,12 @@
 
 use super::connection::{ConnectionArgs, TenantArgs, request_id, time_text};
 use super::failure::Failure;
-use super::output::OutputArgs;
+use super::output::{Format, OutputArgs, line};
 use crate::api::proto::pool_service_client::PoolServiceClient;
-use crate::api::proto::{CreatePoolRequest, DeletePoolRequest, GetPoolRequest, ListPoolsRequest, Pool};
+use crate::api::proto::{
+    CreatePoolRequest, DeletePoolRequest, GetPoolRequest, ListPoolsRequest, Pool, UpdatePoolRequest,
+    WatchPoolRequest,
+};
 use crate::nfv::{PoolName, ProfileName, VduId, VnfInstanceId};
 use serde_json::{Value, json};
 
@@ -24,6 +27,33 @@ pub(super) enum PoolCommand {
     Show {
         /// Its name
         name: PoolName,
+        #[command(flatten)]
+        tenant: TenantArgs,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Change how many credentials are to be ready; what is ready beyond that is destroyed
+    Resize {
+        /// Its name
+        name: PoolName,
+        /// How many credentials are to be ready
+        #[arg(long, value_name = "N")]
+        target: u32,
+        /// Refill when fewer are ready [default: a quarter of the target]
+        #[arg(long, value_name = "N")]
+        refill_below: Option<u32>,
+        #[command(flatten)]
+        tenant: TenantArgs,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
+    /// Follow one pool: levels, rates, when it will run dry; one line per change, until interrupted
+    Watch {
+        /// Its name
+        name: PoolName,
+        /// End once as many are ready as the target says
+        #[arg(long)]
+        until_full: bool,
         #[command(flatten)]
         tenant: TenantArgs,
         #[command(flatten)]
@@ -107,6 +137,33 @@ pub(super) async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), 
             let pool = client.get_pool(request).await?.into_inner().pool.unwrap_or_default();
             output.object(&object(&pool));
         }
+        PoolCommand::Resize { name, target, refill_below, tenant, connection } => {
+            let mut client = PoolServiceClient::new(connection.connect().await?.channel);
+            let request = UpdatePoolRequest {
+                request_id: request_id(),
+                tenant: tenant.to_proto(),
+                name: name.to_string(),
+                target,
+                refill_below,
+            };
+            let resized = client.update_pool(request).await?.into_inner().pool.unwrap_or_default();
+            output.object(&object(&resized));
+        }
+        PoolCommand::Watch { name, until_full, tenant, connection } => {
+            let mut client = PoolServiceClient::new(connection.connect().await?.channel);
+            let request = WatchPoolRequest { tenant: tenant.to_proto(), name: name.to_string() };
+            let mut changes = client.watch_pool(request).await?.into_inner();
+            while let Some(pool) = changes.message().await?.and_then(|answer| answer.pool) {
+                match output.format() {
+                    Format::Json => line(&object(&pool).to_string()),
+                    Format::Table => line(&watch_line(&pool)),
+                }
+                let levels = pool.levels.unwrap_or_default();
+                if until_full && levels.generated + levels.available >= u64::from(pool.target) {
+                    break;
+                }
+            }
+        }
         PoolCommand::Delete { name, tenant, connection } => {
             let mut client = PoolServiceClient::new(connection.connect().await?.channel);
             let request = DeletePoolRequest {
@@ -119,6 +176,21 @@ pub(super) async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// One change of a pool, for people.
+fn watch_line(pool: &Pool) -> String {
+    let levels = pool.levels.unwrap_or_default();
+    let dry = time_text(pool.will_run_dry_at).map_or_else(String::new, |at| format!(", runs dry at {at}"));
+    format!(
+        "{} of {} ready, {} claimed, {} delivered; {:.1}/s produced, {:.1}/s claimed{dry}",
+        levels.generated + levels.available,
+        pool.target,
+        levels.claimed,
+        levels.delivered,
+        pool.production_rate,
+        pool.claim_rate,
+    )
 }
 
 fn object(pool: &Pool) -> Value {
@@ -138,6 +210,11 @@ fn object(pool: &Pool) -> Value {
         "claimed": levels.claimed,
         "delivered": levels.delivered,
         "destroyed": levels.destroyed,
+        "drawn": levels.drawn,
+        "produced": pool.produced,
+        "production_rate": pool.production_rate,
+        "claim_rate": pool.claim_rate,
+        "will_run_dry_at": time_text(pool.will_run_dry_at),
         "created_at": time_text(pool.created_at),
     })
 }

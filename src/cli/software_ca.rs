@@ -80,7 +80,7 @@ impl SoftwareCa {
             .tls_server(&names, &addresses, &own.public_key_der, validity, now, &mut rand::rng())
             .map_err(Failure::failed)?;
         Ok(SoftwareClient {
-            certificate_der: sign(&self.key, &tbs)?,
+            certificate_der: assemble(&tbs.der, tbs.algorithm, &self.sign(&tbs.der)?),
             public_key_der: own.public_key_der,
             pkcs8_der: own.pkcs8_der,
         })

@@ -1,5 +1,9 @@
 //! Pools: when to refill, and when an empty pool is worth asking again. Pure: decides, never acts.
 
+mod flow;
+
+pub use flow::{Flow, Rates, runs_dry_in};
+
 use std::time::Duration;
 
 /// How many credentials to produce for a pool now: to `target` once fewer than `refill_below` are ready, and on until

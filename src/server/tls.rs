@@ -210,6 +210,6 @@ impl ClientCertVerifier for PossessionOnly {
 }
 
 /// The provider of both sides of our connections.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

@@ -18,8 +18,8 @@ use records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent,
-    Vnfci, VnfciFilter,
+    PoolLevels, RearmOutcome, Rearming, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
+    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -157,6 +157,15 @@ pub trait Store: Send + Sync + 'static {
     async fn pools(&self, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>>;
     /// How many credentials of the pool are in which state.
     async fn pool_levels(&self, pool: PoolId) -> Result<PoolLevels>;
+    /// Changes how many credentials a pool keeps ready, and below which number it is refilled.
+    async fn update_pool(
+        &self,
+        tenant: &TenantId,
+        name: &PoolName,
+        target: u32,
+        refill_below: u32,
+        mutation: Mutation<Pool>,
+    ) -> Result<Pool>;
     /// Marks a pool deleted. `Conflict` while a slot of a VNFCI that is not terminated or released names it.
     /// Its keys are erased afterwards, by [`Store::erase_unclaimed`].
     async fn delete_pool(&self, tenant: &TenantId, name: &PoolName, mutation: Mutation<Pool>)
@@ -222,6 +231,18 @@ pub trait Store: Send + Sync + 'static {
         vnfcis: Vec<NewVnfci>,
         mutation: Mutation<Vec<RegisterOutcome>>,
     ) -> Result<Vec<RegisterOutcome>>;
+    /// Gives VNFCIs a new initial credential each, the generation counted up; one outcome per item in order. Earlier open
+    /// initial credentials become `VOID`, an open claim is destroyed (certificates `REVOCATION_PENDING`, keys erased,
+    /// custody ended with `end`); what was delivered stays until the new arming is confirmed. A released VNFCI becomes
+    /// `REGISTERED`. Refused items (unknown, of another VNF instance, terminated, an initial credential that is not new)
+    /// leave the others untouched.
+    async fn rearm_vnfcis(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<Rearming>,
+        end: CustodyEnd,
+        mutation: Mutation<Vec<RearmOutcome>>,
+    ) -> Result<Vec<RearmOutcome>>;
     /// One VNFCI with its slots, initial credential and credentials.
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci>;
     /// VNFCIs by tenant and id, without their credentials.
@@ -284,7 +305,8 @@ pub trait Store: Send + Sync + 'static {
     /// A claim with its credentials as they are now (after a re-wrap: with the new blobs).
     async fn claim(&self, claim: ClaimId) -> Result<Option<ClaimRecord>>;
     /// Confirms an open claim whose deadline has not passed: keys `DELIVERED`, blobs erased, claim confirmed, initial
-    /// credential `SPENT`, VNFCI active. Already confirmed: `AlreadyConfirmed`, no change, no event.
+    /// credential `SPENT`, VNFCI active; confirmed claims of its earlier armings become `SUPERSEDED`: certificates
+    /// `REVOCATION_PENDING`, custody ended `UNKNOWN`, reason `SUPERSEDED`. Already confirmed: `AlreadyConfirmed`, no change, no event.
     async fn confirm_claim(
         &self,
         claim: ClaimId,
@@ -303,7 +325,7 @@ pub trait Store: Send + Sync + 'static {
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys>;
     /// The VNFCI gives all credentials of a confirmed claim back: certificates `REVOCATION_PENDING`, custody ended,
-    /// VNFCI released. Released before: the same outcome again, no change.
+    /// VNFCI released, unless it was re-armed since. Released before: the same outcome again, no change.
     async fn release_claim(
         &self,
         claim: ClaimId,

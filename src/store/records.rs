@@ -137,6 +137,20 @@ pub struct PoolLevels {
     pub delivered: u64,
     /// Destroyed without delivery, ever.
     pub destroyed: u64,
+    /// Claimed, ever, whatever became of it.
+    pub drawn: u64,
+}
+
+impl PoolLevels {
+    /// Ready to be claimed now.
+    pub fn ready(&self) -> u64 {
+        self.available
+    }
+
+    /// Produced, ever.
+    pub fn produced(&self) -> u64 {
+        self.generated + self.available + self.aged + self.claimed + self.delivered + self.destroyed
+    }
 }
 
 /// An epoch.
@@ -244,6 +258,35 @@ pub enum RegisterOutcome {
     Registered(InitialCredential),
     /// Refused: exists already, no such pool or anchor, a pool of another VNF instance, a certificate that is
     /// the initial credential of another VNFCI. The text says which.
+    Refused(String),
+}
+
+/// A VNFCI to be re-armed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rearming {
+    /// MANO's id.
+    pub id: VnfciId,
+    /// The VNF instance that the caller may act for.
+    pub vnf_instance: VnfInstanceId,
+    /// Id of the initial credential to be made.
+    pub initial_credential: InitialCredentialId,
+    /// How it is recognised.
+    pub kind: InitialCredentialKind,
+    /// Until when it may be used.
+    pub expires_at: Timestamp,
+}
+
+/// The answer for one VNFCI of a re-arming.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RearmOutcome {
+    /// Re-armed.
+    Rearmed {
+        /// The new initial credential.
+        credential: InitialCredential,
+        /// Keys of an unconfirmed claim that were destroyed for it.
+        destroyed: DestroyedKeys,
+    },
+    /// Refused: does not exist, terminated, an initial credential that is not new. The text says which.
     Refused(String),
 }
 
@@ -403,6 +446,8 @@ named!(
         Destroyed = "DESTROYED",
         /// Given back after confirmation.
         Released = "RELEASED",
+        /// Confirmed, and its certificates withdrawn when a later arming was confirmed.
+        Superseded = "SUPERSEDED",
     }
 );
 
@@ -458,7 +503,12 @@ pub struct ClaimRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConfirmOutcome {
     /// Confirmed now.
-    Confirmed(ClaimRecord),
+    Confirmed {
+        /// The claim.
+        claim: ClaimRecord,
+        /// What earlier armings had delivered and is withdrawn for it.
+        superseded: DestroyedKeys,
+    },
     /// Had been confirmed before.
     AlreadyConfirmed,
     /// The deadline passed, or the claim was destroyed or released.

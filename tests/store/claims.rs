@@ -302,10 +302,12 @@ async fn a_confirmation_delivers_and_erases(f: Fixture) {
     let initial = f.register("a", &["s", "t"]).await;
     let claim = f.claim(initial.id, 1).await;
     f.clock.advance(MINUTE);
-    let ConfirmOutcome::Confirmed(confirmed) = f.store.confirm_claim(claim.id, audited()).await.unwrap()
+    let ConfirmOutcome::Confirmed { claim: confirmed, superseded } =
+        f.store.confirm_claim(claim.id, audited()).await.unwrap()
     else {
         panic!("not confirmed");
     };
+    assert!(superseded.keys.is_empty() && superseded.revoked.is_empty());
     assert_eq!(confirmed.state, ClaimState::Confirmed);
     assert!(confirmed.credentials.iter().all(|c| c.key_blob.is_empty() && c.dek_blob.is_empty()));
     assert_eq!(f.store.claim(claim.id).await.unwrap(), Some(confirmed));
@@ -354,7 +356,7 @@ async fn an_absence_of_the_broker_does_not_count(f: Fixture) {
     assert_eq!(f.store.overdue_claims(f.now(), 10).await.unwrap().len(), 1);
     assert_eq!(f.store.extend_open_claims(10 * MINUTE, silent()).await.unwrap(), 1);
     assert!(f.store.overdue_claims(f.now(), 10).await.unwrap().is_empty());
-    assert!(matches!(f.confirm(claim.id).await, ConfirmOutcome::Confirmed(_)));
+    assert!(matches!(f.confirm(claim.id).await, ConfirmOutcome::Confirmed { .. }));
     assert_eq!(f.store.extend_open_claims(MINUTE, silent()).await.unwrap(), 0);
 }
 

@@ -196,7 +196,7 @@ impl Fixture {
         let credential = self.register(id, slots).await;
         let claim = self.claim(credential.id, 1).await;
         match self.confirm(claim.id).await {
-            ConfirmOutcome::Confirmed(claim) => claim,
+            ConfirmOutcome::Confirmed { claim, .. } => claim,
             other => panic!("not confirmed: {other:?}"),
         }
     }

@@ -8,6 +8,7 @@ mod fixture;
 mod leases;
 mod lifecycle;
 mod production;
+mod rearming;
 mod requests;
 mod sequences;
 mod sqlite;

@@ -15,6 +15,8 @@ promises![
     an_issuer_uses_no_serial_number_twice,
     only_an_open_epoch_takes_keys,
     a_deleted_pool_takes_no_keys_and_loses_those_it_has,
+    a_pool_is_resized_and_its_surplus_erased_to_the_number,
+    a_pool_counts_what_was_ever_drawn,
     a_key_stays_in_its_tenant,
     aged_keys_are_erased_and_fresh_ones_left,
     a_certificate_is_found_by_fingerprint_and_by_serial_number,
@@ -112,6 +114,31 @@ async fn a_deleted_pool_takes_no_keys_and_loses_those_it_has(f: Fixture) {
     assert_eq!(custody.certificate_state, Some(CertificateState::Valid), "it retires by shredding");
     let epoch = f.store.epochs(None, &[EpochState::Open]).await.unwrap().remove(0);
     assert_eq!((epoch.live, epoch.first_erasure_at), (0, Some(f.now())));
+}
+
+async fn a_pool_is_resized_and_its_surplus_erased_to_the_number(f: Fixture) {
+    f.fill(10).await;
+    let resized = f.store.update_pool(&f.tenant, &f.pool.name, 4, 2, audited()).await.unwrap();
+    assert_eq!((resized.target, resized.refill_below, resized.id), (4, 2, f.pool.id));
+    assert_eq!(f.store.pool(&f.tenant, &f.pool.name).await.unwrap(), resized);
+    let reduced = end(DestructionReason::PoolReduced, HolderCopy::NeverDelivered);
+    let erased = f.store.erase_unclaimed(f.pool.id, None, reduced, 6, audited()).await.unwrap();
+    assert_eq!(erased.keys.len(), 6);
+    let levels = f.store.pool_levels(f.pool.id).await.unwrap();
+    assert_eq!((levels.ready(), levels.destroyed, levels.produced()), (4, 6, 10));
+    let ghost = f.store.update_pool(&f.tenant, &"ghost".parse().unwrap(), 1, 1, unaudited()).await;
+    assert!(matches!(ghost, Err(StoreError::NotFound(_))));
+}
+
+async fn a_pool_counts_what_was_ever_drawn(f: Fixture) {
+    f.fill(5).await;
+    f.deliver("a", &["s", "t"]).await;
+    let initial = f.register("b", &["s"]).await;
+    let open = f.claim(initial.id, 1).await;
+    let unconfirmed = end(DestructionReason::Unconfirmed, HolderCopy::Unknown);
+    f.store.destroy_claim(open.id, unconfirmed, silent()).await.unwrap();
+    let levels = f.store.pool_levels(f.pool.id).await.unwrap();
+    assert_eq!((levels.drawn, levels.delivered, levels.destroyed, levels.produced()), (3, 2, 1, 5));
 }
 
 async fn a_key_stays_in_its_tenant(f: Fixture) {

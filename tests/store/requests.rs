@@ -112,7 +112,7 @@ async fn claims_confirmations_and_releases_run_again(f: Fixture) {
     let (confirm, release) = (RequestId::generate(), RequestId::generate());
     let ask = || silent().request(request("vnfci:a", confirm, "confirm"));
     let first = f.store.confirm_claim(claim.id, ask()).await.unwrap();
-    assert!(matches!(first, ConfirmOutcome::Confirmed(_)));
+    assert!(matches!(first, ConfirmOutcome::Confirmed { .. }));
     assert_eq!(f.store.confirm_claim(claim.id, ask()).await.unwrap(), ConfirmOutcome::AlreadyConfirmed);
     let ended = || end(DestructionReason::Released, HolderCopy::ReleasedSigned);
     let ask = |body: &str| silent().request(request("vnfci:a", release, body));

@@ -59,7 +59,17 @@ pub(super) struct PinArgs {
     initial_cert: Option<PathBuf>,
     /// A name in it: dns:NAME, uri:URI or cn:TEXT
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
+}
+
+impl PinArgs {
+    /// SHA-256 of the pinned certificate.
+    pub(super) fn certificate(&self) -> Result<Option<Sha256Hash>, Failure> {
+        match &self.initial_cert {
+            Some(file) => Ok(files::read_certificates(file)?.first().map(|der| Sha256Hash::of(der))),
+            None => Ok(self.cert_fingerprint),
+        }
+    }
 }
 
 /// `NAME=POOL`.
@@ -99,10 +109,7 @@ struct Item {
 impl RegisterArgs {
     /// The announcements, in the file's order.
     pub(super) fn announcements(&self) -> Result<Vec<NewVnfci>, Failure> {
-        let expires_at = self.expires_in.map(|after| prost_types::Timestamp {
-            seconds: SystemClock.now().plus(after.0).unix_seconds(),
-            nanos: 0,
-        });
+        let expires_at = expires_at(self.expires_in);
         let items = match &self.file {
             Some(file) => read(file)?,
             None => vec![self.item()?],
@@ -113,10 +120,7 @@ impl RegisterArgs {
     fn item(&self) -> Result<Item, Failure> {
         // Clap has seen to it that they are there.
         let missing = || Failure::usage("give a VNFCI's id, --vnf-instance, --vdu and --slot, or --file");
-        let certificate_sha256 = match &self.pin.initial_cert {
-            Some(file) => files::read_certificates(file)?.first().map(|der| Sha256Hash::of(der)),
-            None => self.pin.cert_fingerprint,
-        };
+        let certificate_sha256 = self.pin.certificate()?;
         Ok(Item {
             vnfci_id: self.vnfci.clone().ok_or_else(missing)?,
             vnf_instance_id: self.vnf_instance.clone().ok_or_else(missing)?,
@@ -131,31 +135,48 @@ impl RegisterArgs {
 }
 
 /// Whether the answer will carry a token.
-pub(super) fn wants_token(vnfci: &NewVnfci) -> bool {
-    let kind = vnfci.initial_credential.as_ref().and_then(|credential| credential.kind.as_ref());
+pub(super) fn is_token(credential: Option<&InitialCredential>) -> bool {
+    let kind = credential.and_then(|credential| credential.kind.as_ref());
     matches!(kind, Some(initial_credential::Kind::Token(_)))
+}
+
+/// Until when an initial credential is to be usable; none for the broker's default.
+pub(super) fn expires_at(expires_in: Option<HumaneDuration>) -> Option<prost_types::Timestamp> {
+    expires_in.map(|after| prost_types::Timestamp {
+        seconds: SystemClock.now().plus(after.0).unix_seconds(),
+        nanos: 0,
+    })
+}
+
+/// The kind of an initial credential, if what was given makes exactly one.
+pub(super) fn initial_credential(
+    vnfci: &VnfciId,
+    token: bool,
+    anchor: Option<AnchorName>,
+    certificate_sha256: Option<Sha256Hash>,
+    name: Option<String>,
+) -> Result<initial_credential::Kind, Failure> {
+    let pin = match (certificate_sha256, name) {
+        (Some(hash), None) => Some(x509_initial_credential::Pin::CertificateSha256(hash.0.to_vec())),
+        (None, Some(name)) => Some(x509_initial_credential::Pin::Name(name)),
+        _ => None,
+    };
+    match (token, anchor, pin) {
+        (true, None, None) => Ok(initial_credential::Kind::Token(TokenInitialCredential {})),
+        (false, Some(anchor), Some(pin)) => {
+            let anchor = anchor.to_string();
+            Ok(initial_credential::Kind::X509(X509InitialCredential { anchor, pin: Some(pin) }))
+        }
+        _ => Err(Failure::usage(format!(
+            "VNFCI {vnfci}: give a token, or an anchor with one of certificate_sha256 and name"
+        ))),
+    }
 }
 
 impl Item {
     fn announcement(self, expires_at: Option<prost_types::Timestamp>) -> Result<NewVnfci, Failure> {
-        let pin = match (self.certificate_sha256, self.name) {
-            (Some(hash), None) => Some(x509_initial_credential::Pin::CertificateSha256(hash.0.to_vec())),
-            (None, Some(name)) => Some(x509_initial_credential::Pin::Name(name)),
-            _ => None,
-        };
-        let kind = match (self.token, self.anchor, pin) {
-            (true, None, None) => initial_credential::Kind::Token(TokenInitialCredential {}),
-            (false, Some(anchor), Some(pin)) => {
-                let anchor = anchor.to_string();
-                initial_credential::Kind::X509(X509InitialCredential { anchor, pin: Some(pin) })
-            }
-            _ => {
-                return Err(Failure::usage(format!(
-                    "VNFCI {}: give a token, or an anchor with one of certificate_sha256 and name",
-                    self.vnfci_id
-                )));
-            }
-        };
+        let kind =
+            initial_credential(&self.vnfci_id, self.token, self.anchor, self.certificate_sha256, self.name)?;
         let slots = self
             .slots
             .into_iter()
@@ -172,19 +193,13 @@ impl Item {
 }
 
 fn read(file: &Path) -> Result<Vec<Item>, Failure> {
-    let text = String::from_utf8(files::read(file)?)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8", file.display())))?;
+    let text = files::read_text(file)?;
     let start = text.trim_start();
-    let items = if start.starts_with('[') {
-        serde_json::from_str(&text).map_err(|error| error.to_string())
-    } else if start.starts_with('{') {
-        let items = serde_json::Deserializer::from_str(&text).into_iter();
-        items.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
-    } else {
-        from_csv(&text)
-    };
-    match items {
-        Ok(items) if items.is_empty() => Err(Failure::usage(format!("{} names no VNFCI", file.display()))),
+    if start.starts_with('[') || start.starts_with('{') {
+        return files::read_json_items(file);
+    }
+    match from_csv(&text) {
+        Ok(items) if items.is_empty() => Err(Failure::usage(format!("{} names nothing", file.display()))),
         Ok(items) => Ok(items),
         Err(problem) => Err(Failure::usage(format!("{}: {problem}", file.display()))),
     }

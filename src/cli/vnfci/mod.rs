@@ -1,6 +1,7 @@
 //! `keybroker vnfci`: VNFC instances as MANO announces and ends them.
 
 mod announcement;
+mod rearm;
 
 use super::connection::{ConnectionArgs, TenantArgs, request_id, time_text};
 use super::failure::Failure;
@@ -26,6 +27,8 @@ const BATCH: usize = 1_000;
 pub(super) enum VnfciCommand {
     /// Announce one VNFCI by flags, or many by a file, with slots and initial credential
     Register(Box<Register>),
+    /// Give VNFCIs a new initial credential: after a power cut, for migration, update or repeated delivery
+    Rearm(Box<rearm::RearmArgs>),
     /// List VNFCIs
     List {
         /// Only of this VNF instance
@@ -105,6 +108,7 @@ pub(super) enum Reason {
 pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         VnfciCommand::Register(register) => run_register(*register, output).await?,
+        VnfciCommand::Rearm(args) => rearm::run(*args, output).await?,
         VnfciCommand::List { vnf_instance, tenant, connection } => {
             let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
             let mut objects = Vec::new();
@@ -166,7 +170,7 @@ pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(),
 
 async fn run_register(register: Register, output: OutputArgs) -> Result<(), Failure> {
     let announcements = register.announcements.announcements()?;
-    if announcements.iter().any(announcement::wants_token) {
+    if announcements.iter().any(|item| announcement::is_token(item.initial_credential.as_ref())) {
         // Before anything is registered: a token is given out once and must have a place.
         files::private_directory(&register.token_dir)?;
     }
@@ -180,14 +184,7 @@ async fn run_register(register: Register, output: OutputArgs) -> Result<(), Fail
             vnfcis: batch.to_vec(),
         };
         for result in client.register_vnfcis(request).await?.into_inner().results {
-            let token = Zeroizing::new(result.token);
-            let token_file = if token.is_empty() {
-                None
-            } else {
-                let file = token_file(&register.token_dir, &result.vnfci_id);
-                files::replace(&file, format!("{}\n", token.as_str()).as_bytes(), Readers::Owner)?;
-                Some(file)
-            };
+            let token_file = store_token(&register.token_dir, &result.vnfci_id, result.token)?;
             refused += usize::from(!result.error.is_empty());
             objects.push(json!({
                 "vnfci_id": result.vnfci_id,
@@ -203,6 +200,17 @@ async fn run_register(register: Register, output: OutputArgs) -> Result<(), Fail
     } else {
         Err(Failure::failed(format!("{refused} of {} VNFCIs were not registered", objects.len())))
     }
+}
+
+/// Writes a VNFCI's token, if there is one; gives the file.
+fn store_token(directory: &Path, vnfci: &str, token: String) -> Result<Option<PathBuf>, Failure> {
+    let token = Zeroizing::new(token);
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let file = token_file(directory, vnfci);
+    files::replace(&file, format!("{}\n", token.as_str()).as_bytes(), Readers::Owner)?;
+    Ok(Some(file))
 }
 
 /// Where a VNFCI's token goes. MANO's ids may have characters that file names must not.

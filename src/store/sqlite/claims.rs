@@ -316,7 +316,9 @@ pub(super) async fn confirm(
     let mut record = by_id(tx, claim).await?.ok_or_else(|| missing(claim))?;
     match record.state {
         ClaimState::Confirmed => return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed)),
-        ClaimState::Destroyed | ClaimState::Released => return Ok(ConfirmOutcome::TooLate.into()),
+        ClaimState::Destroyed | ClaimState::Released | ClaimState::Superseded => {
+            return Ok(ConfirmOutcome::TooLate.into());
+        }
         ClaimState::Open if record.deadline <= now => return Ok(ConfirmOutcome::TooLate.into()),
         ClaimState::Open => {}
     }
@@ -328,13 +330,44 @@ pub(super) async fn confirm(
     sql.push("; UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
     sql.push_bind(record.initial_credential.0.as_bytes().as_slice()).push("; ");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
-    statement(&mut sql).execute(tx).await?;
+    statement(&mut sql).execute(&mut *tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
         credential.key_blob.clear();
         credential.dek_blob.clear();
     }
-    Ok(ConfirmOutcome::Confirmed(record).into())
+    let superseded = supersede(tx, &record, now).await?;
+    Ok(ConfirmOutcome::Confirmed { claim: record, superseded }.into())
+}
+
+/// Withdraws what earlier armings of the claim's VNFCI had delivered.
+async fn supersede(
+    tx: &mut SqliteConnection,
+    confirmed: &ClaimRecord,
+    now: Timestamp,
+) -> Result<DestroyedKeys> {
+    let rows = sqlx::query(
+        "SELECT id FROM claims WHERE tenant = $1 AND vnfci = $2 AND state = 'CONFIRMED' AND id <> $3
+         AND initial_credential <> $4",
+    )
+    .bind(confirmed.tenant.as_str())
+    .bind(confirmed.vnfci.as_str())
+    .bind(confirmed.id.0.as_bytes().as_slice())
+    .bind(confirmed.initial_credential.0.as_bytes().as_slice())
+    .fetch_all(&mut *tx)
+    .await?;
+    let end = CustodyEnd {
+        reason: DestructionReason::Superseded,
+        holder_copy: HolderCopy::Unknown,
+        revocation: RevocationReason::Superseded,
+    };
+    let mut superseded = DestroyedKeys::default();
+    for row in &rows {
+        let ended = close(tx, ClaimId(row.uuid("id")?), ClaimState::Superseded, &end, now).await?;
+        superseded.keys.extend(ended.keys);
+        superseded.revoked.extend(ended.revoked);
+    }
+    Ok(superseded)
 }
 
 /// Open claims whose deadline has passed, oldest first.

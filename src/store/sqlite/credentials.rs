@@ -2,11 +2,11 @@
 
 use super::change::Done;
 use super::epochs;
-use super::value::{CHUNK, Columns, id_list, number_list, statement};
+use super::value::{CHUNK, Columns, id_list, number_list, statement, text_list};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateChange, CertificateState, KeyChange, KeyState, RevocationReason};
-use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId};
+use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId, VnfciId};
 use crate::store::records::{
     CertificateRecord, CustodyEnd, DestroyedKeys, NewCertificate, NewCredential, RevokeOutcome,
 };
@@ -128,14 +128,58 @@ struct HeldCertificate {
     not_after: Timestamp,
 }
 
-/// What [`Held`] is read with; the condition is the caller's.
-pub(super) const SELECT_HELD: &str = "SELECT c.id AS id, c.public_key_sha256 AS public_key,
+/// The columns of a [`Held`], of a credential `c` with its certificate `ce`.
+const HELD_COLUMNS: &str = "c.id AS id, c.public_key_sha256 AS public_key,
     c.key_state AS key_state, c.custody_ended_at AS custody_ended_at, ce.id AS certificate,
-    ce.issuer AS issuer, ce.serial AS serial, ce.state AS state, ce.not_after AS not_after
-    FROM credentials c LEFT JOIN certificates ce ON ce.credential = c.id";
+    ce.issuer AS issuer, ce.serial AS serial, ce.state AS state, ce.not_after AS not_after";
 
-/// Reads a row of [`SELECT_HELD`].
-pub(super) fn read_held(row: &SqliteRow) -> Result<Held> {
+/// A statement that reads [`Held`]s of credentials; the condition is the caller's.
+fn select_held() -> QueryBuilder<Sqlite> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(HELD_COLUMNS).push(" FROM credentials c LEFT JOIN certificates ce ON ce.credential = c.id");
+    sql
+}
+
+/// Which claims' keys are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claims {
+    /// Of whatever state.
+    Every,
+    /// Those not confirmed yet.
+    Open,
+}
+
+/// The credentials of VNFCIs, by VNFCI.
+pub(super) async fn held_by_vnfcis<'i>(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    vnfcis: impl IntoIterator<Item = &'i VnfciId>,
+    claims: Claims,
+) -> Result<HashMap<String, Vec<Held>>> {
+    let ids: Vec<&str> = vnfcis.into_iter().map(VnfciId::as_str).collect();
+    let mut held: HashMap<String, Vec<Held>> = HashMap::new();
+    for ids in ids.chunks(CHUNK) {
+        // CROSS JOIN keeps SQLite from starting at the credentials.
+        let mut sql = QueryBuilder::new("SELECT cl.vnfci AS vnfci, ");
+        sql.push(HELD_COLUMNS);
+        sql.push(
+            " FROM claims cl CROSS JOIN credentials c LEFT JOIN certificates ce ON ce.credential = c.id
+              WHERE c.claim_id = cl.id AND cl.tenant = ",
+        );
+        sql.push_bind(tenant.as_str()).push(" AND cl.vnfci IN ");
+        text_list(&mut sql, ids.iter().copied());
+        if claims == Claims::Open {
+            sql.push(" AND cl.state = 'OPEN'");
+        }
+        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+            held.entry(row.text("vnfci")?).or_default().push(read_held(&row)?);
+        }
+    }
+    Ok(held)
+}
+
+/// Reads a row with [`HELD_COLUMNS`].
+fn read_held(row: &SqliteRow) -> Result<Held> {
     let certificate = match row.int_or_null("certificate")? {
         Some(certificate) => Some(HeldCertificate {
             row: certificate,
@@ -159,7 +203,7 @@ pub(super) fn read_held(row: &SqliteRow) -> Result<Held> {
 
 /// The credentials of a claim, by slot.
 pub(super) async fn held_by_claim(tx: &mut SqliteConnection, claim: ClaimId) -> Result<Vec<Held>> {
-    let mut sql = QueryBuilder::new(SELECT_HELD);
+    let mut sql = select_held();
     sql.push(" WHERE c.claim_id = ").push_bind(claim.0.as_bytes().as_slice()).push(" ORDER BY c.slot");
     let rows = statement(&mut sql).fetch_all(tx).await?;
     rows.iter().map(read_held).collect()
@@ -339,7 +383,7 @@ pub(super) async fn revoke(
 ) -> Result<Vec<RevokeOutcome>> {
     let mut found = HashMap::new();
     for certificates in certificates.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new(SELECT_HELD);
+        let mut sql = select_held();
         sql.push(" WHERE c.tenant = ").push_bind(tenant.as_str());
         sql.push(" AND (ce.issuer, ce.serial) IN (");
         sql.push_values(certificates, |mut row, (issuer, serial)| {

@@ -19,6 +19,7 @@ mod issuers;
 mod leases;
 mod open;
 mod pools;
+mod rearmings;
 mod tenants;
 mod terminations;
 mod value;
@@ -31,8 +32,8 @@ use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent,
-    Vnfci, VnfciFilter,
+    PoolLevels, RearmOutcome, Rearming, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
+    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -193,6 +194,18 @@ impl Store for SqliteStore {
         read!(self, |tx| pools::levels(tx, pool, now))
     }
 
+    async fn update_pool(
+        &self,
+        tenant: &TenantId,
+        name: &PoolName,
+        target: u32,
+        refill_below: u32,
+        mutation: Mutation<Pool>,
+    ) -> Result<Pool> {
+        let (tenant, name) = (tenant.clone(), name.clone());
+        change!(self, Outcome, mutation, |tx, now| pools::update(tx, &tenant, &name, target, refill_below))
+    }
+
     async fn delete_pool(
         &self,
         tenant: &TenantId,
@@ -286,6 +299,17 @@ impl Store for SqliteStore {
     ) -> Result<Vec<RegisterOutcome>> {
         let tenant = tenant.clone();
         change!(self, Outcome, mutation, |tx, now| vnfcis::register(tx, &tenant, vnfcis, now))
+    }
+
+    async fn rearm_vnfcis(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<Rearming>,
+        end: CustodyEnd,
+        mutation: Mutation<Vec<RearmOutcome>>,
+    ) -> Result<Vec<RearmOutcome>> {
+        let tenant = tenant.clone();
+        change!(self, Outcome, mutation, |tx, now| rearmings::rearm(tx, &tenant, vnfcis, &end, now))
     }
 
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {

@@ -94,6 +94,24 @@ pub(super) async fn deleted_with_keys(tx: &mut SqliteConnection) -> Result<Vec<P
     rows.iter().map(read).collect()
 }
 
+/// Changes how many credentials a pool keeps ready.
+pub(super) async fn update(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    name: &PoolName,
+    target: u32,
+    refill_below: u32,
+) -> Result<Pool> {
+    let pool = by_name(tx, tenant, name).await?;
+    sqlx::query("UPDATE pools SET target = $1, refill_below = $2 WHERE id = $3")
+        .bind(i64::from(target))
+        .bind(i64::from(refill_below))
+        .bind(pool.id.0.as_bytes().as_slice())
+        .execute(tx)
+        .await?;
+    Ok(Pool { target, refill_below, ..pool })
+}
+
 /// Marks a pool deleted.
 pub(super) async fn delete(
     tx: &mut SqliteConnection,
@@ -123,6 +141,9 @@ pub(super) async fn delete(
     Ok(pool)
 }
 
+/// Stands in `pool_levels` beside the key states: how many keys were ever claimed.
+const DRAWN: &str = "DRAWN";
+
 /// How many keys of the pool are in which state: kept counts, and a look at those that are too old.
 pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timestamp) -> Result<PoolLevels> {
     let rows = sqlx::query(
@@ -138,6 +159,10 @@ pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timesta
     let mut levels = PoolLevels::default();
     for row in &rows {
         let keys: u64 = row.number("keys")?;
+        if row.text("key_state")? == DRAWN {
+            levels.drawn = keys;
+            continue;
+        }
         match row.parsed::<KeyState>("key_state")? {
             KeyState::Generated => levels.generated = keys,
             KeyState::Available => {

@@ -1,6 +1,6 @@
 //! Tables `vnfcis`, `claims` and `credentials`: the end of VNFCIs.
 
-use super::credentials::{Ending, Held, SELECT_HELD, read_held};
+use super::credentials::{self, Claims, Ending};
 use super::value::{CHUNK, Columns, statement, text_list};
 use crate::clock::Timestamp;
 use crate::nfv::{TenantId, VnfInstanceId, VnfciId};
@@ -56,7 +56,6 @@ pub(super) async fn each(
     now: Timestamp,
 ) -> Result<Vec<TerminateOutcome>> {
     let mut states: HashMap<String, (VnfInstanceId, VnfciState)> = HashMap::new();
-    let mut held: HashMap<String, Vec<Held>> = HashMap::new();
     for items in items.chunks(CHUNK) {
         let mut sql = QueryBuilder::new("SELECT id, vnf_instance, state FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
@@ -64,16 +63,9 @@ pub(super) async fn each(
         for row in statement(&mut sql).fetch_all(&mut *tx).await? {
             states.insert(row.text("id")?, (row.parsed("vnf_instance")?, row.parsed("state")?));
         }
-        // The sub-select gives SELECT_HELD the VNFCI beside each key.
-        let mut sql = QueryBuilder::new("SELECT h.*, cl.vnfci AS vnfci FROM claims cl JOIN (");
-        sql.push(SELECT_HELD.replacen("SELECT ", "SELECT c.claim_id AS claim_id, ", 1));
-        sql.push(") AS h ON h.claim_id = cl.id WHERE cl.tenant = ").push_bind(tenant.as_str());
-        sql.push(" AND cl.vnfci IN ");
-        text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
-            held.entry(row.text("vnfci")?).or_default().push(read_held(&row)?);
-        }
     }
+    let mut held =
+        credentials::held_by_vnfcis(tx, tenant, items.iter().map(|(id, _)| id), Claims::Every).await?;
     let mut outcomes = Vec::with_capacity(items.len());
     let mut ended = Vec::new();
     let mut ending = Ending::default();

@@ -1,6 +1,6 @@
 //! Tables `vnfcis` and `slots`.
 
-use super::value::{CHUNK, Columns, id_list, statement, text_list};
+use super::value::{CHUNK, Columns, statement, text_list};
 use super::{credentials, initial_credentials, pools, tenants};
 use crate::clock::Timestamp;
 use crate::identity::CertificateName;
@@ -25,12 +25,12 @@ struct Known {
 
 /// What makes two X.509 initial credentials the same one, whatever their anchors.
 #[derive(PartialEq, Eq, Hash)]
-enum Recognition {
+pub(super) enum Recognition {
     Fingerprint([u8; 32]),
     Name(CertificateName),
 }
 
-fn recognised_by(kind: &InitialCredentialKind) -> Option<Recognition> {
+pub(super) fn recognised_by(kind: &InitialCredentialKind) -> Option<Recognition> {
     match kind {
         InitialCredentialKind::X509Fingerprint { fingerprint, .. } => {
             Some(Recognition::Fingerprint(fingerprint.0))
@@ -278,7 +278,8 @@ pub(super) async fn vnf_instances(
     Ok(found)
 }
 
-/// Adds to a statement that a VNFCI of this initial credential changes its state, unless it has ended.
+/// Adds to a statement that the VNFCI whose latest initial credential this is changes its state, unless it was
+/// terminated. What an earlier arming does says nothing of a VNFCI that was re-armed.
 pub(super) fn move_to(
     sql: &mut QueryBuilder<sqlx::Sqlite>,
     state: VnfciState,
@@ -289,10 +290,8 @@ pub(super) fn move_to(
     if state == VnfciState::Released {
         sql.push(", ended_at = ").push_bind(now.unix_micros());
     }
-    sql.push(
-        " WHERE state <> 'TERMINATED' AND (tenant, id) IN (
-        SELECT tenant, vnfci FROM initial_credentials WHERE id IN ",
-    );
-    id_list(sql, [&initial_credential.0]);
-    sql.push(")");
+    sql.push(" WHERE state <> 'TERMINATED' AND initial_credential = ");
+    sql.push_bind(initial_credential.0.as_bytes().as_slice());
+    sql.push(" AND (tenant, id) IN (SELECT tenant, vnfci FROM initial_credentials WHERE id = ");
+    sql.push_bind(initial_credential.0.as_bytes().as_slice()).push(")");
 }
