@@ -95,6 +95,15 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
         "PoolService/ListPools" => {
             proto::ListPoolsRequest { tenant: tenant(), ..Default::default() }.encode_to_vec()
         }
+        "PoolService/UpdatePool" => proto::UpdatePoolRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            name: name(),
+            target: 1,
+            refill_below: None,
+        }
+        .encode_to_vec(),
+        "PoolService/WatchPool" => proto::WatchPoolRequest { tenant: tenant(), name: name() }.encode_to_vec(),
         "PoolService/DeletePool" => {
             proto::DeletePoolRequest { request_id: request_id(), tenant: tenant(), name: name() }
                 .encode_to_vec()
@@ -116,6 +125,16 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             tenant: tenant(),
             vnfci_id: vnfci_id(),
             storage_wiped: false,
+        }
+        .encode_to_vec(),
+        "LifecycleService/RearmVnfcis" => proto::RearmVnfcisRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            vnfcis: vec![proto::Rearming {
+                vnfci_id: vnfci_id(),
+                initial_credential: announcement("x", &SLOTS, token(), None).initial_credential,
+                ..Default::default()
+            }],
         }
         .encode_to_vec(),
         "LifecycleService/ScaleIn" => proto::ScaleInRequest {
