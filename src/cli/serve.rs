@@ -11,6 +11,8 @@ use crate::server::{self, GrpcListener, Limits, Listeners, Running};
 use crate::telemetry;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +53,7 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 
 /// Runs a broker with this configuration until `signals.stop` is cancelled and everything under way has ended.
 ///
-/// 1. Open store and HSM, compare them, report what differs.
+/// 1. Be the only one; open store and HSM, compare them, report what differs.
 /// 2. Read or issue the listeners' certificates.
 /// 3. Bind every listener; start the background work; serve.
 /// 4. Until told to stop: reload when told to, renew certificates, look whether the broker is ready.
@@ -61,6 +63,7 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 /// [`Failure`] if it cannot start.
 pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle) -> Result<(), Failure> {
     // 1.
+    let _only = only_process(&config)?;
     let broker = assembly::open(&config).await?;
     broker.root_der()?;
     let findings = broker.reconcile().await?;
@@ -122,6 +125,25 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     background.stop().await;
     broker.close().await;
     drained
+}
+
+/// Makes sure that no other broker works on the embedded database, as long as the file is kept open. The lock is on a file
+/// beside the database: closing another handle of the database itself would end SQLite's own locks.
+fn only_process(config: &Config) -> Result<File, Failure> {
+    let StoreUrl::Sqlite(database) = &config.store.url;
+    let mut path = database.clone().into_os_string();
+    path.push(".lock");
+    let failed =
+        |error: std::io::Error| Failure::failed(format!("{} cannot be locked: {error}", path.display()));
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::unavailable(format!(
+            "another broker works on {}: end it first, or give this one a database of its own ([store] url)",
+            database.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// Gives the listeners certificates that are good for a while. A failure leaves the old ones: it is tried again.

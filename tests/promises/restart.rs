@@ -107,6 +107,20 @@ async fn a_broker_killed_in_the_middle_of_claims_and_production_delivers_everyth
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_broker_on_the_same_database_does_not_start() {
+    let mut site = Site::start().await;
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    let other = site.path().join("other.toml");
+    // Every port is another one: only the database is shared.
+    std::fs::write(&other, text.replace("127.0.0.1:", "127.0.0.2:")).unwrap();
+    let refused = site.cli(["serve", "--config", &other.display().to_string()]).await;
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.err.contains("another broker works on"), "{refused:?}");
+    site.check();
+    site.full_pool(POOL, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_broker_works_at_once() {
     let mut site = Site::start().await;
     site.full_pool(POOL, 6).await;

@@ -95,6 +95,15 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
         "PoolService/ListPools" => {
             proto::ListPoolsRequest { tenant: tenant(), ..Default::default() }.encode_to_vec()
         }
+        "PoolService/UpdatePool" => proto::UpdatePoolRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            name: name(),
+            target: 1,
+            refill_below: None,
+        }
+        .encode_to_vec(),
+        "PoolService/WatchPool" => proto::WatchPoolRequest { tenant: tenant(), name: name() }.encode_to_vec(),
         "PoolService/DeletePool" => {
             proto::DeletePoolRequest { request_id: request_id(), tenant: tenant(), name: name() }
                 .encode_to_vec()
@@ -116,6 +125,16 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             tenant: tenant(),
             vnfci_id: vnfci_id(),
             storage_wiped: false,
+        }
+        .encode_to_vec(),
+        "LifecycleService/RearmVnfcis" => proto::RearmVnfcisRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            vnfcis: vec![proto::Rearming {
+                vnfci_id: vnfci_id(),
+                initial_credential: announcement("x", &SLOTS, token(), None).initial_credential,
+                ..Default::default()
+            }],
         }
         .encode_to_vec(),
         "LifecycleService/ScaleIn" => proto::ScaleInRequest {
@@ -550,23 +569,32 @@ async fn a_removed_identity_is_refused_at_once_on_its_open_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_identity_is_refused_though_registered() {
-    let site = Site::start().await;
-    let expired = SoftwareCa::new("MANO clients").issue("late", Shape::EXPIRED);
-    let request = proto::AddIdentityRequest {
+async fn an_identity_is_refused_from_its_certificates_expiry_on() {
+    let mut site = Site::start().await;
+    let ca = SoftwareCa::new("MANO clients");
+    let identity = |credential: &Credential| proto::AddIdentityRequest {
         request_id: request_id(),
         identity: Some(proto::Identity {
             name: "late".into(),
             role: proto::Role::Nfvo.into(),
             tenant: "default".into(),
-            certificate_der: expired.certificate_der().to_vec(),
+            certificate_der: credential.certificate_der().to_vec(),
             ..Default::default()
         }),
     };
-    // Whether the registration takes it or not, it opens nothing.
-    let _ = AdminServiceClient::new(site.management("operator").await).add_identity(request).await;
-    let connection = connect(&site.management_url(), &site.tls(&expired)).await.unwrap();
+    let mut admin = AdminServiceClient::new(site.management("operator").await);
+    let refused = admin.add_identity(identity(&ca.issue("late", Shape::EXPIRED))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+
+    let soon = ca.issue("late", Shape { lifetime: Some(4), ..Shape::default() });
+    admin.add_identity(identity(&soon)).await.unwrap();
+    let connection = connect(&site.management_url(), &site.tls(&soon)).await.unwrap();
     let mut pools = PoolServiceClient::new(connection.channel);
-    let refused = pools.list_pools(proto::ListPoolsRequest::default()).await.unwrap_err();
+    pools.list_pools(proto::ListPoolsRequest::default()).await.unwrap();
+    let refused = site
+        .until("the refusal of an expired identity", async |_| {
+            pools.list_pools(proto::ListPoolsRequest::default()).await.err()
+        })
+        .await;
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
 }

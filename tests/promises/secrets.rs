@@ -166,3 +166,17 @@ async fn no_private_key_and_no_pin_is_in_the_brokers_memory_or_files() {
     }
     assert!(seen >= 2, "the marker is in {seen} files: the search looks at the wrong ones");
 }
+
+#[test]
+fn the_search_finds_a_secret_that_lies_across_two_pieces() {
+    let secret: Vec<u8> = (100..132).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("haystack");
+    let mut content = vec![0; (4 << 20) - 5];
+    content.extend_from_slice(&secret);
+    content.extend_from_slice(&[0; 1_000]);
+    std::fs::write(&file, &content).unwrap();
+    assert_eq!(Needles::new(vec![("it".to_owned(), secret.clone())]).found_in(&file), ["it"]);
+    let other = secret.iter().map(|byte| byte ^ 1).collect();
+    assert!(Needles::new(vec![("other".to_owned(), other)]).found_in(&file).is_empty());
+}

@@ -1,12 +1,14 @@
 //! A CA in software for VNFCIs' initial certificates and for clients of the management listener: also for
 //! certificates as they must not be.
 
+use keybroker::clock::{Clock, SystemClock};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 /// A CA with its P-256 key.
@@ -33,6 +35,8 @@ pub struct Shape {
     pub years: (i32, i32),
     /// Its extended key usage.
     pub usage: Usage,
+    /// Seconds from now to its end, instead of a year.
+    pub lifetime: Option<i64>,
 }
 
 /// An extended key usage.
@@ -44,14 +48,14 @@ pub enum Usage {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { years: (2020, 2090), usage: Usage::Client }
+        Self { years: (2020, 2090), usage: Usage::Client, lifetime: None }
     }
 }
 
 impl Shape {
-    pub const EXPIRED: Self = Self { years: (2020, 2021), usage: Usage::Client };
-    pub const NOT_YET_VALID: Self = Self { years: (2080, 2090), usage: Usage::Client };
-    pub const SERVER_ONLY: Self = Self { years: (2020, 2090), usage: Usage::Server };
+    pub const EXPIRED: Self = Self { years: (2020, 2021), usage: Usage::Client, lifetime: None };
+    pub const NOT_YET_VALID: Self = Self { years: (2080, 2090), usage: Usage::Client, lifetime: None };
+    pub const SERVER_ONLY: Self = Self { years: (2020, 2090), usage: Usage::Server, lifetime: None };
 
     fn params(self, name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -60,6 +64,10 @@ impl Shape {
         params.subject_alt_names = vec![SanType::URI(format!("urn:vnfci:{name}").try_into().unwrap())];
         params.not_before = rcgen::date_time_ymd(self.years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(self.years.1, 1, 1);
+        if let Some(seconds) = self.lifetime {
+            let now = SystemClock.now().unix_micros() / 1_000_000;
+            params.not_after = OffsetDateTime::from_unix_timestamp(now + seconds).unwrap();
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![match self.usage {
             Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
