@@ -201,7 +201,9 @@ fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> QueryBuilder<Sqlite
         sql.push_bind(pool.as_bytes().as_slice());
         // The plus keeps SQLite from searching by time and then sorting the whole pool.
         sql.push(" AND +usable_until > ").push_bind(now.unix_micros());
-        sql.push(" ORDER BY epoch, id LIMIT ").push_bind(*count).push(") AS d").push(place);
+        // In the text, not bound: SQLite looks at the value of a bound LIMIT when it plans, and so prepares the
+        // statement again at every execution. There are no more texts than slots of a VNFCI.
+        sql.push(" ORDER BY epoch, id LIMIT ").push(*count).push(") AS d").push(place);
     }
     sql.push(
         ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
