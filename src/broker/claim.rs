@@ -2,7 +2,8 @@
 //!
 //! 1. Verify the initial credential.
 //! 2. Agree on a sealing suite.
-//! 3. Draw a credential for every slot, bind them to the recipient key and record the intent: one commit.
+//! 3. Draw a credential for every slot, bind them to the recipient key and record the intent: one commit. From an empty
+//!    pool whose profile generates, what is lacking is produced first (`generate`).
 //! 4. Seal the keys inside the HSM.
 //! 5. Answer. The answer is never stored: the same recipient key gets it sealed again.
 
@@ -18,13 +19,14 @@ use crate::identity::{Purpose, Refusal, Verified, token, x509};
 use crate::nfv::{
     ClaimId, CredentialId, InitialCredentialId, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
 };
-use crate::pool;
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
 use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
+/// Times that a claim produces what its pools lack: other claimers may draw it first.
+const GENERATE_ATTEMPTS: u32 = 5;
 /// Readings of a claim whose keys were re-wrapped between reading and sealing.
 const SEAL_ATTEMPTS: u32 = 3;
 
@@ -184,7 +186,28 @@ impl Broker {
         })
     }
 
+    /// Draws and binds. Where a pool is empty and its profile says so, what is lacking is produced and drawn.
     async fn reserve(
+        &self,
+        verified: &Verified,
+        claim: &Claim,
+        suite: Suite,
+    ) -> Result<ClaimRecord, BrokerError> {
+        let empty = match self.try_reserve(verified, claim, suite).await {
+            Err(BrokerError::PoolEmpty { pool, retry_after }) => BrokerError::PoolEmpty { pool, retry_after },
+            reserved => return reserved,
+        };
+        let Some(_place) = self.place_to_generate(verified, &empty).await? else { return Err(empty) };
+        for _ in 0..GENERATE_ATTEMPTS {
+            match self.try_reserve(verified, claim, suite).await {
+                Err(BrokerError::PoolEmpty { .. }) if self.generate_lacking(verified).await? => {}
+                reserved => return reserved,
+            }
+        }
+        self.try_reserve(verified, claim, suite).await
+    }
+
+    async fn try_reserve(
         &self,
         verified: &Verified,
         claim: &Claim,
@@ -224,8 +247,7 @@ impl Broker {
             ClaimOutcome::Empty { pool } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "empty").increment(1);
                 self.wake.producer.notify_one();
-                let rate = *self.production_rate.borrow();
-                let retry_after = pool::retry_after(1_000, rate, rand::random());
+                let retry_after = self.retry_after(verified.tenant(), &pool).await?;
                 Err(BrokerError::PoolEmpty { pool, retry_after })
             }
             ClaimOutcome::Refused(refusal) => {

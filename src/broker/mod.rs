@@ -8,6 +8,7 @@ pub mod claim;
 pub mod confirm;
 mod custody;
 mod epochs;
+mod generate;
 pub mod initialise;
 pub mod pools;
 mod produce;
@@ -38,7 +39,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// What the broker is configured with, beside its store and its HSM. Replaced whole on reload.
 #[derive(Debug, Clone)]
@@ -99,6 +100,8 @@ pub struct Broker {
     chained: watch::Sender<u64>,
     /// How fast each pool fills and empties, as seen here; owner: `pools`.
     flows: Mutex<HashMap<PoolId, pool::Flow>>,
+    /// Places for claims that produce what their pools lack; owner: `generate`.
+    generating: Semaphore,
     /// Credentials per second of the last refill; owner: `produce`.
     production_rate: watch::Sender<f64>,
     wake: Wake,
@@ -283,6 +286,7 @@ impl Broker {
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
+            generating: Semaphore::new(generate::PLACES),
             chained: watch::Sender::new(0),
             production_rate: watch::Sender::new(0.0),
             wake: Wake::default(),

@@ -5,6 +5,7 @@ use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::authorities::{Authority, unissued};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::{self, NameValues, Profile};
+use crate::credential::KeyType;
 use crate::hsm::{Lane, ObjectId, Produced};
 use crate::nfv::{CredentialId, EpochId, PoolId, Sha256Hash};
 use crate::pool;
@@ -15,8 +16,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Keys produced in one call of the HSM: 20 ms or less of its time for EC keys.
-const CHUNK: u32 = 64;
+/// Keys produced and committed together: 20 ms or less of the HSM's time for EC keys on P-256. An RSA key takes up to
+/// seconds, so each is committed by itself: a crash loses one, and a claimer gets what is there.
+const fn chunk(key_type: KeyType) -> u32 {
+    match key_type {
+        KeyType::EcP256 => 64,
+        KeyType::EcP384 => 16,
+        KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => 1,
+    }
+}
+
 /// Chunks produced for one pool before the next pool has its turn.
 const CHUNKS_PER_TURN: u32 = 8;
 /// Pools read in one page.
@@ -93,13 +102,15 @@ impl Broker {
             return Ok(false);
         }
         full.remove(&pool.id);
-        let batch = missing.min(CHUNK * CHUNKS_PER_TURN);
+        let profile = self.profile_of(pool)?;
+        let chunk = chunk(profile.key_type());
+        let batch = missing.min(chunk * CHUNKS_PER_TURN);
         let begun = Instant::now();
-        let sizes = (0..batch.div_ceil(CHUNK)).map(|chunk| (batch - chunk * CHUNK).min(CHUNK));
+        let sizes = (0..batch.div_ceil(chunk)).map(|place| (batch - place * chunk).min(chunk));
         // One chunk more than workers is under way: certificates are built and committed while the HSM works.
         let under_way = self.settings.load().bulk_workers + 1;
         let mut chunks =
-            stream::iter(sizes).map(|size| self.produce(pool, size, lease)).buffer_unordered(under_way);
+            stream::iter(sizes).map(|size| self.produce(pool, size, Some(lease))).buffer_unordered(under_way);
         while let Some(produced) = chunks.next().await {
             produced?;
         }
@@ -107,20 +118,30 @@ impl Broker {
         Ok(batch < missing)
     }
 
-    /// Produces one chunk of credentials for a pool.
+    /// The profile of a pool.
+    fn profile_of(&self, pool: &Pool) -> Result<Arc<Profile>, BrokerError> {
+        let profile = self.profiles.load().get(&pool.profile);
+        profile.ok_or_else(|| {
+            BrokerError::Precondition(format!(
+                "pool {} has profile {}, whose file is gone",
+                pool.name, pool.profile
+            ))
+        })
+    }
+
+    /// Produces one chunk of credentials for a pool: under the producer's lease, or without one for a claim.
     ///
     /// 1. The HSM generates the key pairs and wraps the private keys under the tenant's open epoch.
     /// 2. The sub-CA on the HSM signs their certificates.
     /// 3. Credentials, blobs and the audit event are committed. Before that nothing exists: a crash leaves certificates
     ///    that nobody has, for keys that nobody can unwrap.
-    async fn produce(&self, pool: &Pool, count: u32, lease: &Lease) -> Result<(), BrokerError> {
-        let profile = self.profiles.load().get(&pool.profile);
-        let profile = profile.ok_or_else(|| {
-            BrokerError::Precondition(format!(
-                "pool {} has profile {}, whose file is gone",
-                pool.name, pool.profile
-            ))
-        })?;
+    pub(super) async fn produce(
+        &self,
+        pool: &Pool,
+        count: u32,
+        lease: Option<&Lease>,
+    ) -> Result<(), BrokerError> {
+        let profile = self.profile_of(pool)?;
         let authority = self.issuing(&pool.tenant).await?;
         let epoch = self.open_epoch(&pool.tenant).await?;
         // 1.
@@ -164,7 +185,7 @@ impl Broker {
     }
 
     /// Commits a batch with its event.
-    async fn insert(&self, batch: &Batch<'_>, lease: &Lease) -> Result<(), StoreError> {
+    async fn insert(&self, batch: &Batch<'_>, lease: Option<&Lease>) -> Result<(), StoreError> {
         let Batch { pool, profile, authority, epoch, produced, certified } = batch;
         let credentials = produced.keys.iter().zip(certified).map(|(key, (id, _))| EventCredential {
             id: *id,
@@ -207,7 +228,8 @@ impl Broker {
                 certificate: Some(certificate.clone()),
             })
             .collect();
-        self.store.insert_credentials(rows, Mutation::new(move |()| vec![event]).lease(lease)).await
+        let mutation = Mutation { lease: lease.cloned(), ..Mutation::new(move |()| vec![event]) };
+        self.store.insert_credentials(rows, mutation).await
     }
 
     /// Certificates for public keys (SubjectPublicKeyInfo, DER), each with its credential's new id.

@@ -8,8 +8,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
-/// The profile that `init` installs, and a sample with every field.
+/// A profile that `init` installs, and a sample with every field.
 pub const VNFCI_TRANSPORT: &str = include_str!("../../profiles/vnfci-transport.toml");
+
+/// The profiles that `init` installs: name and text.
+pub const INSTALLED: [(&str, &str); 2] =
+    [("vnfci-transport", VNFCI_TRANSPORT), ("vnf-om", include_str!("../../profiles/vnf-om.toml"))];
 
 named!(
     /// Who signs the certificates.
@@ -174,6 +178,14 @@ impl Profile {
                         certificate could never be claimed: lower one of them"
                 .to_owned());
         }
+        let rsa = matches!(self.key_type, KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096);
+        if rsa && self.on_empty == OnEmpty::Generate {
+            return Err(
+                "on_empty = \"GENERATE\" is for EC keys: an RSA key takes the HSM up to seconds, too long \
+                        for a claim to wait; set on_empty = \"RETRY\", or leave it out"
+                    .to_owned(),
+            );
+        }
         if self.eku.is_empty() {
             return Err("eku is empty: give \"clientAuth\", \"serverAuth\" or both".to_owned());
         }
@@ -306,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn every_installed_profile_is_accepted() {
+        for (name, text) in INSTALLED {
+            let profile = Profile::parse(name.parse().unwrap(), text);
+            assert!(profile.is_ok(), "{profile:?}");
+        }
+    }
+
+    #[test]
     fn defaults_follow_the_key_type_and_the_validity() {
         let profile = parse(&format!("{SUBJECT}key_type = \"RSA_3072\"\nvalidity = \"30h\"")).unwrap();
         assert_eq!(profile.on_empty(), OnEmpty::Retry);
@@ -340,6 +360,7 @@ mod tests {
             ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
             ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
             ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),
+            ("subject = \"CN={credential}\"\nkey_type = \"RSA_2048\"\non_empty = \"GENERATE\"", "RETRY"),
         ] {
             let error = parse(toml).unwrap_err().to_string();
             assert!(error.contains(expected), "{toml}: {error}");

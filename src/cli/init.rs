@@ -7,7 +7,7 @@ use super::files::{self, Readers};
 use super::output::OutputArgs;
 use crate::authorisation::Role;
 use crate::broker::initialise::default_tenant;
-use crate::ca::pem;
+use crate::ca::{pem, profile};
 use crate::config::Config;
 use crate::nfv::VnfInstanceId;
 use crate::telemetry;
@@ -20,9 +20,6 @@ use zeroize::Zeroizing;
 /// Roles that get a client certificate, with the names that they are registered by.
 pub(super) const CLIENT_ROLES: [Role; 5] =
     [Role::Operator, Role::Nfvo, Role::Vnfm, Role::Auditor, Role::SecurityOperator];
-
-/// The profile that `init` installs.
-const TRANSPORT_PROFILE: &str = include_str!("../../profiles/vnfci-transport.toml");
 
 /// `init`.
 #[derive(Debug, clap::Args)]
@@ -72,7 +69,7 @@ pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> 
 /// [`Failure`].
 pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, Failure> {
     let mut report = Report::default();
-    install_transport_profile(config, &mut report)?;
+    install_profiles(config, &mut report)?;
     let broker = assembly::open(config).await?;
     broker.initialise(&format!("keybroker root, token {}", config.hsm.token)).await?;
     install_public(config, "root.pem", "CERTIFICATE", &broker.root_der()?, &mut report)?;
@@ -105,13 +102,16 @@ pub async fn run(config: &Config, granted: &[VnfInstanceId]) -> Result<Report, F
     Ok(report)
 }
 
-/// Installs `profiles/vnfci-transport.toml` unless there is one.
-pub fn install_transport_profile(config: &Config, report: &mut Report) -> Result<(), Failure> {
+/// Installs `profiles/*.toml`, each unless there is one.
+pub fn install_profiles(config: &Config, report: &mut Report) -> Result<(), Failure> {
     let directory = config.profiles_directory();
     std::fs::create_dir_all(&directory)
         .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", directory.display())))?;
-    let file = directory.join("vnfci-transport.toml");
-    install(&file, TRANSPORT_PROFILE.as_bytes(), Readers::Everyone, report)
+    for (name, text) in profile::INSTALLED {
+        let file = directory.join(format!("{name}.toml"));
+        install(&file, text.as_bytes(), Readers::Everyone, report)?;
+    }
+    Ok(())
 }
 
 /// Writes `root.pem` or another public file unless there is one with the same content; a different one is a failure:

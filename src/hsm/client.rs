@@ -34,7 +34,8 @@ struct Inner {
 }
 
 /// Calls in one chunk of the bulk lane, so that a chunk takes about 20 ms at most.
-const EC_KEYS_PER_CHUNK: u32 = 64;
+const P256_KEYS_PER_CHUNK: u32 = 64;
+const P384_KEYS_PER_CHUNK: u32 = 16;
 const DEKS_PER_CHUNK: usize = 256;
 const SIGNATURES_PER_CHUNK: usize = 256;
 
@@ -128,7 +129,7 @@ impl Hsm {
     }
 
     /// Makes `count` key pairs in the HSM. Only their public halves and wrapped private halves come out. EC keys
-    /// are made in chunks of 64, RSA keys one by one, on all bulk workers at once. If one chunk fails, all do.
+    /// are made in chunks of 64 (P-384: 16), RSA keys one by one, on all bulk workers at once. If one chunk fails, all do.
     ///
     /// # Errors
     /// [`HsmError::NotFound`] if the tenant has no KEK of this epoch.
@@ -140,7 +141,8 @@ impl Hsm {
         count: u32,
     ) -> Result<Produced, HsmError> {
         let per_chunk = match key_type {
-            KeyType::EcP256 | KeyType::EcP384 => EC_KEYS_PER_CHUNK,
+            KeyType::EcP256 => P256_KEYS_PER_CHUNK,
+            KeyType::EcP384 => P384_KEYS_PER_CHUNK,
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => 1,
         };
         let chunks = (0..count).step_by(per_chunk as usize).map(|made| (count - made).min(per_chunk));

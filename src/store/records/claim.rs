@@ -130,6 +130,7 @@ pub struct ClaimRecord {
 
 /// What came of a confirmation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "made once per confirmation and taken apart at once")]
 pub enum ConfirmOutcome {
     /// Confirmed now.
     Confirmed {
