@@ -6,6 +6,7 @@ use crate::audit::signature::{AuditAlgorithm, AuditPublicKey, AuditSignature};
 use crate::broker::{Broker, BrokerError};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::store::StoreError;
+use crate::store::records::{AuditQuery, ChainTip};
 
 /// Events chained in one commit.
 const BATCH: u32 = 1_000;
@@ -43,14 +44,22 @@ impl Broker {
         }
     }
 
-    /// Has the HSM sign the head, if the chain grew since the last signed one.
+    /// Has the HSM sign the head, if the chain grew since the last signed one. A chain that does not extend the last
+    /// signed head was tampered with, or is of a database that was rolled back: it is not signed.
     pub(super) async fn sign_head(&self) -> Result<(), BrokerError> {
         let tip = self.store.chain_tip().await?;
         let Some(hash) = tip.hash else { return Ok(()) };
         if let Some(json) = self.store.latest_head().await? {
             let last: SignedHead =
                 serde_json::from_str(&json).map_err(|e| BrokerError::Internal(e.to_string()))?;
-            if last.head.size >= tip.size {
+            if !self.extends(&tip, &last.head).await? {
+                return Err(BrokerError::Internal(format!(
+                    "the audit log does not extend its last signed head, of {} events: no new head is signed; export \
+                     the log and compare it with an earlier export",
+                    last.head.size
+                )));
+            }
+            if last.head.size == tip.size {
                 return Ok(());
             }
         }
@@ -61,6 +70,15 @@ impl Broker {
             .map_err(|error| BrokerError::Internal(error.to_string()))?;
         self.store.record_head(tip.size, json).await?;
         Ok(())
+    }
+
+    /// Whether the chain still has the row that a head was signed over.
+    async fn extends(&self, tip: &ChainTip, head: &Head) -> Result<bool, BrokerError> {
+        let Some(from_index) = head.size.checked_sub(1) else { return Ok(true) };
+        let query = AuditQuery { from_index, limit: 1, ..AuditQuery::default() };
+        let entries = self.store.audit_entries(&query).await?;
+        let row = entries.first().filter(|entry| entry.index == from_index);
+        Ok(head.size <= tip.size && row.is_some_and(|row| row.hash == head.hash))
     }
 
     async fn audit_origin(&self) -> Result<String, BrokerError> {
