@@ -133,7 +133,6 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             vnfcis: vec![proto::Rearming {
                 vnfci_id: vnfci_id(),
                 initial_credential: announcement("x", &SLOTS, token(), None).initial_credential,
-                ..Default::default()
             }],
         }
         .encode_to_vec(),
