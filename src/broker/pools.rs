@@ -4,7 +4,7 @@ use crate::audit::details::{self, PoolDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
-use crate::ca::NameValues;
+use crate::ca::{Issue, NameValues};
 use crate::clock::Timestamp;
 use crate::nfv::{CredentialId, PoolId, PoolName, ProfileName, TenantId, VduId, VnfInstanceId};
 use crate::pool::{Rates, runs_dry_in};
@@ -108,6 +108,13 @@ impl Broker {
             let known = known.collect::<Vec<_>>().join(", ");
             return invalid("profile", format!("{} does not exist; there are: {known}", create.profile));
         };
+        if profile.issue() == Issue::AtClaim {
+            let problem = format!(
+                "{} issues at the claim, which is not built yet: set issue = \"ahead\"",
+                create.profile
+            );
+            return invalid("profile", problem);
+        }
         // A name that makes no certificate is told to MANO now and not met by the producer later.
         let values = NameValues {
             tenant: tenant.clone(),

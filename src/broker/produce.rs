@@ -4,7 +4,7 @@ use crate::audit::details::{self, CertificateDetails, ProducedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::authorities::{Authority, unissued};
 use crate::broker::{Broker, BrokerError};
-use crate::ca::{self, NameValues, Profile};
+use crate::ca::{self, Issue, NameValues, Profile};
 use crate::credential::KeyType;
 use crate::hsm::{Lane, ObjectId, Produced};
 use crate::nfv::{CredentialId, EpochId, PoolId, Sha256Hash};
@@ -120,13 +120,15 @@ impl Broker {
 
     /// The profile of a pool.
     fn profile_of(&self, pool: &Pool) -> Result<Arc<Profile>, BrokerError> {
-        let profile = self.profiles.load().get(&pool.profile);
-        profile.ok_or_else(|| {
-            BrokerError::Precondition(format!(
-                "pool {} has profile {}, whose file is gone",
-                pool.name, pool.profile
-            ))
-        })
+        let unfit = |why: &str| {
+            BrokerError::Precondition(format!("pool {} has profile {}, {why}", pool.name, pool.profile))
+        };
+        let profile = self.profiles.load().get(&pool.profile).ok_or_else(|| unfit("whose file is gone"))?;
+        // Issued ahead, its certificates would have other names than the file says.
+        if profile.issue() == Issue::AtClaim {
+            return Err(unfit("which was changed to issue at the claim: that is not built yet"));
+        }
+        Ok(profile)
     }
 
     /// Produces one chunk of credentials for a pool: under the producer's lease, or without one for a claim.
