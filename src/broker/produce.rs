@@ -13,12 +13,13 @@ use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Keys produced in one call of the HSM: 20 ms or less of its time for EC keys.
 const CHUNK: u32 = 64;
-/// Chunks produced for one pool before the next pool has its turn.
-const CHUNKS_PER_TURN: u32 = 8;
+/// How long chunks are begun for one pool before the next pool has its turn. At the end of a turn the HSM waits for the
+/// last commit, so turns are not short; and a lease outlasts one.
+const TURN: Duration = Duration::from_secs(1);
 /// Pools read in one page.
 const PAGE: u32 = 500;
 
@@ -87,18 +88,21 @@ impl Broker {
             return Ok(false);
         }
         filling.insert(pool.id);
-        let batch = missing.min(CHUNK * CHUNKS_PER_TURN);
         let begun = Instant::now();
-        let sizes = (0..batch.div_ceil(CHUNK)).map(|chunk| (batch - chunk * CHUNK).min(CHUNK));
+        let sizes = (0..missing.div_ceil(CHUNK)).map(|chunk| (missing - chunk * CHUNK).min(CHUNK));
+        // Asked for one by one, whenever there is room for one more.
+        let sizes = sizes.take_while(|_| begun.elapsed() < TURN);
         // One chunk more than workers is under way: certificates are built and committed while the HSM works.
         let under_way = self.settings.load().bulk_workers + 1;
-        let mut chunks =
-            stream::iter(sizes).map(|size| self.produce(pool, size, lease)).buffer_unordered(under_way);
-        while let Some(produced) = chunks.next().await {
-            produced?;
+        let mut chunks = stream::iter(sizes)
+            .map(|size| async move { self.produce(pool, size, lease).await.map(|()| size) })
+            .buffer_unordered(under_way);
+        let mut made = 0;
+        while let Some(size) = chunks.next().await {
+            made += size?;
         }
-        self.production_rate.send_replace(f64::from(batch) / begun.elapsed().as_secs_f64());
-        Ok(batch < missing)
+        self.production_rate.send_replace(f64::from(made) / begun.elapsed().as_secs_f64());
+        Ok(made < missing)
     }
 
     /// Produces one chunk of credentials for a pool.
