@@ -14,7 +14,7 @@ use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Keys produced and committed together: 20 ms or less of the HSM's time for EC keys on P-256. An RSA key takes up to
 /// seconds, so each is committed by itself: a crash loses one, and a claimer gets what is there.
@@ -26,8 +26,9 @@ const fn chunk(key_type: KeyType) -> u32 {
     }
 }
 
-/// Chunks produced for one pool before the next pool has its turn.
-const CHUNKS_PER_TURN: u32 = 8;
+/// How long chunks are begun for one pool before the next pool has its turn. At the end of a turn the HSM waits for the
+/// last commit, so turns are not short; and a lease outlasts one.
+const TURN: Duration = Duration::from_secs(1);
 /// Pools read in one page.
 const PAGE: u32 = 500;
 
@@ -104,18 +105,21 @@ impl Broker {
         full.remove(&pool.id);
         let profile = self.profile_of(pool)?;
         let chunk = chunk(profile.key_type());
-        let batch = missing.min(chunk * CHUNKS_PER_TURN);
         let begun = Instant::now();
-        let sizes = (0..batch.div_ceil(chunk)).map(|place| (batch - place * chunk).min(chunk));
+        let sizes = (0..missing.div_ceil(chunk)).map(|place| (missing - place * chunk).min(chunk));
+        // Asked for one by one, whenever there is room for one more.
+        let sizes = sizes.take_while(|_| begun.elapsed() < TURN);
         // One chunk more than workers is under way: certificates are built and committed while the HSM works.
         let under_way = self.settings.load().bulk_workers + 1;
-        let mut chunks =
-            stream::iter(sizes).map(|size| self.produce(pool, size, Some(lease))).buffer_unordered(under_way);
-        while let Some(produced) = chunks.next().await {
-            produced?;
+        let mut chunks = stream::iter(sizes)
+            .map(|size| async move { self.produce(pool, size, Some(lease)).await.map(|()| size) })
+            .buffer_unordered(under_way);
+        let mut made = 0;
+        while let Some(size) = chunks.next().await {
+            made += size?;
         }
-        self.production_rate.send_replace(f64::from(batch) / begun.elapsed().as_secs_f64());
-        Ok(batch < missing)
+        self.production_rate.send_replace(f64::from(made) / begun.elapsed().as_secs_f64());
+        Ok(made < missing)
     }
 
     /// The profile of a pool.
