@@ -170,7 +170,7 @@ impl Rounds {
         let limited_by = format!(
             "{}: {:.0} % of all processors busy (clients included); a claim costs {server:.0} us in the broker and \
              {hsm:.0} us in the HSM's workers, a bare call {bare:.0} us",
-            if busy > 0.9 { "processor time" } else { "waiting (disk, HSM round trips)" },
+            if busy > 0.8 { "processor time" } else { "waiting (disk, HSM round trips)" },
             busy * 100.0,
         );
         let more = json!({
