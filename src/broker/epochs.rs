@@ -92,7 +92,11 @@ impl Broker {
         match step {
             EpochStep::Create(epoch) => {
                 let _making = self.epoch_making.lock().await;
-                self.create_kek(tenant, epoch).await?;
+                // The producer may have made it since the plan.
+                let creating = self.store.epochs(Some(tenant), &[EpochState::Creating]).await?;
+                if creating.iter().any(|left| left.id == epoch) {
+                    self.create_kek(tenant, epoch).await?;
+                }
             }
             EpochStep::Close(epoch, reason) => {
                 let event = self.epoch_event(EventKind::EpochClosed, tenant, epoch, Some(reason)).await?;
