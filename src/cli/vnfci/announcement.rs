@@ -20,7 +20,8 @@ pub(super) struct RegisterArgs {
     #[arg(required_unless_present = "file")]
     vnfci: Option<VnfciId>,
     /// Many VNFCIs: a JSON array (or one object per line), or CSV with a header; fields vnfci_id, vnf_instance_id,
-    /// vdu_id, slots ({"NAME": "POOL"}, in CSV NAME=POOL;NAME=POOL), and token=true, or anchor with certificate_sha256 or name
+    /// vdu_id, slots ({"NAME": "POOL"}, in CSV NAME=POOL;NAME=POOL), and token=true, or anchor with certificate_sha256
+    /// or name
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "vnfci", "vnf_instance", "vdu", "slot", "anchor", "cert_fingerprint", "initial_cert", "name", "token",
     ])]
