@@ -4,10 +4,11 @@
 //! 2. Agree on a sealing suite.
 //! 3. Draw a credential for every slot, bind them to the recipient key and record the intent: one commit. From an empty
 //!    pool whose profile generates, what is lacking is produced first (`generate`).
-//! 4. Seal the keys inside the HSM.
-//! 5. Answer. The answer is never stored: the same recipient key gets it sealed again.
+//! 4. Have certificates signed that are issued at the claim, and record them: a second commit (`at_claim`).
+//! 5. Seal the keys inside the HSM.
+//! 6. Answer. The answer is never stored: the same recipient key gets it sealed again.
 
-use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails};
+use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails, IntentDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::{Broker, BrokerError, Peer, Request};
@@ -21,7 +22,9 @@ use crate::nfv::{
 };
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
-use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
+use crate::store::records::{
+    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
+};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -113,14 +116,16 @@ impl Broker {
         // 2. Agree on a sealing suite.
         let suite = self.agree_on_suite(&claim.suites)?;
         // 3. Draw, bind, record.
-        let record = self.reserve(&verified, &claim, suite).await?;
-        // 4. Seal. 5. Answer.
+        let reserved = self.reserve(&verified, &claim, suite).await?;
+        // 4. Have signed.
+        let record = match self.certify_claim(reserved.clone()).await {
+            Ok(record) => record,
+            Err(error) => return Err(self.record_failure(&reserved, "sign", error).await),
+        };
+        // 5. Seal. 6. Answer.
         match self.seal(&record, suite).await {
             Ok(sealed) => self.answer(record, suite, sealed).await,
-            Err(error) => {
-                self.record_failed_seal(&record, &error).await;
-                Err(error)
-            }
+            Err(error) => Err(self.record_failure(&record, "seal", error).await),
         }
     }
 
@@ -230,7 +235,8 @@ impl Broker {
             .request(claim.request.id);
         let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
             .request(claim.request.key(actor));
-        let outcome = self.store.reserve_claim(request, mutation).await?;
+        let intend = self.intend(verified.tenant(), now).await;
+        let outcome = self.store.reserve_claim(request, intend, mutation).await?;
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);
@@ -266,13 +272,15 @@ impl Broker {
             let items = current
                 .credentials
                 .iter()
-                .map(|slot| SealItem {
-                    credential: slot.credential.id,
-                    certificate: Sha256Hash::of(&slot.certificate_der),
-                    epoch: slot.epoch,
-                    dek_blob: slot.dek_blob.clone(),
+                .map(|slot| {
+                    Ok(SealItem {
+                        credential: slot.credential.id,
+                        certificate: slot.certificate.fingerprint().ok_or_else(|| unsigned(slot))?,
+                        epoch: slot.epoch,
+                        dek_blob: slot.dek_blob.clone(),
+                    })
                 })
-                .collect();
+                .collect::<Result<_, BrokerError>>()?;
             let request = SealRequest {
                 tenant: current.tenant.clone(),
                 request: current.request,
@@ -303,10 +311,11 @@ impl Broker {
         for (slot, key) in record.credentials.into_iter().zip(sealed) {
             let authority = self.authority(slot.issuer).await?;
             let wrapped_key = WrappedKey::ciphertext(&slot.key_blob)?;
+            let certificate_der = slot.certificate.der().ok_or_else(|| unsigned(&slot))?.to_vec();
             credentials.push(SealedCredential {
                 slot: slot.slot,
                 credential: slot.credential.id,
-                certificate_der: slot.certificate_der,
+                certificate_der,
                 chain_der: authority.chain_der.clone(),
                 root_der: authority.root_der.clone(),
                 hsm_point: key.hsm_point,
@@ -326,7 +335,8 @@ impl Broker {
     }
 
     /// What the intent announced did not happen (yet: the VNFCI asks again with the same recipient key).
-    async fn record_failed_seal(&self, record: &ClaimRecord, error: &BrokerError) {
+    /// Gives the error back.
+    async fn record_failure(&self, record: &ClaimRecord, step: &str, error: BrokerError) -> BrokerError {
         let recorded = async {
             let event = Event::new(self.store.now().await?, EventKind::OutcomeFailed, Actor::broker())
                 .tenant(&record.tenant)
@@ -336,15 +346,21 @@ impl Broker {
                 .credentials(record.credentials.iter().map(|slot| slot.credential.clone()))
                 .details(details::json(&FailedDetails {
                     claim: record.id,
-                    step: "seal".to_owned(),
+                    step: step.to_owned(),
                     error: error.to_string(),
                 }));
             self.store.append_events(vec![event]).await
         };
         if let Err(lost) = recorded.await {
-            tracing::error!(claim = %record.id, %error, %lost, "a failed sealing could not be recorded");
+            tracing::error!(claim = %record.id, step, %error, %lost, "a failed claim could not be recorded");
         }
+        error
     }
+}
+
+/// Nothing is sealed whose certificate is not there.
+fn unsigned(slot: &ClaimedCredential) -> BrokerError {
+    BrokerError::Internal(format!("the certificate of credential {} is not signed", slot.credential.id))
 }
 
 /// The events of a claim: the intent to seal, or to seal again, and what was destroyed for it.
@@ -353,7 +369,16 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
         let slots = claim.credentials.iter().map(|slot| ClaimedSlot {
             slot: slot.slot.clone(),
             credential: slot.credential.id,
-            certificate: Sha256Hash::of(&slot.certificate_der),
+            certificate: slot.certificate.fingerprint(),
+            intent: match &slot.certificate {
+                ClaimedCertificate::Signed(_) => None,
+                ClaimedCertificate::Intended(intent) => Some(IntentDetails {
+                    issuer: intent.issuer,
+                    serial: hex::encode(&intent.serial),
+                    tbs: Sha256Hash::of(&intent.tbs_der),
+                    not_after: intent.not_after,
+                }),
+            },
             epoch: slot.epoch,
         });
         let mut event = base.clone();

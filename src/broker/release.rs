@@ -40,7 +40,7 @@ impl Broker {
         let claim = self.claim_of(caller, Rpc::Release, release.claim).await?;
         // 2.
         let recipient_key = Sha256Hash::of(&claim.recipient_point);
-        check_signatures(&claim, &release.signatures, |certificate| {
+        let certificates = check_signatures(&claim, &release.signatures, |certificate| {
             release_message(claim.id, certificate, recipient_key)
         })?;
         // 3.
@@ -56,11 +56,7 @@ impl Broker {
             .request(release.request.id);
         let event = event.details(details::json(&ReleasedDetails {
             claim: claim.id,
-            certificates: claim
-                .credentials
-                .iter()
-                .map(|slot| Sha256Hash::of(&slot.certificate_der))
-                .collect(),
+            certificates,
             signatures: statements(&claim, &release.signatures),
         }));
         let mutation =

@@ -2,7 +2,7 @@
 
 use super::names::{NameError, NameValues, SanTemplate, SubjectTemplate, Variable};
 use crate::clock::HumaneDuration;
-use crate::credential::{KeyType, named};
+use crate::credential::{Issue, KeyType, named};
 use crate::nfv::ProfileName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -20,16 +20,6 @@ named!(
     ProfileIssuer, "issuer" {
         /// The tenant's own sub-CA in the HSM.
         SubCa = "sub-ca",
-    }
-);
-
-named!(
-    /// When certificates are issued.
-    Issue, "time of issue" {
-        /// With the key, before any VNFCI exists (SEC 005 8.1.2.3): names carry the pool's identity.
-        Ahead = "ahead",
-        /// During the claim, with the VNFCI's own name; only keys wait in the pool.
-        AtClaim = "at_claim",
     }
 );
 
@@ -211,6 +201,13 @@ impl Profile {
                     .to_owned(),
             );
         }
+        if self.issue == Issue::AtClaim && !uses(Variable::Vnfci) && !uses(Variable::Credential) {
+            return Err(
+                "certificates issued at the claim must tell VNFCIs apart: put {vnfci} or {credential} into \
+                        subject or san, e.g. subject = \"CN={vnfci},O=keybroker\""
+                    .to_owned(),
+            );
+        }
         Ok(())
     }
 
@@ -365,6 +362,8 @@ mod tests {
             let error = parse(toml).unwrap_err().to_string();
             assert!(error.contains(expected), "{toml}: {error}");
         }
+        let nameless = parse("subject = \"CN={vdu}\"\nissue = \"at_claim\"").unwrap_err().to_string();
+        assert!(nameless.contains("{vnfci}"), "{nameless}");
         assert!(parse("subject = \"CN={vnfci}\"\nissue = \"at_claim\"").is_ok());
     }
 
