@@ -12,8 +12,11 @@ use std::time::Duration;
 pub const VNFCI_TRANSPORT: &str = include_str!("../../profiles/vnfci-transport.toml");
 
 /// The profiles that `init` installs: name and text.
-pub const INSTALLED: [(&str, &str); 2] =
-    [("vnfci-transport", VNFCI_TRANSPORT), ("vnf-om", include_str!("../../profiles/vnf-om.toml"))];
+pub const INSTALLED: [(&str, &str); 3] = [
+    ("vnfci-transport", VNFCI_TRANSPORT),
+    ("vnfci-named", include_str!("../../profiles/vnfci-named.toml")),
+    ("vnf-om", include_str!("../../profiles/vnf-om.toml")),
+];
 
 named!(
     /// Who signs the certificates.

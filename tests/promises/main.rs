@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_claim;
 mod audit;
 mod certificates;
 mod claims;
