@@ -51,8 +51,8 @@ impl Broker {
         })
     }
 
-    /// A claim with all its certificates signed and recorded.
-    pub(super) async fn certify_claim(&self, mut record: ClaimRecord) -> Result<ClaimRecord, BrokerError> {
+    /// Has all certificates of a claim signed that are not, records them and puts them into the claim.
+    pub(super) async fn certify_claim(&self, record: &mut ClaimRecord) -> Result<(), BrokerError> {
         let mut by_issuer: BTreeMap<IssuerId, Vec<(usize, CertificateIntent)>> = BTreeMap::new();
         for (place, slot) in record.credentials.iter().enumerate() {
             if let ClaimedCertificate::Intended(intent) = &slot.certificate {
@@ -73,7 +73,7 @@ impl Broker {
                     certificates.push((slot.credential.id, intent.signed(der)));
                 }
             }
-            let recorded = self.record_issued(&record, issuer, &certificates).await?;
+            let recorded = self.record_issued(record, issuer, &certificates).await?;
             for ((place, (_, signed)), outcome) in places.into_iter().zip(certificates).zip(recorded) {
                 let der = match outcome {
                     RecordOutcome::Recorded(_) => signed.der,
@@ -89,7 +89,7 @@ impl Broker {
                 }
             }
         }
-        Ok(record)
+        Ok(())
     }
 
     async fn record_issued(

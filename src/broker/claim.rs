@@ -116,12 +116,11 @@ impl Broker {
         // 2. Agree on a sealing suite.
         let suite = self.agree_on_suite(&claim.suites)?;
         // 3. Draw, bind, record.
-        let reserved = self.reserve(&verified, &claim, suite).await?;
+        let mut record = self.reserve(&verified, &claim, suite).await?;
         // 4. Have signed.
-        let record = match self.certify_claim(reserved.clone()).await {
-            Ok(record) => record,
-            Err(error) => return Err(self.record_failure(&reserved, "sign", error).await),
-        };
+        if let Err(error) = self.certify_claim(&mut record).await {
+            return Err(self.record_failure(&record, "sign", error).await);
+        }
         // 5. Seal. 6. Answer.
         match self.seal(&record, suite).await {
             Ok(sealed) => self.answer(record, suite, sealed).await,

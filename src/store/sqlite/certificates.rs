@@ -105,7 +105,7 @@ struct Row {
 
 async fn read(tx: &mut SqliteConnection, id: CredentialId) -> Result<Certified> {
     let row = sqlx::query(
-        "SELECT c.public_key_sha256 AS public_key, c.key_state AS key_state, p.issue AS issue, ce.id AS row,
+        "SELECT c.public_key_sha256 AS public_key, c.key_state AS key_state, p.issue AS issue, ce.id AS certificate,
                 ce.issuer AS issuer, ce.serial AS serial, ce.der AS der
          FROM credentials c JOIN pools p ON p.id = c.pool LEFT JOIN certificates ce ON ce.credential = c.id
          WHERE c.id = $1",
@@ -114,7 +114,7 @@ async fn read(tx: &mut SqliteConnection, id: CredentialId) -> Result<Certified> 
     .fetch_optional(tx)
     .await?
     .ok_or_else(|| StoreError::NotFound(format!("credential {id}")))?;
-    let certificate = match row.int_or_null("row")? {
+    let certificate = match row.int_or_null("certificate")? {
         Some(id) => Some(Row {
             id,
             issuer: IssuerId(row.uuid("issuer")?),
