@@ -2,10 +2,12 @@
 //! Method: SIGKILL for the broker and for its HSM workers in the middle of claims and of production; afterwards every
 //! claim ends delivered or destroyed, none twice, the audit log extends the head seen before, the pool refills.
 
-use crate::support::mano::By;
+use crate::support::mano::{By, pool_request};
 use crate::support::site::Site;
 use crate::support::vnfci::{Vnfci, transient};
 use crate::support::{PATIENCE, until};
+use keybroker::api::proto;
+use keybroker::api::proto::pool_service_client::PoolServiceClient;
 use keybroker::nfv::Sha256Hash;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -91,7 +93,14 @@ async fn a_broker_killed_in_the_middle_of_issuing_at_the_claim_certifies_every_k
 /// Claims from a pool of a profile while broker and workers are killed; gives the site once all is quiet.
 async fn killed_in_the_middle(profile: &str) -> Site {
     let mut site = Site::start().await;
-    site.full_pool_of(profile, POOL, 40).await;
+    // Refilled whenever one is drawn: a pool that was full once during the storm is full again after it.
+    let request = proto::CreatePoolRequest {
+        profile: profile.into(),
+        refill_below: Some(40),
+        ..pool_request(POOL, 40)
+    };
+    PoolServiceClient::new(site.management("nfvo").await).create_pool(request).await.unwrap();
+    site.until_available(POOL, 40).await;
     let ids: Vec<String> = (0..VNFCIS).map(|n| format!("amf-{n:04}")).collect();
     let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
     let head_before = site.export("before").await.join("head.json");
