@@ -39,7 +39,7 @@ impl Broker {
         // 1.
         let claim = self.claim_of(caller, Rpc::Release, release.claim).await?;
         // 2.
-        let recipient_key = Sha256Hash::of(&claim.recipient_point);
+        let recipient_key = claim.recipient_key;
         check_signatures(&claim, &release.signatures, |certificate| {
             release_message(claim.id, certificate, recipient_key)
         })?;

@@ -33,6 +33,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// `hsm.interactive_workers` and `hsm.bulk_workers`.
     pub workers: (u32, u32),
+    /// `hsm.sealing`; empty for the default.
+    pub sealing: &'static [&'static str],
 }
 
 impl Default for Options {
@@ -44,6 +46,7 @@ impl Default for Options {
             log_level: "info",
             environment: Vec::new(),
             workers: (1, 1),
+            sealing: &[],
         }
     }
 }
@@ -97,10 +100,14 @@ impl Site {
     /// Writes `keybroker.toml` from addresses and options.
     pub fn write_config(&self) {
         let (addresses, options) = (&self.addresses, &self.options);
+        let sealing = match options.sealing {
+            [] => String::new(),
+            suites => format!("sealing = {suites:?}\n"),
+        };
         let text = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
              environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n\
-             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n\
+             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
              [store]\nurl = \"sqlite:keybroker.db\"\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n\
