@@ -85,12 +85,15 @@ pub fn matches_public_key(pkcs8: &[u8], public_key: &[u8]) -> bool {
     computed.is_some_and(|computed| computed.as_ref() == public_key)
 }
 
+/// W of Z and the context.
+type Derive = fn(&[u8; 32], &[u8; 32]) -> Option<Zeroizing<[u8; 32]>>;
+
 /// The data key under W, which `derive` makes of Z and the context.
 fn by_agreement(
     key: &RecipientKey,
     envelope: &Envelope,
     binding: &Binding,
-    derive: fn(&[u8; 32], &[u8; 32]) -> Option<Zeroizing<[u8; 32]>>,
+    derive: Derive,
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let hsm_point = RecipientPoint::parse(&envelope.hsm_point).map_err(|_| OpenError::Point)?;
     let context = context(envelope.suite, binding, key.public_key().as_bytes(), hsm_point.as_bytes());
