@@ -3,7 +3,7 @@
 //! Method: the recipient is the openssl command line: it makes the RSA key, unwraps, and signs the confirmation.
 
 use crate::support::mano::By;
-use crate::support::process::run;
+use crate::support::process::openssl;
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::Vnfci;
 use keybroker::api::client::{claim_request, describe};
@@ -26,12 +26,6 @@ const ECDH: &str = "ECDH_P256_CBCENC_KWP_V1";
 /// The RSA suite first: what is agreed on follows from the recipient's key all the same.
 fn with_rsa() -> Options {
     Options { sealing: &[RSA, "ECDH_P256_X963SHA256_KWP", ECDH], ..Options::default() }
-}
-
-/// Runs openssl in a directory; gives what it printed.
-async fn openssl(directory: &Path, arguments: &str) -> String {
-    let shell = format!("cd '{}' && exec openssl {arguments}", directory.display());
-    run("sh", ["-c", &shell]).await.ok().out
 }
 
 /// An RSA key pair made by openssl in `rsa.pem`; gives its SubjectPublicKeyInfo, DER.

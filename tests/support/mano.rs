@@ -131,6 +131,32 @@ impl Site {
         create_pool(channel, "", name, VNF, target, refill_below).await;
     }
 
+    /// Creates a pool of [`VNF`] in the default tenant with any profile.
+    pub async fn create_pool_of(&self, profile: &str, name: &str, target: u32) {
+        let pool = proto::CreatePoolRequest {
+            request_id: request_id(),
+            tenant: String::new(),
+            name: name.into(),
+            vnf_instance_id: VNF.into(),
+            vdu_id: VDU.into(),
+            profile: profile.into(),
+            target,
+            refill_below: None,
+        };
+        PoolServiceClient::new(self.management("nfvo").await).create_pool(pool).await.unwrap();
+    }
+
+    /// Installs a profile that says no more than the lines given and what is necessary.
+    pub async fn add_profile(&self, name: &str, lines: &str) {
+        let subject = "CN={vdu}.{vnf_instance},O=keybroker";
+        let toml = format!(
+            "issuer = \"sub-ca\"\nsubject = {subject:?}\nsan = [\"uri:urn:uuid:{{credential}}\"]\n{lines}\n"
+        );
+        let profile = Some(proto::Profile { name: name.into(), toml });
+        let request = proto::AddProfileRequest { request_id: request_id(), profile };
+        AdminServiceClient::new(self.management("operator").await).add_profile(request).await.unwrap();
+    }
+
     /// Waits until a pool of the default tenant has at least so many ready.
     pub async fn until_available(&mut self, name: &str, ready: u32) {
         self.until("a full pool", async |site| {
