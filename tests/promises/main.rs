@@ -12,6 +12,7 @@ mod command_line;
 mod empty_pools;
 mod endpoints;
 mod hsm_away;
+mod hsm_faults;
 mod key_types;
 mod refusals;
 mod restart;
