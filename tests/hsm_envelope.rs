@@ -15,11 +15,17 @@ use keybroker::sealing::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use std::time::Duration;
+
+/// On a busy machine an RSA-4096 key may take longer than a call usually may.
+fn patient(fixture: &Fixture) -> HsmConfig {
+    HsmConfig { call_deadline: Duration::from_secs(120), ..fixture.config() }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_key_of_every_type_opens_and_matches_its_public_key() {
     let fixture = Fixture::new();
-    let hsm = fixture.start().await;
+    let hsm = Hsm::start(patient(&fixture)).await.unwrap();
     assert_eq!(hsm.status().suites, [SUITE], "SoftHSM 2.6 has no X9.63 KDF");
     let epoch = epoch(&hsm).await;
     for &key_type in KeyType::ALL {
@@ -37,7 +43,7 @@ async fn a_sealed_key_of_every_type_opens_and_matches_its_public_key() {
 async fn an_rsa_recipient_opens_a_key_of_every_type_and_no_other_recipient_does() {
     let fixture = Fixture::new();
     let sealing = vec![Suite::RsaAesKeyWrap, SUITE];
-    let hsm = Hsm::start(HsmConfig { sealing: sealing.clone(), ..fixture.config() }).await.unwrap();
+    let hsm = Hsm::start(HsmConfig { sealing: sealing.clone(), ..patient(&fixture) }).await.unwrap();
     let status = hsm.status();
     assert_eq!((status.suites, status.oaep_hash), (sealing, Some(OaepHash::Sha1)));
     let epoch = epoch(&hsm).await;
