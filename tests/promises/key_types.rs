@@ -6,7 +6,7 @@
 use crate::certificates::{Files, crl_pem, mutual_tls, verify};
 use crate::support::mano::By;
 use crate::support::process::openssl;
-use crate::support::site::Site;
+use crate::support::site::{Options, Site};
 use keybroker::api::proto;
 use keybroker::api::proto::credential_service_client::CredentialServiceClient;
 use keybroker::identity::confirm::confirm_message;
@@ -25,6 +25,11 @@ const PSS: &str =
 const PSS_WITHOUT_SALT: &str =
     "-sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:0 -sigopt rsa_mgf1_md:sha256";
 
+/// On a busy machine an RSA-4096 key may take longer than a call usually may.
+fn patient() -> Options {
+    Options { call_deadline: "60s", ..Options::default() }
+}
+
 async fn add_rsa_profiles(site: &Site) {
     for (profile, key_type) in [("rsa-2048", "RSA_2048"), ("rsa-3072", "RSA_3072"), ("rsa-4096", "RSA_4096")]
     {
@@ -34,7 +39,7 @@ async fn add_rsa_profiles(site: &Site) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_every_type_is_delivered_and_accepted_by_openssl() {
-    let mut site = Site::start().await;
+    let mut site = Site::start_with(patient()).await;
     add_rsa_profiles(&site).await;
     for (pool, profile, ..) in TYPES {
         site.create_pool_of(profile, pool, 1).await;
@@ -113,7 +118,7 @@ async fn a_key_of_every_type_is_delivered_and_accepted_by_openssl() {
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_do_not_wait_for_the_rsa_4096_key_that_is_being_made() {
     const CLAIMS: u64 = 10;
-    let mut site = Site::start().await;
+    let mut site = Site::start_with(patient()).await;
     site.full_pool("transport", 12).await;
     add_rsa_profiles(&site).await;
     let ids: Vec<String> = (0..CLAIMS).map(|n| format!("amf-{n:04}")).collect();
