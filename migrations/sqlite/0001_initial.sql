@@ -131,7 +131,7 @@ CREATE TABLE claims (
     vnf_instance       TEXT   NOT NULL,
     vnfci              TEXT   NOT NULL,
     request            BLOB   NOT NULL,
-    recipient_point    BLOB   NOT NULL,
+    recipient_key      BLOB   NOT NULL,
     state              TEXT   NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
     deadline           BIGINT NOT NULL,
     created_at         BIGINT NOT NULL,

@@ -204,7 +204,7 @@ details! {
         claim: ClaimId,
         /// What the VNFCI showed.
         initial_credential: InitialCredentialId,
-        /// SHA-256 of the recipient's public point (65 bytes).
+        /// SHA-256 of the recipient's public key: a P-256 point (65 bytes), or an RSA SubjectPublicKeyInfo (DER).
         recipient_key: Sha256Hash,
         /// Sealing suite.
         suite: String,

@@ -20,7 +20,7 @@ use crate::identity::{Purpose, Refusal, Verified, token, x509};
 use crate::nfv::{
     ClaimId, CredentialId, InitialCredentialId, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
 };
-use crate::sealing::{RecipientPoint, Suite};
+use crate::sealing::{OaepHash, RecipientPublicKey, Suite};
 use crate::store::Mutation;
 use crate::store::records::{
     Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
@@ -48,7 +48,7 @@ pub struct Claim {
     /// The request.
     pub request: Request,
     /// The VNFCI's ephemeral public key.
-    pub recipient: RecipientPoint,
+    pub recipient: RecipientPublicKey,
     /// Suites that the VNFCI understands, preferred first.
     pub suites: Vec<Suite>,
     /// With a one-time token.
@@ -68,9 +68,11 @@ pub struct SealedCredential {
     pub chain_der: Vec<Vec<u8>>,
     /// The root, DER.
     pub root_der: Vec<u8>,
-    /// The HSM's point, 65 bytes.
+    /// The HSM's point, 65 bytes; empty with `RSA_AES_KEY_WRAP`.
     pub hsm_point: Vec<u8>,
-    /// KWP of the DEK under the agreed key.
+    /// With `RSA_AES_KEY_WRAP` only.
+    pub oaep_hash: Option<OaepHash>,
+    /// KWP of the DEK under the agreed key, or RSAES-OAEP of it.
     pub wrapped_dek: Vec<u8>,
     /// KWP of the PKCS#8 under the DEK, without the version byte.
     pub wrapped_key: Vec<u8>,
@@ -103,18 +105,17 @@ impl Broker {
     /// [`BrokerError::Invalid`] without a common suite, [`BrokerError::Unavailable`].
     pub async fn claim(&self, peer: &Peer, claim: Claim) -> Result<SealedClaim, BrokerError> {
         // 1. Verify the initial credential.
-        let recipient_key = Sha256Hash::of(claim.recipient.as_bytes());
         let verified = self
             .verify_initial_credential(
                 peer,
                 claim.token.as_ref(),
                 claim.request.id,
-                recipient_key,
+                claim.recipient.hash(),
                 Purpose::Claim,
             )
             .await?;
         // 2. Agree on a sealing suite.
-        let suite = self.agree_on_suite(&claim.suites)?;
+        let suite = self.agree_on_suite(&claim.recipient, &claim.suites)?;
         // 3. Draw, bind, record.
         let mut record = self.reserve(&verified, &claim, suite).await?;
         // 4. Have signed.
@@ -122,7 +123,7 @@ impl Broker {
             return Err(self.record_failure(&record, "sign", error).await);
         }
         // 5. Seal. 6. Answer.
-        match self.seal(&record, suite).await {
+        match self.seal(&record, suite, &claim.recipient).await {
             Ok(sealed) => self.answer(record, suite, sealed).await,
             Err(error) => Err(self.record_failure(&record, "seal", error).await),
         }
@@ -178,13 +179,19 @@ impl Broker {
         Ok(anchors.into_iter().map(of_identity).collect())
     }
 
-    /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.
-    fn agree_on_suite(&self, understood: &[Suite]) -> Result<Suite, BrokerError> {
+    /// The first of our suites, in our order, that the recipient understands and its key can take. Never one that is
+    /// not configured.
+    fn agree_on_suite(
+        &self,
+        recipient: &RecipientPublicKey,
+        understood: &[Suite],
+    ) -> Result<Suite, BrokerError> {
         let ours = self.hsm.status().suites;
-        ours.iter().find(|suite| understood.contains(suite)).copied().ok_or_else(|| BrokerError::Invalid {
+        let common = |suite: &&Suite| understood.contains(suite) && recipient.takes(**suite);
+        ours.iter().find(common).copied().ok_or_else(|| BrokerError::Invalid {
             field: "suites".to_owned(),
             problem: format!(
-                "none is offered here; understand one of {}",
+                "none is offered here for this kind of recipient key; offered are {}",
                 ours.iter().map(|suite| suite.as_str()).collect::<Vec<_>>().join(", ")
             ),
         })
@@ -224,7 +231,7 @@ impl Broker {
             initial_credential: verified.credential(),
             claim: ClaimId::generate(),
             request: claim.request.id,
-            recipient_point: claim.recipient.as_bytes().to_vec(),
+            recipient_key: claim.recipient.hash(),
             deadline,
             redraws_allowed: REDRAWS_ALLOWED,
         };
@@ -265,7 +272,12 @@ impl Broker {
     }
 
     /// Seals the keys of a claim. If an epoch was drained and shredded since the claim was read, it is read again.
-    async fn seal(&self, record: &ClaimRecord, suite: Suite) -> Result<Vec<SealedKey>, BrokerError> {
+    async fn seal(
+        &self,
+        record: &ClaimRecord,
+        suite: Suite,
+        recipient: &RecipientPublicKey,
+    ) -> Result<Vec<SealedKey>, BrokerError> {
         let mut current = record.clone();
         for attempt in 1.. {
             let items = current
@@ -284,7 +296,7 @@ impl Broker {
                 tenant: current.tenant.clone(),
                 request: current.request,
                 suite,
-                recipient_point: current.recipient_point.clone(),
+                recipient: recipient.as_bytes().to_vec(),
                 items,
             };
             match self.hsm.seal(request).await {
@@ -318,6 +330,7 @@ impl Broker {
                 chain_der: authority.chain_der.clone(),
                 root_der: authority.root_der.clone(),
                 hsm_point: key.hsm_point,
+                oaep_hash: key.oaep_hash,
                 wrapped_dek: key.wrapped_dek,
                 wrapped_key: wrapped_key.to_vec(),
             });
@@ -389,7 +402,7 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
             .details(details::json(&ClaimDetails {
                 claim: claim.id,
                 initial_credential: claim.initial_credential,
-                recipient_key: Sha256Hash::of(&claim.recipient_point),
+                recipient_key: claim.recipient_key,
                 suite: suite.to_string(),
                 confirm_by: claim.deadline,
                 slots: slots.collect(),

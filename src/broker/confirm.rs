@@ -53,7 +53,7 @@ impl Broker {
                 peer,
                 confirm.token.as_ref(),
                 confirm.request.id,
-                Sha256Hash::of(&claim.recipient_point),
+                claim.recipient_key,
                 Purpose::Confirm,
             )
             .await?;
@@ -90,7 +90,7 @@ impl Broker {
     }
 
     async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<bool, BrokerError> {
-        let recipient_key = Sha256Hash::of(&claim.recipient_point);
+        let recipient_key = claim.recipient_key;
         let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
             confirm_message(claim.id, certificate, recipient_key)
         })?;

@@ -67,7 +67,7 @@ async fn a_claim_gives_blobs_and_certificates_of_its_slots(f: Fixture) {
     };
     assert!(redrawn.keys.is_empty());
     assert_eq!((claim.id, claim.request, claim.state), (request.claim, request.request, ClaimState::Open));
-    assert_eq!((&claim.recipient_point, claim.deadline), (&request.recipient_point, request.deadline));
+    assert_eq!((&claim.recipient_key, claim.deadline), (&request.recipient_key, request.deadline));
     let (drawn, made) = (&claim.credentials[0], &produced[0]);
     let certificate = made.certificate.as_ref().unwrap();
     assert_eq!((drawn.credential.id, drawn.credential.public_key), (made.id, made.public_key));

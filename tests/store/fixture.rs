@@ -170,7 +170,7 @@ impl Fixture {
             initial_credential,
             claim: ClaimId::generate(),
             request: RequestId::generate(),
-            recipient_point: vec![recipient; 65],
+            recipient_key: Sha256Hash([recipient; 32]),
             deadline: self.now().plus(15 * MINUTE),
             redraws_allowed: REDRAWS,
         }

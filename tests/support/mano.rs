@@ -133,10 +133,25 @@ impl Site {
 
     /// Creates a pool of [`VNF`] with another profile, and waits until it is full.
     pub async fn full_pool_of(&mut self, profile: &str, name: &str, target: u32) {
-        let channel = self.management("nfvo").await;
-        let request = proto::CreatePoolRequest { profile: profile.into(), ..pool_request(name, target) };
-        PoolServiceClient::new(channel).create_pool(request).await.unwrap();
+        self.create_pool_of(profile, name, target).await;
         self.until_available(name, target).await;
+    }
+
+    /// Creates a pool of [`VNF`] in the default tenant with any profile.
+    pub async fn create_pool_of(&self, profile: &str, name: &str, target: u32) {
+        let pool = proto::CreatePoolRequest { profile: profile.into(), ..pool_request(name, target) };
+        PoolServiceClient::new(self.management("nfvo").await).create_pool(pool).await.unwrap();
+    }
+
+    /// Installs a profile that says no more than the lines given and what is necessary.
+    pub async fn add_profile(&self, name: &str, lines: &str) {
+        let subject = "CN={vdu}.{vnf_instance},O=keybroker";
+        let toml = format!(
+            "issuer = \"sub-ca\"\nsubject = {subject:?}\nsan = [\"uri:urn:uuid:{{credential}}\"]\n{lines}\n"
+        );
+        let profile = Some(proto::Profile { name: name.into(), toml });
+        let request = proto::AddProfileRequest { request_id: request_id(), profile };
+        AdminServiceClient::new(self.management("operator").await).add_profile(request).await.unwrap();
     }
 
     /// Waits until a pool of the default tenant has at least so many ready.

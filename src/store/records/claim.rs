@@ -19,8 +19,8 @@ pub struct ClaimRequest {
     pub claim: ClaimId,
     /// The caller's request id; part of every envelope's context.
     pub request: RequestId,
-    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
-    pub recipient_point: Vec<u8>,
+    /// SHA-256 of the recipient's public key ([`crate::sealing::RecipientPublicKey::hash`]).
+    pub recipient_key: Sha256Hash,
     /// By when the claim must be confirmed.
     pub deadline: Timestamp,
     /// Redraws allowed per arming.
@@ -186,8 +186,8 @@ pub struct ClaimRecord {
     pub vnfci: VnfciId,
     /// The request id of the first presentation: every envelope's context has it, replays too.
     pub request: RequestId,
-    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
-    pub recipient_point: Vec<u8>,
+    /// SHA-256 of the recipient's public key ([`crate::sealing::RecipientPublicKey::hash`]).
+    pub recipient_key: Sha256Hash,
     /// Where it stands.
     pub state: ClaimState,
     /// By when it must be confirmed.

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::credential::{HolderCopy, Issue, KeyState, RevocationReason};
 use crate::nfv::{
     ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, ProfileName, RequestId,
-    SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
+    Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use crate::store::records::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
@@ -37,7 +37,7 @@ pub(super) async fn reserve(
         return Ok(ClaimOutcome::Refused(refusal));
     }
     if let Some((open, recipient)) = &arming.open {
-        if *recipient == request.recipient_point {
+        if *recipient == request.recipient_key {
             let record = by_id(tx, *open).await?.ok_or_else(|| missing(*open))?;
             return Ok(ClaimOutcome::Replayed(record));
         }
@@ -70,7 +70,7 @@ pub(super) async fn reserve(
         vnf_instance: arming.vnf_instance,
         vnfci: arming.vnfci,
         request: request.request,
-        recipient_point: request.recipient_point.clone(),
+        recipient_key: request.recipient_key,
         state: ClaimState::Open,
         deadline: request.deadline,
         credentials: drawn,
@@ -90,7 +90,7 @@ struct Arming {
     redraws: u32,
     vnfci_state: VnfciState,
     /// The open claim and its recipient key.
-    open: Option<(ClaimId, Vec<u8>)>,
+    open: Option<(ClaimId, Sha256Hash)>,
     /// By name.
     slots: Vec<SlotSource>,
 }
@@ -123,7 +123,7 @@ async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Ar
         "SELECT i.tenant AS tenant, i.vnf_instance AS vnf_instance, i.vnfci AS vnfci, i.state AS state,
                 i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, v.vdu AS vdu,
                 s.name AS slot, s.pool AS pool, s.pool_name AS pool_name, p.issue AS issue, p.profile AS profile,
-                o.id AS open_claim, o.recipient_point AS recipient_point
+                o.id AS open_claim, o.recipient_key AS recipient_key
          FROM initial_credentials i
          JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci
          JOIN slots s ON s.tenant = i.tenant AND s.vnfci = i.vnfci
@@ -145,7 +145,7 @@ async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Ar
         redraws: first.number("redraws")?,
         vnfci_state: first.parsed("vnfci_state")?,
         open: match first.uuid_or_null("open_claim")? {
-            Some(claim) => Some((ClaimId(claim), first.blob("recipient_point")?)),
+            Some(claim) => Some((ClaimId(claim), first.hash("recipient_key")?)),
             None => None,
         },
         slots: rows
@@ -270,7 +270,7 @@ fn draw_statement(wanted: &[(Uuid, Issue, i64)], now: Timestamp) -> QueryBuilder
 /// Writes a claim and binds its credentials to it.
 async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
     let mut sql = QueryBuilder::new(
-        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_point,
+        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_key,
              state, deadline, created_at) ",
     );
     sql.push_values([claim], |mut row, claim| {
@@ -280,7 +280,7 @@ async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) ->
             .push_bind(claim.vnf_instance.as_str())
             .push_bind(claim.vnfci.as_str())
             .push_bind(claim.request.0.as_bytes().as_slice())
-            .push_bind(claim.recipient_point.as_slice())
+            .push_bind(claim.recipient_key.0.as_slice())
             .push_bind(claim.state.as_str())
             .push_bind(claim.deadline.unix_micros())
             .push_bind(now.unix_micros());
@@ -319,7 +319,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
     let mut sql = QueryBuilder::<Sqlite>::new(
         "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
         cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
-        cl.recipient_point AS recipient_point, cl.state AS state, cl.deadline AS deadline, ",
+        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline, ",
     );
     sql.push(CLAIMED_COLUMNS);
     sql.push(
@@ -342,7 +342,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
                 vnf_instance: row.parsed("vnf_instance")?,
                 vnfci: row.parsed("vnfci")?,
                 request: RequestId(row.uuid("request")?),
-                recipient_point: row.blob("recipient_point")?,
+                recipient_key: row.hash("recipient_key")?,
                 state: row.parsed("state")?,
                 deadline: row.time("deadline")?,
                 credentials: vec![credential],
