@@ -1,11 +1,14 @@
 //! `keybroker.toml`: parsed once, every value checked where it is read, every path made absolute.
 //!
-//! The sample with every field is `docs/keybroker.toml`; a test parses it.
+//! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
+
+mod value;
+
+pub use value::{Count, HttpUrl, ServerNames, Share, Suites};
 
 use crate::clock::HumaneDuration;
 use crate::hsm::HsmConfig;
 use crate::nfv::TenantId;
-use crate::sealing::Suite;
 use crate::server::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -29,6 +32,9 @@ pub struct Config {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
+    /// Where traces are sent.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// How revocation lists are made.
     #[serde(default)]
     pub crl: Crl,
@@ -166,6 +172,21 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// `[telemetry]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// An OpenTelemetry collector that takes OTLP over gRPC. Without it no trace is made and nothing is sent.
+    #[serde(default)]
+    pub otlp_endpoint: Option<HttpUrl>,
+    /// `service.name` of the traces.
+    #[serde(default = "default_service_name")]
+    pub service_name: String,
+    /// Share of the traces that begin here which are made, 0 to 1. A call with a `traceparent` follows its caller.
+    #[serde(default = "default_sampling")]
+    pub sampling: Share,
 }
 
 /// `[crl]`.
@@ -325,89 +346,6 @@ impl Config {
     }
 }
 
-/// A whole number from 1 to 1,000,000,000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u64")]
-pub struct Count(u64);
-
-impl Count {
-    /// As a size.
-    pub fn get(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-impl TryFrom<u64> for Count {
-    type Error = String;
-    fn try_from(number: u64) -> Result<Self, String> {
-        if (1..=1_000_000_000).contains(&number) {
-            Ok(Self(number))
-        } else {
-            Err(format!("{number} is not a whole number from 1 to 1000000000"))
-        }
-    }
-}
-
-/// Sealing suites, preferred first, at least one, none twice.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<Suite>")]
-pub struct Suites(pub Vec<Suite>);
-
-impl Default for Suites {
-    /// All of them, standard ones first.
-    fn default() -> Self {
-        Self(Suite::ALL.to_vec())
-    }
-}
-
-impl TryFrom<Vec<Suite>> for Suites {
-    type Error = String;
-    fn try_from(suites: Vec<Suite>) -> Result<Self, String> {
-        if suites.is_empty() {
-            return Err("sealing names no suite: nothing could be claimed".to_owned());
-        }
-        match suites.iter().enumerate().find(|(index, suite)| suites[..*index].contains(suite)) {
-            Some((_, twice)) => Err(format!("sealing names {twice} twice")),
-            None => Ok(Self(suites)),
-        }
-    }
-}
-
-/// DNS names and IP addresses, at least one.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<String>")]
-pub struct ServerNames(pub Vec<String>);
-
-impl TryFrom<Vec<String>> for ServerNames {
-    type Error = String;
-    fn try_from(names: Vec<String>) -> Result<Self, String> {
-        if names.is_empty() {
-            return Err("server_names is empty: name what clients connect to".to_owned());
-        }
-        match names.iter().find(|name| rustls_pki_types::ServerName::try_from(name.as_str()).is_err()) {
-            Some(bad) => Err(format!("{bad:?} in server_names is neither a DNS name nor an IP address")),
-            None => Ok(Self(names)),
-        }
-    }
-}
-
-/// An `http://` URL without a slash at its end.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HttpUrl(String);
-
-impl TryFrom<String> for HttpUrl {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let uri: http::Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
-        // A CRL is fetched over plain HTTP: it is signed, and checking TLS would need a CRL (RFC 5280 8).
-        if uri.scheme_str() != Some("http") || uri.host().is_none() || uri.query().is_some() {
-            return Err(format!("{text:?} is not of the form http://HOST[:PORT][/PATH]"));
-        }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
-    }
-}
-
 impl TryFrom<String> for StoreUrl {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
@@ -476,6 +414,12 @@ impl From<ListenLimits> for Limits {
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::default(), level: default_log_level() }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, service_name: default_service_name(), sampling: default_sampling() }
     }
 }
 
@@ -563,6 +507,16 @@ fn default_log_level() -> String {
     "info".to_owned()
 }
 
+/// The program's name.
+fn default_service_name() -> String {
+    "keybroker".to_owned()
+}
+
+/// Every trace: who configures a collector for a first look sees something.
+fn default_sampling() -> Share {
+    Share(1.0)
+}
+
 /// 24 hours: relying parties live through a day without us.
 fn default_crl_validity() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(24 * 3_600))
@@ -601,6 +555,7 @@ fn remedy(problem: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sealing::Suite;
 
     const SHORTEST: &str = "[hsm]\nmodule = \"/m.so\"\ntoken = \"t\"\npin_file = \"pin\"\n";
 
@@ -625,8 +580,13 @@ mod tests {
         let with_everything = parse(&spelled_out).unwrap();
         assert_eq!(with_everything.listen.http_url, Some(HttpUrl("http://127.0.0.1:7080".to_owned())));
         assert_eq!(as_it_is.http_url(), with_everything.http_url());
+        assert_eq!(
+            with_everything.telemetry.otlp_endpoint.as_ref().map(HttpUrl::as_str),
+            Some("http://127.0.0.1:4317")
+        );
         let without_url = |mut config: Config| {
             config.listen.http_url = None;
+            config.telemetry.otlp_endpoint = None;
             format!("{config:?}")
         };
         assert_eq!(without_url(as_it_is), without_url(with_everything));
@@ -663,6 +623,8 @@ mod tests {
             (6, "[listen]\nserver_names = [\"a b\"]\n", "neither a DNS name"),
             (6, "[listen]\nhttp_url = \"https://x\"\n", "http://HOST"),
             (5, "sealing = []\n", "no suite"),
+            (6, "[telemetry]\nsampling = 1.5\n", "from 0 to 1"),
+            (6, "[telemetry]\notlp_endpoint = \"collector:4317\"\n", "http://HOST"),
             (5, "[tenant.Default]\n", "tenant id"),
             (7, "[listen]\nhttp = \"127.0.0.1:7443\"\nbootstrap = \"127.0.0.1:7443\"\n", "same address"),
         ] {

@@ -22,6 +22,7 @@ use crate::nfv::{
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
 use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
+use tracing::{Instrument, Span, trace_span};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -109,14 +110,17 @@ impl Broker {
                 recipient_key,
                 Purpose::Claim,
             )
+            .instrument(trace_span!("1 verify initial credential"))
             .await?;
+        Span::current().record("tenant", verified.tenant().as_str());
         // 2. Agree on a sealing suite.
-        let suite = self.agree_on_suite(&claim.suites)?;
+        let suite = trace_span!("2 agree on suite").in_scope(|| self.agree_on_suite(&claim.suites))?;
         // 3. Draw, bind, record.
-        let record = self.reserve(&verified, &claim, suite).await?;
+        let record =
+            self.reserve(&verified, &claim, suite).instrument(trace_span!("3 draw, bind, record")).await?;
         // 4. Seal. 5. Answer.
-        match self.seal(&record, suite).await {
-            Ok(sealed) => self.answer(record, suite, sealed).await,
+        match self.seal(&record, suite).instrument(trace_span!("4 seal")).await {
+            Ok(sealed) => self.answer(record, suite, sealed).instrument(trace_span!("5 answer")).await,
             Err(error) => {
                 self.record_failed_seal(&record, &error).await;
                 Err(error)

@@ -15,6 +15,7 @@ use futures_util::{StreamExt, stream};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 
 /// Keys produced and committed together: 20 ms or less of the HSM's time for EC keys on P-256. An RSA key takes up to
 /// seconds, so each is committed by itself: a crash loses one, and a claimer gets what is there.
@@ -112,7 +113,10 @@ impl Broker {
         // One chunk more than workers is under way: certificates are built and committed while the HSM works.
         let under_way = self.settings.load().bulk_workers + 1;
         let mut chunks = stream::iter(sizes)
-            .map(|size| async move { self.produce(pool, size, Some(lease)).await.map(|()| size) })
+            .map(|size| {
+                let span = tracing::trace_span!("produce", tenant = %pool.tenant, count = size);
+                async move { self.produce(pool, size, Some(lease)).await.map(|()| size) }.instrument(span)
+            })
             .buffer_unordered(under_way);
         let mut made = 0;
         while let Some(size) = chunks.next().await {

@@ -16,6 +16,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 /// The HSM: cheap to clone, all clones share the same workers. When the last one is dropped the workers are
 /// killed; [`Hsm::shutdown`] ends them in order.
@@ -347,7 +349,7 @@ impl Hsm {
     /// [`HsmError::StillThere`] with those that were found; [`HsmError::Unavailable`] if another token answers.
     pub async fn verify_destroyed(&self, ids: Vec<ObjectId>) -> Result<VerifiedGone, HsmError> {
         let started = Instant::now();
-        let result = self.ask_fresh_process(ids).await;
+        let result = self.ask_fresh_process(ids).instrument(span("verify_destroyed", Lane::Bulk)).await;
         observe("verify_destroyed", Lane::Bulk, started, result.as_ref().err());
         result
     }
@@ -380,7 +382,12 @@ impl Hsm {
 
     async fn call(&self, verb: &'static str, lane: Lane, request: &Request) -> Result<Reply, HsmError> {
         let started = Instant::now();
-        let result = self.submit(lane, request, started).await;
+        let span = span(verb, lane);
+        let result = self.submit(lane, request, started).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("error", error.code());
+            span.record("otel.status_code", "ERROR");
+        }
         observe(verb, lane, started, result.as_ref().err());
         result
     }
@@ -396,7 +403,7 @@ impl Hsm {
         let limit = self.0.shared.config.call_deadline;
         let deadline = started + limit;
         let (answer, answered) = oneshot::channel();
-        let job = Job { frame: encode(request)?, answer, deadline };
+        let job = Job { frame: encode(request)?, answer, deadline, queued: started, span: Span::current() };
         queue.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => HsmError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => {
@@ -434,6 +441,23 @@ fn check(config: &HsmConfig) -> Result<(), HsmError> {
 fn encode(request: &Request) -> Result<zeroize::Zeroizing<Vec<u8>>, HsmError> {
     protocol::frame(request)
         .map_err(|error| HsmError::Refused(format!("the request cannot be sent: {error}")))
+}
+
+/// A child of what asks, in the traces. What nobody asks for has no trace: background work would fill the collector.
+fn span(verb: &'static str, lane: Lane) -> Span {
+    if Span::current().is_none() {
+        return Span::none();
+    }
+    tracing::trace_span!(
+        "hsm",
+        otel.name = format!("hsm {verb}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        verb,
+        lane = lane.as_str(),
+        queue_us = Empty,
+        error = Empty,
+    )
 }
 
 fn observe(verb: &'static str, lane: Lane, started: Instant, error: Option<&HsmError>) {

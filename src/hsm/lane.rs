@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use zeroize::Zeroizing;
 
 /// Failed starts in a row, and no live worker, that open a lane's circuit.
@@ -27,6 +28,10 @@ pub(super) struct Job {
     pub(super) frame: Zeroizing<Vec<u8>>,
     pub(super) answer: oneshot::Sender<Result<Reply, HsmError>>,
     pub(super) deadline: Instant,
+    /// When it was asked for.
+    pub(super) queued: Instant,
+    /// Of its trace; learns how long it waited.
+    pub(super) span: Span,
 }
 
 /// What all slots share.
@@ -163,7 +168,19 @@ enum End {
 /// A call that a worker has in hand.
 struct Sent {
     answer: oneshot::Sender<Result<Reply, HsmError>>,
+    /// When the worker began with it; before that, when it was sent.
     since: Instant,
+    queued: Instant,
+    span: Span,
+}
+
+impl Sent {
+    /// The worker has nothing else in hand.
+    fn begin(&mut self) {
+        self.since = Instant::now();
+        let waited = u64::try_from(self.queued.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.span.record("queue_us", waited);
+    }
 }
 
 impl Slot {
@@ -260,7 +277,7 @@ impl Slot {
                         let _ = done.answer.send(response.result);
                     }
                     if let Some(front) = sent.front_mut() {
-                        front.since = Instant::now();
+                        front.begin();
                     }
                     if let Some(reason) = lost {
                         worker.kill().await;
@@ -309,7 +326,12 @@ impl Slot {
                         continue;
                     }
                     let written = timeout(limit, worker.send(&job.frame)).await;
-                    sent.push_back(Sent { answer: job.answer, since: Instant::now() });
+                    let Job { answer, queued, span, .. } = job;
+                    let mut next = Sent { answer, since: Instant::now(), queued, span };
+                    if sent.is_empty() {
+                        next.begin();
+                    }
+                    sent.push_back(next);
                     if !matches!(written, Ok(Ok(()))) {
                         worker.kill().await;
                         let reason = "its socket takes no more".to_owned();

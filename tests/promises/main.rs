@@ -15,3 +15,4 @@ mod restart;
 mod roles;
 mod secrets;
 mod token;
+mod traces;
