@@ -211,6 +211,15 @@ pub struct Tenant {
     /// From a claim to its confirmation.
     #[serde(default = "default_confirm_deadline")]
     pub confirm_deadline: HumaneDuration,
+    /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// File with that token's user PIN, as [`Hsm::pin_file`].
+    #[serde(default)]
+    pub pin_file: Option<PathBuf>,
+    /// That token's PKCS#11 module, if it is another than the broker's.
+    #[serde(default)]
+    pub module: Option<PathBuf>,
 }
 
 /// A configuration that was not accepted: which file, which line, what is wrong and what to do.
@@ -261,12 +270,14 @@ impl Config {
         config.directory = parent.unwrap_or(Path::new(".")).to_owned();
         config.resolve_paths();
         config.check_listeners(file, text)?;
+        config.check_tokens(file, text)?;
         Ok(config)
     }
 
     /// How the HSM's workers are started; `worker_program` is the keybroker binary.
     pub fn hsm(&self, worker_program: &Path) -> HsmConfig {
         HsmConfig {
+            owner: None,
             module: self.hsm.module.clone(),
             token: self.hsm.token.clone(),
             pin_file: self.hsm.pin_file.clone(),
@@ -279,6 +290,22 @@ impl Config {
             recycle_after: self.hsm.recycle_after.0,
             worker_program: worker_program.to_owned(),
         }
+    }
+
+    /// The same for each tenant that has a token of its own: as many workers, with the same environment.
+    pub fn hsm_of_tenants(&self, worker_program: &Path) -> BTreeMap<TenantId, HsmConfig> {
+        let own = |(id, tenant): (&TenantId, &Tenant)| {
+            let token = tenant.token.clone()?;
+            let config = HsmConfig {
+                owner: Some(id.clone()),
+                module: tenant.module.clone().unwrap_or_else(|| self.hsm.module.clone()),
+                token,
+                pin_file: tenant.pin_file.clone()?,
+                ..self.hsm(worker_program)
+            };
+            Some((id.clone(), config))
+        };
+        self.tenants.iter().filter_map(own).collect()
     }
 
     /// A tenant's settings.
@@ -308,6 +335,11 @@ impl Config {
         };
         self.hsm.module = absolute(&self.hsm.module);
         self.hsm.pin_file = absolute(&self.hsm.pin_file);
+        for tenant in self.tenants.values_mut() {
+            for path in [&mut tenant.pin_file, &mut tenant.module].into_iter().flatten() {
+                *path = absolute(path);
+            }
+        }
         let StoreUrl::Sqlite(database) = &mut self.store.url;
         *database = absolute(database);
         const SOFTHSM: &str = "SOFTHSM2_CONF";
@@ -319,6 +351,46 @@ impl Config {
                 }
             }
         }
+    }
+
+    /// A token of its own has a PIN of its own and belongs to one tenant.
+    fn check_tokens(&self, file: &Path, text: &str) -> Result<(), ConfigError> {
+        let mut taken = vec![(&self.hsm.module, &self.hsm.token)];
+        for (id, tenant) in &self.tenants {
+            let fail = |problem: String, remedy: &str| {
+                let section = format!("[tenant.{id}]");
+                Err(ConfigError {
+                    file: file.to_owned(),
+                    line: text
+                        .lines()
+                        .position(|line| line.trim_start().starts_with(&section))
+                        .map(|at| at + 1),
+                    problem: format!("{section} {problem}"),
+                    remedy: remedy.to_owned(),
+                })
+            };
+            match (&tenant.token, &tenant.pin_file, &tenant.module) {
+                (None, None, None) => {}
+                (None, ..) => {
+                    let remedy = "name the tenant's own token, or leave pin_file and module out";
+                    return fail("has a pin_file or module but no token".to_owned(), remedy);
+                }
+                (Some(_), None, _) => {
+                    let remedy = "write the token's user PIN into a file of mode 0600 and name it";
+                    return fail("has a token but no pin_file".to_owned(), remedy);
+                }
+                (Some(token), Some(_), module) => {
+                    let place = (module.as_ref().unwrap_or(&self.hsm.module), token);
+                    if taken.contains(&place) {
+                        let remedy =
+                            "a tenant's own token is nobody else's: give it another, or leave token out";
+                        return fail(format!("names token {token:?}, which is in use already"), remedy);
+                    }
+                    taken.push(place);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Two listeners on one address would fail at start with a message that names neither.
@@ -434,6 +506,9 @@ impl Default for Tenant {
         Self {
             destruction_horizon: default_destruction_horizon(),
             confirm_deadline: default_confirm_deadline(),
+            token: None,
+            pin_file: None,
+            module: None,
         }
     }
 }
@@ -571,7 +646,13 @@ mod tests {
         let spelled_out: String = sample
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(field) if field.contains(" = ") && !field.starts_with("environment") => {
+                // What has no default is left out.
+                Some(field)
+                    if field.contains(" = ")
+                        && !["environment", "token", "pin_file", "module"]
+                            .iter()
+                            .any(|name| field.starts_with(name)) =>
+                {
                     format!("{field}\n")
                 }
                 _ => format!("{line}\n"),
@@ -623,6 +704,9 @@ mod tests {
             (6, "[listen]\nserver_names = [\"a b\"]\n", "neither a DNS name"),
             (6, "[listen]\nhttp_url = \"https://x\"\n", "http://HOST"),
             (5, "sealing = []\n", "no suite"),
+            (5, "[tenant.acme]\ntoken = \"acme\"\n", "no pin_file"),
+            (5, "[tenant.acme]\npin_file = \"acme.pin\"\n", "no token"),
+            (5, "[tenant.acme]\ntoken = \"t\"\npin_file = \"acme.pin\"\n", "in use already"),
             (6, "[telemetry]\nsampling = 1.5\n", "from 0 to 1"),
             (6, "[telemetry]\notlp_endpoint = \"collector:4317\"\n", "http://HOST"),
             (5, "[tenant.Default]\n", "tenant id"),

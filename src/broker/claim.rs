@@ -114,7 +114,8 @@ impl Broker {
             .await?;
         Span::current().record("tenant", verified.tenant().as_str());
         // 2. Agree on a sealing suite.
-        let suite = trace_span!("2 agree on suite").in_scope(|| self.agree_on_suite(&claim.suites))?;
+        let suite = trace_span!("2 agree on suite")
+            .in_scope(|| self.agree_on_suite(verified.tenant(), &claim.suites))?;
         // 3. Draw, bind, record.
         let record =
             self.reserve(&verified, &claim, suite).instrument(trace_span!("3 draw, bind, record")).await?;
@@ -178,9 +179,10 @@ impl Broker {
         Ok(anchors.into_iter().map(of_identity).collect())
     }
 
-    /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.
-    fn agree_on_suite(&self, understood: &[Suite]) -> Result<Suite, BrokerError> {
-        let ours = self.hsm.status().suites;
+    /// The first suite of the tenant's token, in our order, that the recipient understands. Never one that is not
+    /// configured.
+    fn agree_on_suite(&self, tenant: &TenantId, understood: &[Suite]) -> Result<Suite, BrokerError> {
+        let ours = self.hsm.suites(tenant)?;
         ours.iter().find(|suite| understood.contains(suite)).copied().ok_or_else(|| BrokerError::Invalid {
             field: "suites".to_owned(),
             problem: format!(

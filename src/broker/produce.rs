@@ -218,7 +218,7 @@ impl Broker {
                 epoch: *epoch,
                 kek_label: ObjectId::Kek(pool.tenant.clone(), *epoch).to_string(),
                 mechanisms: produced.mechanisms.clone(),
-                token_serial: self.hsm.status().token_serial,
+                token_serial: self.hsm.status_of(&pool.tenant).token_serial,
                 duration_us: u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
                 issuer: Some(authority.id),
                 certificates: certificates.collect(),

@@ -7,6 +7,7 @@
 use super::child::Worker;
 use super::protocol::{Reply, Response, Task, Welcome};
 use super::{HsmConfig, HsmError, Lane};
+use metrics::Label;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -146,9 +147,16 @@ pub(super) async fn probe(config: &HsmConfig) -> Result<Welcome, HsmError> {
 }
 
 /// The gauge of the calls that wait in a lane's queue.
-pub(super) fn report_depth(lane: Lane, waiting: usize) {
+pub(super) fn report_depth(config: &HsmConfig, lane: Lane, waiting: usize) {
     let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-    metrics::gauge!("keybroker_hsm_queue_depth", "lane" => lane.as_str()).set(f64::from(waiting));
+    metrics::gauge!("keybroker_hsm_queue_depth", labels(config, "lane", lane.as_str()))
+        .set(f64::from(waiting));
+}
+
+/// Labels of a metric of one token: the broker's own has no tenant.
+pub(super) fn labels(config: &HsmConfig, name: &'static str, value: &'static str) -> Vec<Label> {
+    let tenant = config.owner.as_ref().map(|tenant| Label::new("tenant", tenant.to_string()));
+    std::iter::once(Label::from_static_parts(name, value)).chain(tenant).collect()
 }
 
 /// One place for a worker in a lane.
@@ -355,7 +363,7 @@ impl Slot {
     async fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue.lock().await;
         let job = queue.recv().await;
-        report_depth(self.lane, queue.len());
+        report_depth(&self.shared.config, self.lane, queue.len());
         job
     }
 

@@ -72,8 +72,10 @@ fn start(hello: &Hello) -> Result<(Welcome, Option<Token>), HsmError> {
         return Ok((Welcome { token_serial, module, capabilities: Capabilities::default() }, None));
     }
     let mut token = Token::open(&hello.module, &hello.token, &hello.pin)?;
+    token.owner = hello.owner.clone();
     let stay = match &hello.task {
         Task::Probe(suites) => {
+            token.refuse_strangers_keys()?;
             token.capabilities = selftest::run(token.session()?, suites)?;
             false
         }

@@ -14,5 +14,6 @@ mod refusals;
 mod restart;
 mod roles;
 mod secrets;
+mod tenant_tokens;
 mod token;
 mod traces;
