@@ -108,7 +108,7 @@ async fn token(config: HsmConfig, findings: &mut Findings) {
     pin_file(&config.pin_file, &name("pin file"), findings);
     let label = config.token.clone();
     let (check, sealing) = (name("token"), name("sealing"));
-    let (signatures, objects) = (name("audit signatures"), name("token objects"));
+    let (signatures, memory, objects) = (name("audit signatures"), name("memory"), name("token objects"));
     let tenants_own = config.owner.is_some();
     let hsm = match Hsm::start(config).await {
         Ok(hsm) => hsm,
@@ -140,6 +140,16 @@ async fn token(config: HsmConfig, findings: &mut Findings) {
     }
     if !tenants_own {
         findings.ok(&signatures, format!("{:?}", status.audit_algorithm));
+    }
+    if status.memory_locked {
+        findings.ok(&memory, "the workers' is locked");
+    } else {
+        let remedy = "allow keybroker's user to lock memory (LimitMEMLOCK=infinity, ulimit -l unlimited), or use no swap";
+        findings.warn(
+            &memory,
+            "the workers' may be swapped to disk, the PIN and SoftHSM's keys with it",
+            remedy,
+        );
     }
     inventory(&hsm, &objects, findings).await;
     hsm.shutdown().await;

@@ -34,6 +34,7 @@ impl Served {
             suites = ?welcome.capabilities.suites,
             ed25519 = welcome.capabilities.ed25519,
             missing = ?welcome.capabilities.missing,
+            memory_locked = welcome.memory_locked,
             "HSM probed"
         );
         let (interactive, interactive_queue) = mpsc::channel(config.queue.max(1));
@@ -86,6 +87,7 @@ impl Served {
             } else {
                 SignatureAlgorithm::EcdsaP256Sha256
             },
+            memory_locked: health.welcome.memory_locked,
             workers: (interactive.pids.len(), bulk.pids.len()),
             restarts: health.restarts,
             worker_pids: interactive.pids.iter().chain(&bulk.pids).copied().collect(),

@@ -74,6 +74,7 @@ impl TenantToken {
                 module: String::new(),
                 suites: Vec::new(),
                 audit_algorithm: SignatureAlgorithm::EcdsaP256Sha256,
+                memory_locked: false,
                 workers: (0, 0),
                 restarts: 0,
                 worker_pids: Vec::new(),
