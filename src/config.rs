@@ -2,8 +2,12 @@
 //!
 //! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
 
+mod telemetry;
+mod tenant;
 mod value;
 
+pub use telemetry::Telemetry;
+pub use tenant::Tenant;
 pub use value::{Count, HttpUrl, ServerNames, Share, Suites};
 
 use crate::clock::HumaneDuration;
@@ -174,21 +178,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[telemetry]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Telemetry {
-    /// An OpenTelemetry collector that takes OTLP over gRPC. Without it no trace is made and nothing is sent.
-    #[serde(default)]
-    pub otlp_endpoint: Option<HttpUrl>,
-    /// `service.name` of the traces.
-    #[serde(default = "default_service_name")]
-    pub service_name: String,
-    /// Share of the traces that begin here which are made, 0 to 1. A call with a `traceparent` follows its caller.
-    #[serde(default = "default_sampling")]
-    pub sampling: Share,
-}
-
 /// `[crl]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,27 +188,6 @@ pub struct Crl {
     /// A new CRL is signed at least this often; a revocation is published at once.
     #[serde(default = "default_crl_refresh")]
     pub refresh: HumaneDuration,
-}
-
-/// `[tenant.NAME]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tenant {
-    /// From an epoch's first erasure to the destruction of its key.
-    #[serde(default = "default_destruction_horizon")]
-    pub destruction_horizon: HumaneDuration,
-    /// From a claim to its confirmation.
-    #[serde(default = "default_confirm_deadline")]
-    pub confirm_deadline: HumaneDuration,
-    /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
-    #[serde(default)]
-    pub token: Option<String>,
-    /// File with that token's user PIN, as [`Hsm::pin_file`].
-    #[serde(default)]
-    pub pin_file: Option<PathBuf>,
-    /// That token's PKCS#11 module, if it is another than the broker's.
-    #[serde(default)]
-    pub module: Option<PathBuf>,
 }
 
 /// A configuration that was not accepted: which file, which line, what is wrong and what to do.
@@ -292,22 +260,6 @@ impl Config {
         }
     }
 
-    /// The same for each tenant that has a token of its own: as many workers, with the same environment.
-    pub fn hsm_of_tenants(&self, worker_program: &Path) -> BTreeMap<TenantId, HsmConfig> {
-        let own = |(id, tenant): (&TenantId, &Tenant)| {
-            let token = tenant.token.clone()?;
-            let config = HsmConfig {
-                owner: Some(id.clone()),
-                module: tenant.module.clone().unwrap_or_else(|| self.hsm.module.clone()),
-                token,
-                pin_file: tenant.pin_file.clone()?,
-                ..self.hsm(worker_program)
-            };
-            Some((id.clone(), config))
-        };
-        self.tenants.iter().filter_map(own).collect()
-    }
-
     /// A tenant's settings.
     pub fn tenant(&self, tenant: &TenantId) -> Tenant {
         self.tenants.get(tenant).cloned().unwrap_or_default()
@@ -351,46 +303,6 @@ impl Config {
                 }
             }
         }
-    }
-
-    /// A token of its own has a PIN of its own and belongs to one tenant.
-    fn check_tokens(&self, file: &Path, text: &str) -> Result<(), ConfigError> {
-        let mut taken = vec![(&self.hsm.module, &self.hsm.token)];
-        for (id, tenant) in &self.tenants {
-            let fail = |problem: String, remedy: &str| {
-                let section = format!("[tenant.{id}]");
-                Err(ConfigError {
-                    file: file.to_owned(),
-                    line: text
-                        .lines()
-                        .position(|line| line.trim_start().starts_with(&section))
-                        .map(|at| at + 1),
-                    problem: format!("{section} {problem}"),
-                    remedy: remedy.to_owned(),
-                })
-            };
-            match (&tenant.token, &tenant.pin_file, &tenant.module) {
-                (None, None, None) => {}
-                (None, ..) => {
-                    let remedy = "name the tenant's own token, or leave pin_file and module out";
-                    return fail("has a pin_file or module but no token".to_owned(), remedy);
-                }
-                (Some(_), None, _) => {
-                    let remedy = "write the token's user PIN into a file of mode 0600 and name it";
-                    return fail("has a token but no pin_file".to_owned(), remedy);
-                }
-                (Some(token), Some(_), module) => {
-                    let place = (module.as_ref().unwrap_or(&self.hsm.module), token);
-                    if taken.contains(&place) {
-                        let remedy =
-                            "a tenant's own token is nobody else's: give it another, or leave token out";
-                        return fail(format!("names token {token:?}, which is in use already"), remedy);
-                    }
-                    taken.push(place);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Two listeners on one address would fail at start with a message that names neither.
@@ -489,27 +401,9 @@ impl Default for Log {
     }
 }
 
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self { otlp_endpoint: None, service_name: default_service_name(), sampling: default_sampling() }
-    }
-}
-
 impl Default for Crl {
     fn default() -> Self {
         Self { validity: default_crl_validity(), refresh: default_crl_refresh() }
-    }
-}
-
-impl Default for Tenant {
-    fn default() -> Self {
-        Self {
-            destruction_horizon: default_destruction_horizon(),
-            confirm_deadline: default_confirm_deadline(),
-            token: None,
-            pin_file: None,
-            module: None,
-        }
     }
 }
 
@@ -582,16 +476,6 @@ fn default_log_level() -> String {
     "info".to_owned()
 }
 
-/// The program's name.
-fn default_service_name() -> String {
-    "keybroker".to_owned()
-}
-
-/// Every trace: who configures a collector for a first look sees something.
-fn default_sampling() -> Share {
-    Share(1.0)
-}
-
 /// 24 hours: relying parties live through a day without us.
 fn default_crl_validity() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(24 * 3_600))
@@ -600,16 +484,6 @@ fn default_crl_validity() -> HumaneDuration {
 /// 6 hours: three more attempts before a CRL expires.
 fn default_crl_refresh() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(6 * 3_600))
-}
-
-/// 15 minutes from the first erasure in an epoch.
-fn default_destruction_horizon() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
-}
-
-/// 15 minutes.
-fn default_confirm_deadline() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
