@@ -115,6 +115,10 @@ name!(
     AnchorName, "anchor name", label
 );
 name!(
+    /// Name of a configured issuer outside of the broker, `[issuer.NAME]`.
+    IssuerName, "issuer name", label
+);
+name!(
     /// MANO's identifier of a VNF instance.
     VnfInstanceId, "VNF instance id", identifier
 );

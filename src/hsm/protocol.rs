@@ -5,7 +5,7 @@
 
 use super::quirks::Capabilities;
 use super::{
-    HsmError, ObjectId, Produced, SealRequest, SealedKey, SignatureAlgorithm, TokenObject, VerifiedGone,
+    HsmError, ObjectId, Produced, RequestTemplate, SealRequest, SealedKey, SignatureAlgorithm, TokenObject, VerifiedGone,
 };
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
@@ -72,7 +72,14 @@ pub(super) struct Welcome {
 /// One verb.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    Produce { tenant: TenantId, epoch: EpochId, key_type: KeyType, count: u32 },
+    /// With `requests`, one per key; without, none.
+    Produce {
+        tenant: TenantId,
+        epoch: EpochId,
+        key_type: KeyType,
+        count: u32,
+        requests: Vec<RequestTemplate>,
+    },
     Seal(SealRequest),
     Sign { key: ObjectId, algorithm: SignatureAlgorithm, messages: Vec<Vec<u8>> },
     Mac { key: ObjectId, data: Vec<u8> },
