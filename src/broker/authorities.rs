@@ -5,7 +5,7 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::{self, CertificateFacts, SigningCa, Tbs};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
-use crate::nfv::{IssuerId, TenantId};
+use crate::nfv::{IssuerId, IssuerName, TenantId};
 use crate::store::Mutation;
 use crate::store::records::IssuerRecord;
 use std::collections::HashMap;
@@ -32,10 +32,31 @@ pub(super) struct Authority {
     pub(super) crl_url: String,
 }
 
+/// A CA outside of the broker that certified keys of a tenant.
+#[derive(Debug)]
+pub(super) struct ExternalCa {
+    pub(super) id: IssuerId,
+    pub(super) tenant: Option<TenantId>,
+    /// The configured issuer.
+    pub(super) name: IssuerName,
+    pub(super) generation: u32,
+    pub(super) chain: ServedChain,
+}
+
+/// A CA's certificates as they are given out.
+#[derive(Debug, Clone)]
+pub(super) struct ServedChain {
+    pub(super) certificate_der: Vec<u8>,
+    /// From this CA's certificate up to, but without, the root.
+    pub(super) chain_der: Vec<Vec<u8>>,
+    pub(super) root_der: Vec<u8>,
+}
+
 /// All CAs. An old generation still signs CRLs.
 #[derive(Debug, Default)]
 pub(super) struct Authorities {
     by_id: HashMap<IssuerId, Arc<Authority>>,
+    external: HashMap<IssuerId, Arc<ExternalCa>>,
 }
 
 impl Authorities {
@@ -49,6 +70,26 @@ impl Authorities {
         of_tenant.max_by_key(|authority| authority.generation).cloned()
     }
 
+    /// The CAs of a tenant that stand behind a configured issuer.
+    pub(super) fn external<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        name: &'a IssuerName,
+    ) -> impl Iterator<Item = &'a Arc<ExternalCa>> {
+        self.external.values().filter(move |ca| ca.tenant.as_ref() == Some(tenant) && ca.name == *name)
+    }
+
+    fn served_chain(&self, id: IssuerId) -> Option<ServedChain> {
+        if let Some(external) = self.external.get(&id) {
+            return Some(external.chain.clone());
+        }
+        self.by_id.get(&id).map(|authority| ServedChain {
+            certificate_der: authority.certificate_der.clone(),
+            chain_der: authority.chain_der.clone(),
+            root_der: authority.root_der.clone(),
+        })
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Authority>> {
         self.by_id.values().cloned().collect()
     }
@@ -59,11 +100,11 @@ impl Broker {
     pub(super) async fn load_authorities(&self) -> Result<(), BrokerError> {
         let http_url = self.settings.load().http_url.clone();
         let mut by_id = HashMap::new();
+        let mut external = HashMap::new();
         for record in self.store.issuers().await? {
             let unfit =
                 |problem: String| BrokerError::Internal(format!("CA certificate {}: {problem}", record.id));
             let crl_url = format!("{http_url}/crl/{}.crl", record.id);
-            let ca = SigningCa::new(&record.certificate_der, &crl_url).map_err(|e| unfit(e.to_string()))?;
             let (root_der, chain_der) = match record.chain_der.split_last() {
                 None => (record.certificate_der.clone(), Vec::new()),
                 Some((root, between)) => {
@@ -71,6 +112,13 @@ impl Broker {
                     (root.clone(), own.chain(between.iter().cloned()).collect())
                 }
             };
+            if let Some(name) = record.name {
+                let chain = ServedChain { certificate_der: record.certificate_der, chain_der, root_der };
+                let (id, tenant, generation) = (record.id, record.tenant, record.generation);
+                external.insert(id, Arc::new(ExternalCa { id, tenant, name, generation, chain }));
+                continue;
+            }
+            let ca = SigningCa::new(&record.certificate_der, &crl_url).map_err(|e| unfit(e.to_string()))?;
             let authority = Authority {
                 id: record.id,
                 tenant: record.tenant,
@@ -84,7 +132,7 @@ impl Broker {
             };
             by_id.insert(authority.id, Arc::new(authority));
         }
-        self.authorities.store(Arc::new(Authorities { by_id }));
+        self.authorities.store(Arc::new(Authorities { by_id, external }));
         Ok(())
     }
 
@@ -95,6 +143,16 @@ impl Broker {
         }
         self.load_authorities().await?;
         self.authorities.load().get(id).ok_or_else(|| BrokerError::NotFound(format!("issuer {id}")))
+    }
+
+    /// What is given out with certificates of a CA, own or not.
+    pub(super) async fn served_chain(&self, id: IssuerId) -> Result<ServedChain, BrokerError> {
+        if let Some(chain) = self.authorities.load().served_chain(id) {
+            return Ok(chain);
+        }
+        self.load_authorities().await?;
+        let found = self.authorities.load().served_chain(id);
+        found.ok_or_else(|| BrokerError::NotFound(format!("issuer {id}")))
     }
 
     /// The CA that issues for a tenant.
@@ -161,6 +219,7 @@ impl Broker {
         let record = IssuerRecord {
             id: IssuerId::generate(),
             tenant: tenant.cloned(),
+            name: None,
             generation,
             key: key.to_string(),
             certificate_der,

@@ -8,6 +8,7 @@ pub mod background;
 pub mod claim;
 pub mod confirm;
 mod custody;
+pub mod enrol_pool;
 mod epochs;
 mod generate;
 pub mod initialise;
@@ -93,6 +94,8 @@ pub struct Broker {
     profiles: ArcSwap<profiles::Profiles>,
     /// CA certificates; owner: `authorities`.
     authorities: ArcSwap<authorities::Authorities>,
+    /// CAs outside of the broker; owner: `enrol_pool`.
+    issuers: ArcSwap<enrol_pool::ExternalIssuers>,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
     /// Held while an epoch is made, so that two producers do not both make one.
@@ -112,6 +115,7 @@ pub struct Broker {
 #[derive(Default)]
 struct Wake {
     producer: Notify,
+    enroller: Notify,
     sweeper: Notify,
     publisher: Notify,
 }
@@ -284,6 +288,7 @@ impl Broker {
             store,
             hsm,
             settings: ArcSwap::from_pointee(settings),
+            issuers: ArcSwap::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
@@ -306,7 +311,7 @@ impl Broker {
         self.hsm.reload().await?;
         self.profiles.store(Arc::new(profiles));
         self.settings.store(Arc::new(settings));
-        self.wake.producer.notify_one();
+        self.wake.filling();
         Ok(())
     }
 
@@ -452,6 +457,14 @@ impl Broker {
             field: "tenant".to_owned(),
             problem: "name a tenant: the caller belongs to none".to_owned(),
         })
+    }
+}
+
+impl Wake {
+    /// Both that fill pools.
+    fn filling(&self) {
+        self.producer.notify_one();
+        self.enroller.notify_one();
     }
 }
 

@@ -6,7 +6,7 @@ use crate::authorisation::Role;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, Issue, KeyState, RevocationReason, named};
 use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
+    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, IssuerName, PoolId,
     PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
@@ -83,9 +83,11 @@ pub struct IssuerRecord {
     pub id: IssuerId,
     /// The tenant that it issues for; none for a root.
     pub tenant: Option<TenantId>,
+    /// For a CA outside of the broker, the configured issuer's name.
+    pub name: Option<IssuerName>,
     /// Rises with every rollover.
     pub generation: u32,
-    /// Text form of its key's `hsm::ObjectId`.
+    /// Text form of its key's `hsm::ObjectId`; empty for a CA outside of the broker.
     pub key: String,
     /// The certificate.
     pub certificate_der: Vec<u8>,
@@ -231,6 +233,28 @@ pub struct NewCredential {
     pub dek_blob: Vec<u8>,
     /// Its certificate; none if a CA answers later or the certificate is issued at the claim.
     pub certificate: Option<NewCertificate>,
+    /// The request for its certificate, if a CA answers later.
+    pub request: Option<NewRequest>,
+}
+
+/// A certificate request that its key signed when it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRequest {
+    /// CertificationRequest (RFC 2986), DER.
+    pub der: Vec<u8>,
+    /// Of what it was made for: while that is the same, it is sent.
+    pub basis: Sha256Hash,
+}
+
+/// A key that waits for the answer to its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwaitingKey {
+    /// The credential.
+    pub credential: CredentialId,
+    /// Its SubjectPublicKeyInfo, DER.
+    pub public_key_der: Vec<u8>,
+    /// CertificationRequest (RFC 2986), DER.
+    pub request_der: Vec<u8>,
 }
 
 /// A named place of a VNFCI for one credential.

@@ -144,7 +144,8 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
     let issuer = |tenant: Option<&TenantId>, generation| IssuerRecord {
         id: IssuerId::generate(),
         tenant: tenant.cloned(),
-        generation,
+        name: None,
+            generation,
         key: "keybroker:root:1".into(),
         certificate_der: vec![1],
         chain_der: if tenant.is_some() { vec![vec![2, 3], vec![4]] } else { Vec::new() },

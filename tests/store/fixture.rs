@@ -59,7 +59,8 @@ impl Fixture {
                 IssuerRecord {
                     id: issuer,
                     tenant: Some(tenant.clone()),
-                    generation: 1,
+                    name: None,
+            generation: 1,
                     key: "keybroker:ca:default:1".into(),
                     certificate_der: vec![0x30, 1],
                     chain_der: vec![vec![0x30, 2]],
@@ -122,6 +123,7 @@ impl Fixture {
                 not_after: self.now().plus(7 * DAY),
                 usable_until: self.now().plus(2 * DAY),
             }),
+            request: None,
         }
     }
 

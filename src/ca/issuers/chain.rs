@@ -4,7 +4,7 @@ use super::IssuerError;
 use crate::ca::CertificateFacts;
 use crate::clock::Timestamp;
 use der::asn1::{AnyRef, BitStringRef};
-use der::{Decode, Encode, Reader, SliceReader};
+use der::{Decode, Encode, SliceReader};
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 use x509_cert::Certificate;

@@ -12,6 +12,7 @@ mod change;
 mod claims;
 mod credentials;
 mod custody;
+mod enrolments;
 mod epochs;
 mod error;
 mod identities;
@@ -30,7 +31,7 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
+    Anchor, AuditEntry, AwaitingKey, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
     PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
@@ -298,6 +299,26 @@ impl Store for SqliteStore {
         mutation: Mutation<Vec<RecordOutcome>>,
     ) -> Result<Vec<RecordOutcome>> {
         change!(self, Outcome, mutation, |tx, now| certificates::record(tx, &certificates))
+    }
+
+    async fn awaiting_keys(
+        &self,
+        pool: PoolId,
+        after: Option<CredentialId>,
+        limit: u32,
+    ) -> Result<Vec<AwaitingKey>> {
+        read!(self, |tx| enrolments::awaiting(tx, pool, after, limit))
+    }
+
+    async fn erase_awaiting(
+        &self,
+        pool: PoolId,
+        basis: Sha256Hash,
+        end: CustodyEnd,
+        limit: u32,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys> {
+        change!(self, Outcome, mutation, |tx, now| enrolments::erase_outdated(tx, pool, basis, &end, limit, now))
     }
 
     async fn register_vnfcis(
