@@ -293,9 +293,14 @@ impl Broker {
         state: &mut Enrolments,
         lease: &Lease,
     ) -> Result<usize, BrokerError> {
-        let waiting = self.store.awaiting_keys(filling.pool.id, None, REQUESTS_PER_TURN).await?;
-        let due: Vec<AwaitingKey> =
-            waiting.into_iter().filter(|key| !state.pending.contains_key(&key.credential)).collect();
+        let mut due: Vec<AwaitingKey> = Vec::new();
+        let mut after = None;
+        while due.len() < REQUESTS_PER_TURN as usize {
+            let waiting = self.store.awaiting_keys(filling.pool.id, after, REQUESTS_PER_TURN).await?;
+            let Some(last) = waiting.last() else { break };
+            after = Some(last.credential);
+            due.extend(waiting.into_iter().filter(|key| !state.pending.contains_key(&key.credential)));
+        }
         let sent = due.len();
         let failed = AtomicBool::new(false);
         // After a failure nothing new is sent; what is under way is waited for.

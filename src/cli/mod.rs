@@ -16,6 +16,7 @@ pub mod failure;
 mod files;
 mod identity;
 pub mod init;
+mod issuer;
 mod manual;
 mod output;
 mod pool;
@@ -67,6 +68,9 @@ enum Command {
     /// Certificate profiles (operator)
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// CAs outside of the broker: our client certificate's request (operator, on the broker's machine)
+    #[command(subcommand)]
+    Issuer(issuer::IssuerCommand),
     /// Pools of ready credentials (MANO)
     #[command(subcommand)]
     Pool(pool::PoolCommand),
@@ -150,6 +154,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Anchor(command) => anchor::run(command, output).await,
         Command::Identity(command) => identity::run(command, output).await,
         Command::Profile(command) => profile::run(command, output).await,
+        Command::Issuer(command) => issuer::run(command, output).await,
         Command::Pool(command) => pool::run(command, output).await,
         Command::Vnfci(command) => vnfci::run(command, output).await,
         Command::Vnf(command) => vnf::run(command, output).await,

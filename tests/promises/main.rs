@@ -12,6 +12,7 @@ mod claims;
 mod command_line;
 mod empty_pools;
 mod endpoints;
+mod external_issuers;
 mod hsm_away;
 mod hsm_faults;
 mod key_types;

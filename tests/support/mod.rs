@@ -9,6 +9,7 @@
 )]
 
 pub mod ca;
+pub mod est_server;
 pub mod faults;
 pub mod mano;
 pub mod process;

@@ -1,8 +1,9 @@
 //! What certificate requests say: names and extensions of the profile (RFC 2986, RFC 2985 5.4.2).
 
-use crate::ca::encode::{SEQUENCE, SET, context_constructed, extension, oid, tlv};
+use crate::ca::encode::{SEQUENCE, SET, context_constructed, extension, oid, tlv, unsigned};
 use crate::ca::issue::{extended_key_usage, subject_alt_name};
-use crate::ca::profile::{CertificateNames, Profile};
+use crate::ca::names::plain_name;
+use crate::ca::profile::{CertificateNames, ExtendedKeyUsage, Profile};
 use crate::hsm::RequestTemplate;
 use const_oid::db::rfc5280::ID_CE_KEY_USAGE;
 use der::asn1::ObjectIdentifier;
@@ -19,10 +20,23 @@ pub fn template(profile: &Profile, names: &CertificateNames) -> RequestTemplate 
     if !names.general_names.is_empty() {
         extensions.extend(subject_alt_name(names.subject_is_empty, &names.general_names));
     }
-    let values = tlv(SET, &[&tlv(SEQUENCE, &[&extensions])]);
+    RequestTemplate { subject_der: names.subject_der.clone(), attributes_der: attributes(&extensions) }
+}
+
+/// The CertificationRequestInfo (DER) of a request for a TLS client certificate `CN=name,O=keybroker`.
+///
+/// # Errors
+/// A sentence, for a name that is no common name.
+pub fn client_request(name: &str, public_key_der: &[u8]) -> Result<Vec<u8>, String> {
+    let subject = plain_name(None, name).map_err(|error| error.to_string())?;
+    let mut extensions = extension(ID_CE_KEY_USAGE, true, &DIGITAL_SIGNATURE);
+    extensions.extend(extended_key_usage(&[ExtendedKeyUsage::ClientAuth]));
+    Ok(tlv(SEQUENCE, &[&unsigned(&[]), &subject, public_key_der, &attributes(&extensions)]))
+}
+
+/// `[0]` with an extensionRequest.
+fn attributes(extensions: &[u8]) -> Vec<u8> {
+    let values = tlv(SET, &[&tlv(SEQUENCE, &[extensions])]);
     let attribute = tlv(SEQUENCE, &[&oid(EXTENSION_REQUEST), &values]);
-    RequestTemplate {
-        subject_der: names.subject_der.clone(),
-        attributes_der: tlv(context_constructed(0), &[&attribute]),
-    }
+    tlv(context_constructed(0), &[&attribute])
 }
