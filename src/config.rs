@@ -595,7 +595,11 @@ mod tests {
             (6, "[telemetry]\notlp_endpoint = \"collector:4317\"\n", "http://HOST"),
             (5, "[tenant.Default]\n", "tenant id"),
             (8, "[issuer.pki]\nkind = \"est\"\nurl = \"http://x\"\n", "https://HOST"),
-            (5, "[issuer.sub-ca]\nkind = \"est\"\nurl = \"https://x\"\ntrust_anchor = \"r\"\nclient_certificate = \"c\"\n", "own CAs"),
+            (
+                5,
+                "[issuer.sub-ca]\nkind = \"est\"\nurl = \"https://x\"\ntrust_anchor = \"r\"\nclient_certificate = \"c\"\n",
+                "own CAs",
+            ),
             (7, "[listen]\nhttp = \"127.0.0.1:7443\"\nbootstrap = \"127.0.0.1:7443\"\n", "same address"),
         ] {
             let error = parse(&format!("{SHORTEST}{text}")).unwrap_err();

@@ -10,8 +10,8 @@ use super::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::{HolderCopy, KeyType, RevocationReason, StepReason};
 use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, IssuerName, PoolId,
-    PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
+    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, IssuerName,
+    PoolId, PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
 

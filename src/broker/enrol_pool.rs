@@ -1,6 +1,8 @@
 //! Pools whose certificates come from a CA outside of the broker (SEC 005 8.1.2.3 steps 1 to 8).
 
-use crate::audit::details::{self, CertificateDetails, CertificateRejectedDetails, IssuedDetails, IssuerDetails};
+use crate::audit::details::{
+    self, CertificateDetails, CertificateRejectedDetails, IssuedDetails, IssuerDetails,
+};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::produce::Batch;
@@ -103,7 +105,9 @@ struct Filling<'a> {
 impl Broker {
     /// Takes the configured issuers into use, in place of those before.
     pub fn set_issuers(&self, issuers: ExternalIssuers) {
-        for (issuer, problem) in issuers.iter().filter_map(|(name, issuer)| Some((name, issuer.client.as_ref().err()?))) {
+        for (issuer, problem) in
+            issuers.iter().filter_map(|(name, issuer)| Some((name, issuer.client.as_ref().err()?)))
+        {
             tracing::warn!(%issuer, problem, "the issuer cannot be used: its pools are not filled");
         }
         self.issuers.store(Arc::new(issuers));
@@ -333,13 +337,24 @@ impl Broker {
                         };
                         match judge(&certificate_der, &wanted, filling.cas, now) {
                             Ok(accepted) => {
-                                enrolled.push(Enrolled { credential: key.credential, certificate_der, accepted });
+                                enrolled.push(Enrolled {
+                                    credential: key.credential,
+                                    certificate_der,
+                                    accepted,
+                                });
                             }
                             Err(reason) => {
                                 failed.store(true, Ordering::Relaxed);
-                                failure = Some(format!("it sent a certificate that was not asked for: {reason}"));
-                                self.reject(filling, key.credential, &key.public_key_der, &certificate_der, reason)
-                                    .await?;
+                                failure =
+                                    Some(format!("it sent a certificate that was not asked for: {reason}"));
+                                self.reject(
+                                    filling,
+                                    key.credential,
+                                    &key.public_key_der,
+                                    &certificate_der,
+                                    reason,
+                                )
+                                .await?;
                             }
                         }
                     }
@@ -372,7 +387,8 @@ impl Broker {
                 // One of them has a serial number that the CA used before: the others are not to suffer.
                 Err(StoreError::AlreadyExists(_) | StoreError::Conflict(_)) => {
                     for one in &enrolled {
-                        let alone = self.record_together(filling, issuer, std::slice::from_ref(one), lease).await;
+                        let alone =
+                            self.record_together(filling, issuer, std::slice::from_ref(one), lease).await;
                         if let Err(error) = alone {
                             let facts = &one.accepted.facts;
                             let reason = format!("serial number {}: {error}", hex::encode(&facts.serial));
@@ -439,7 +455,8 @@ impl Broker {
 
     /// Our record of the CA that signed; made when it is first seen.
     async fn external_ca(&self, filling: &Filling<'_>, chain: &CaChain) -> Result<IssuerId, BrokerError> {
-        let (Some(certificate_der), above) = (chain.certificates_der.first(), chain.certificates_der.get(1..))
+        let (Some(certificate_der), above) =
+            (chain.certificates_der.first(), chain.certificates_der.get(1..))
         else {
             return Err(BrokerError::Internal("a chain without certificates".to_owned()));
         };
@@ -498,8 +515,10 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         tracing::warn!(issuer = %filling.name, pool = %filling.pool.name, %credential, reason,
             "a certificate was not asked for and is not taken");
-        let key =
-            crate::audit::event::EventCredential { id: credential, public_key: Sha256Hash::of(public_key_der) };
+        let key = crate::audit::event::EventCredential {
+            id: credential,
+            public_key: Sha256Hash::of(public_key_der),
+        };
         let event = Event::new(self.store.now().await?, EventKind::CertificateRejected, Actor::broker())
             .tenant(&filling.pool.tenant)
             .vnf_instance(&filling.pool.vnf_instance)

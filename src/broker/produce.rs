@@ -187,7 +187,11 @@ impl Broker {
     }
 
     /// Commits a batch, wrapped under another epoch if its own closed meanwhile.
-    pub(super) async fn commit(&self, mut batch: Batch<'_>, lease: Option<&Lease>) -> Result<(), BrokerError> {
+    pub(super) async fn commit(
+        &self,
+        mut batch: Batch<'_>,
+        lease: Option<&Lease>,
+    ) -> Result<(), BrokerError> {
         let (tenant, count) = (batch.pool.tenant.clone(), batch.produced.keys.len() as u64);
         for _ in 0..EPOCHS_TRIED {
             match self.insert(&batch, lease).await {
@@ -266,9 +270,7 @@ impl Broker {
                 key_blob: key.wrapped.key_blob.clone(),
                 dek_blob: key.wrapped.dek_blob.clone(),
                 certificate: certificate.clone(),
-                request: basis
-                    .zip(key.request_der.clone())
-                    .map(|(basis, der)| NewRequest { der, basis }),
+                request: basis.zip(key.request_der.clone()).map(|(basis, der)| NewRequest { der, basis }),
             })
             .collect();
         let mutation = Mutation { lease: lease.cloned(), ..Mutation::new(move |()| vec![event]) };

@@ -63,9 +63,8 @@ fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) 
             ));
         }
     };
-    let chain = certificates(&issuer.client_certificate).map_err(|error| {
-        format!("{error}; `keybroker issuer request {name}` makes the request for it")
-    })?;
+    let chain = certificates(&issuer.client_certificate)
+        .map_err(|error| format!("{error}; `keybroker issuer request {name}` makes the request for it"))?;
     // Not the broker itself, which keeps the client.
     let (hsm, key) = (broker.hsm().clone(), ObjectId::EstClient(name.clone()));
     let sign = move |message: &[u8]| {

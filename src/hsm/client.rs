@@ -4,8 +4,8 @@ use super::protocol::{Reply, Request};
 use super::served::Served;
 use super::tenant_token::TenantToken;
 use super::{
-    HsmConfig, HsmError, HsmStatus, Lane, ObjectId, Produced, RequestTemplate, SealRequest, SealedKey, SignatureAlgorithm,
-    TokenObject, VerifiedGone,
+    HsmConfig, HsmError, HsmStatus, Lane, ObjectId, Produced, RequestTemplate, SealRequest, SealedKey,
+    SignatureAlgorithm, TokenObject, VerifiedGone,
 };
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
@@ -172,11 +172,12 @@ impl Hsm {
             (size, requests)
         });
         let workers = self.serving(Some(tenant))?.bulk_workers();
-        let produced: Vec<Produced> =
-            stream::iter(chunks.map(|(chunk, requests)| self.produce_chunk(tenant, epoch, key_type, chunk, requests)))
-                .buffered(workers)
-                .try_collect()
-                .await?;
+        let produced: Vec<Produced> = stream::iter(
+            chunks.map(|(chunk, requests)| self.produce_chunk(tenant, epoch, key_type, chunk, requests)),
+        )
+        .buffered(workers)
+        .try_collect()
+        .await?;
         let mut all = Produced { keys: Vec::new(), mechanisms: Vec::new(), duration: Duration::ZERO };
         for chunk in produced {
             all.keys.extend(chunk.keys);

@@ -38,7 +38,9 @@ impl Token {
         for place in 0..count as usize {
             let request = requests.get(place);
             keys.push(
-                self.with_object(&kek, Half::Secret, |session, kek| produce(session, kek, key_type, request))?,
+                self.with_object(&kek, Half::Secret, |session, kek| {
+                    produce(session, kek, key_type, request)
+                })?,
             );
             self.objects_made += 3;
         }

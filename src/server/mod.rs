@@ -14,7 +14,7 @@ pub mod tls;
 pub use error::ServeError;
 pub use http::Ready;
 pub use limits::Limits;
-pub use tls::{client_config, SignInHsm, TlsError, TlsMaterial};
+pub use tls::{SignInHsm, TlsError, TlsMaterial, client_config};
 
 use crate::api::{self, Face, Gate};
 use crate::broker::Broker;

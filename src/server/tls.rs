@@ -88,9 +88,8 @@ impl TlsMaterial {
         let probe = b"keybroker-tls-probe";
         let signature = blocking(|| sign(probe))
             .map_err(|e| TlsError(format!("the HSM does not sign with the TLS key: {e}")))?;
-        leaf.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, probe, &signature).map_err(|_| {
-            TlsError("the TLS certificate is not for the TLS key in the HSM".into())
-        })?;
+        leaf.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, probe, &signature)
+            .map_err(|_| TlsError("the TLS certificate is not for the TLS key in the HSM".into()))?;
         let key = Arc::new(HsmKey(sign));
         Ok(Self(Arc::new(CertifiedKey::new(chain, key))))
     }

@@ -15,12 +15,12 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AwaitingKey, AuditQuery, CertificateIntent, CertificateRecord, ChainTip, ClaimOutcome,
-    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
-    NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
-    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci,
-    VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent, CertificateRecord, ChainTip,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd,
+    DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
+    NewCredential, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -6,8 +6,8 @@ use crate::authorisation::Role;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, Issue, KeyState, RevocationReason, named};
 use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, IssuerName, PoolId,
-    PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
+    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, IssuerName,
+    PoolId, PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
 

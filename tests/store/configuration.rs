@@ -145,7 +145,7 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
         id: IssuerId::generate(),
         tenant: tenant.cloned(),
         name: None,
-            generation,
+        generation,
         key: "keybroker:root:1".into(),
         certificate_der: vec![1],
         chain_der: if tenant.is_some() { vec![vec![2, 3], vec![4]] } else { Vec::new() },

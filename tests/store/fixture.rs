@@ -60,7 +60,7 @@ impl Fixture {
                     id: issuer,
                     tenant: Some(tenant.clone()),
                     name: None,
-            generation: 1,
+                    generation: 1,
                     key: "keybroker:ca:default:1".into(),
                     certificate_der: vec![0x30, 1],
                     chain_der: vec![vec![0x30, 2]],

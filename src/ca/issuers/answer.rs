@@ -134,15 +134,24 @@ fn check_path(
     let intermediates: Vec<_> = cas.intermediates().map(CertificateDer::from).collect();
     // A CA that backdates nothing may be a little ahead of this clock.
     let now = now.plus(Duration::from_secs(60));
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
+    let time =
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
     for usage in profile.eku() {
         let usage = match usage {
             ExtendedKeyUsage::ClientAuth => KeyUsage::client_auth(),
             ExtendedKeyUsage::ServerAuth => KeyUsage::server_auth(),
         };
         let anchors = std::slice::from_ref(&anchor);
-        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, anchors, &intermediates, time, usage, None, None)
-            .map_err(|error| format!("no path leads from it to the configured root: {error}"))?;
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            anchors,
+            &intermediates,
+            time,
+            usage,
+            None,
+            None,
+        )
+        .map_err(|error| format!("no path leads from it to the configured root: {error}"))?;
     }
     Ok(())
 }

@@ -154,11 +154,8 @@ fn check_extensions(values: &[Vec<u8>]) -> Result<(), IssuerError> {
     let malformed = |error: der::Error| IssuerError::Malformed(format!("csrattrs: {error}"));
     for value in values {
         let value = AnyRef::from_der(value).map_err(malformed)?;
-        let items = if value.tag() == Tag::ObjectIdentifier {
-            vec![value]
-        } else {
-            elements(value, Tag::Sequence)?
-        };
+        let items =
+            if value.tag() == Tag::ObjectIdentifier { vec![value] } else { elements(value, Tag::Sequence)? };
         for item in items {
             let id = if item.tag() == Tag::ObjectIdentifier {
                 Some(item)
@@ -207,10 +204,7 @@ mod tests {
 
     #[test]
     fn a_server_may_ask_for_the_keys_and_extensions_that_requests_have_and_for_nothing_else() {
-        let ec = tlv(SEQUENCE, &[
-            &oid(rfc5912::ID_EC_PUBLIC_KEY),
-            &tlv(SET, &[&oid(rfc5912::SECP_256_R_1)]),
-        ]);
+        let ec = tlv(SEQUENCE, &[&oid(rfc5912::ID_EC_PUBLIC_KEY), &tlv(SET, &[&oid(rfc5912::SECP_256_R_1)])]);
         let wanted = attributes(&[&ec, &oid(rfc5912::ECDSA_WITH_SHA_256), &oid(EXTENSION_REQUEST)]);
         assert_eq!(wanted.check(KeyType::EcP256), Ok(()));
         for other in [KeyType::EcP384, KeyType::Rsa2048] {
@@ -220,7 +214,10 @@ mod tests {
         let either = attributes(&[&ec, &oid(rfc5912::RSA_ENCRYPTION)]);
         assert_eq!((either.check(KeyType::EcP256), either.check(KeyType::Rsa3072)), (Ok(()), Ok(())));
         for id in [CHALLENGE_PASSWORD, ObjectIdentifier::new_unwrap("1.3.6.1.1.1.1.22")] {
-            assert!(matches!(attributes(&[&oid(id)]).check(KeyType::EcP256), Err(IssuerError::Unsupported(_))));
+            assert!(matches!(
+                attributes(&[&oid(id)]).check(KeyType::EcP256),
+                Err(IssuerError::Unsupported(_))
+            ));
         }
         assert_eq!(attributes(&[]).check(KeyType::Rsa4096), Ok(()));
     }

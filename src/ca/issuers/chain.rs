@@ -103,7 +103,8 @@ struct Link<'a> {
 impl<'a> Link<'a> {
     fn parse(der: &'a [u8]) -> Result<Self, IssuerError> {
         let malformed = |error: der::Error| IssuerError::Malformed(format!("a certificate: {error}"));
-        let facts = CertificateFacts::parse(der).map_err(|error| IssuerError::Malformed(error.to_string()))?;
+        let facts =
+            CertificateFacts::parse(der).map_err(|error| IssuerError::Malformed(error.to_string()))?;
         let certificate = Certificate::from_der(der).map_err(malformed)?;
         let issuer_der = certificate.tbs_certificate().issuer().to_der().map_err(malformed)?;
         // The signed bytes as they are, not as they would be encoded again.

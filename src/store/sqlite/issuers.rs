@@ -39,7 +39,9 @@ pub(super) async fn add(tx: &mut SqliteConnection, issuer: &IssuerRecord) -> Res
 /// All CA certificates, roots first, by tenant and generation.
 pub(super) async fn list(tx: &mut SqliteConnection) -> Result<Vec<IssuerRecord>> {
     let rows =
-        sqlx::query("SELECT * FROM issuers ORDER BY COALESCE(tenant, ''), COALESCE(name, ''), generation").fetch_all(tx).await?;
+        sqlx::query("SELECT * FROM issuers ORDER BY COALESCE(tenant, ''), COALESCE(name, ''), generation")
+            .fetch_all(tx)
+            .await?;
     rows.iter().map(read).collect()
 }
 

@@ -31,8 +31,8 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AwaitingKey, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
+    Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord,
+    ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
     PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
     TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
@@ -318,7 +318,9 @@ impl Store for SqliteStore {
         limit: u32,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
-        change!(self, Outcome, mutation, |tx, now| enrolments::erase_outdated(tx, pool, basis, &end, limit, now))
+        change!(self, Outcome, mutation, |tx, now| enrolments::erase_outdated(
+            tx, pool, basis, &end, limit, now
+        ))
     }
 
     async fn register_vnfcis(
