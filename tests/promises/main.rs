@@ -14,4 +14,5 @@ mod refusals;
 mod restart;
 mod roles;
 mod secrets;
+mod storms;
 mod token;

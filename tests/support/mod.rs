@@ -10,7 +10,9 @@
 
 pub mod ca;
 pub mod mano;
+pub mod pkcs11;
 pub mod process;
+pub mod settlement;
 pub mod site;
 pub mod vnfci;
 
