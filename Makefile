@@ -1,15 +1,19 @@
 # make demo   from nothing: the whole story against a fresh SoftHSM2 token (N=VNFCIs, KEEP=DIR to look at afterwards)
 # make test   everything that CI runs
+# make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
+# make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
 # make lint   formatting and clippy
 # make tools  target/python: what the tests check us with
 # make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
-.PHONY: help build demo test lint tools docs clean
+.PHONY: help build demo test storm scale lint tools docs clean
 .DEFAULT_GOAL := help
 
 N ?=
 KEEP ?=
+STORM ?= 5
+SCALE ?= 10
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
@@ -39,6 +43,13 @@ test: lint tools
 	else \
 	    cargo test --locked --no-fail-fast; \
 	fi
+
+# In release builds: what is tried is the program as it is delivered.
+storm: tools
+	KEYBROKER_STORM=$(STORM) cargo test --locked --release --test promises storms -- --test-threads 1
+
+scale: tools
+	KEYBROKER_SCALE=$(SCALE) cargo test --locked --release --test promises scale -- --test-threads 1 --nocapture
 
 docs:
 	@scripts/packages.sh build

@@ -13,6 +13,7 @@ mod endpoints;
 mod refusals;
 mod restart;
 mod roles;
+mod scale;
 mod secrets;
 mod storms;
 mod token;
