@@ -115,7 +115,7 @@ fn parse_claim(call: &Call, message: proto::ClaimRequest) -> Result<Claim, Broke
 }
 
 /// The suites that we know among those that the VNFCI does. What we do not know is passed over: it may be newer.
-fn suites(names: &[String]) -> Result<Vec<Suite>, BrokerError> {
+pub(super) fn suites(names: &[String]) -> Result<Vec<Suite>, BrokerError> {
     if names.len() > SUITES_MAX {
         return Err(invalid("suites", format!("has {} entries; at most {SUITES_MAX}", names.len())));
     }

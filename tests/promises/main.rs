@@ -6,6 +6,7 @@
 mod support;
 
 mod audit;
+mod bad_requests;
 mod bad_start;
 mod certificates;
 mod claims;
