@@ -162,12 +162,8 @@ fn profile(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // Unwrap safety: names by their form.
     #[allow(clippy::unwrap_used)]
-    let (name, vnf, vdu, vnfci) = (
-        "fuzz".parse().unwrap(),
-        "amf-1".parse().unwrap(),
-        "a/b:c-1".parse().unwrap(),
-        "i-1",
-    );
+    let (name, vnf, vdu, vnfci) =
+        ("fuzz".parse().unwrap(), "amf-1".parse().unwrap(), "a/b:c-1".parse().unwrap(), "i-1");
     let Ok(profile) = Profile::parse(name, text) else { return };
     for vnfci in [None, vnfci.parse().ok()] {
         let values = NameValues {

@@ -16,6 +16,7 @@ pub mod config;
 pub mod credential;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod hardening;
 pub mod hsm;
 pub mod identity;
 pub mod lifecycle;

@@ -4,7 +4,7 @@
 //! workers stopped and its token taken away. After each the same VNFCI is served.
 
 use crate::support::ca::{Credential, SoftwareCa};
-use crate::support::mano::{By, announcement, http_answer, request_id};
+use crate::support::mano::{By, announcement, http_exchange, request_id};
 use crate::support::process::run;
 use crate::support::settlement::count;
 use crate::support::site::{Options, Site, VDU, VNF};
@@ -410,13 +410,15 @@ async fn without_the_hsm_claims_are_unavailable_terminations_pending_and_both_ar
     .await;
 }
 
+/// Status and body of a GET.
+async fn http_answer(url: &str) -> (u16, Vec<u8>) {
+    let (head, body) = http_exchange(url).await;
+    (head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("an HTTP status"), body)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_deadline_passes_finds_its_outcome_under_the_same_request_id() {
-    let mut site = Site::prepare(Options::default());
-    reconfigure(&site, "[hsm]", "[hsm]\ncall_deadline = \"3s\"");
-    site.init().await;
-    site.serve().await;
-    site.add_anchor("default", crate::support::site::ANCHOR, &site.mano_ca).await;
+    let mut site = Site::start_with(Options { call_deadline: "3s", ..Options::default() }).await;
     site.full_pool(POOL, 4).await;
     let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
     let connection = vnfci.connect(&site).await.unwrap();

@@ -1,7 +1,7 @@
 //! Goal: a broker that cannot start says why and what to do, with the documented exit code, harms nothing, and starts
 //! once the cause is removed.
 //! Method: `keybroker serve` with one thing wrong at a time: module, token, PIN, ports, database, configuration. Modules
-//! are real: SoftHSM, OpenSC's without a reader, a shared library that is none, and SoftHSM without AES-KWP.
+//! are real: SoftHSM, OpenSC's without a reader, a shared library that is none; `softhsm/fault` takes AES-KWP away.
 
 use crate::support::mano::By;
 use crate::support::process::{Finished, run};
@@ -9,7 +9,7 @@ use crate::support::site::{Options, Site};
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const POOL: &str = "amf-transport";
@@ -24,7 +24,11 @@ struct Stopped {
 
 impl Stopped {
     async fn new() -> Self {
-        let mut site = Site::start().await;
+        Self::with(Options::default()).await
+    }
+
+    async fn with(options: Options) -> Self {
+        let mut site = Site::start_with(options).await;
         site.full_pool(POOL, 4).await;
         site.stop().await;
         let config = std::fs::read_to_string(site.config()).unwrap();
@@ -73,16 +77,6 @@ fn said(finished: &Finished, code: i32, all: &[&str]) {
     assert!(!finished.err.contains("panicked"), "{finished:?}");
 }
 
-/// SoftHSM that does not know AES-KWP.
-async fn module_without_kwp(site: &Site) -> PathBuf {
-    let module = site.path().join("without_kwp.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/without_kwp.c");
-    let softhsm = format!("-DSOFTHSM=\"{}\"", site.token.module.display());
-    let arguments = ["-shared", "-fPIC", &softhsm, "-o"].map(PathBuf::from);
-    run("cc", arguments.into_iter().chain([module.clone(), source, "-ldl".into()])).await.ok();
-    module
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_or_token_that_is_not_right_is_named_with_a_remedy() {
     let stopped = Stopped::new().await;
@@ -108,9 +102,16 @@ async fn a_module_or_token_that_is_not_right_is_named_with_a_remedy() {
     let other = stopped.config.replace("token = \"keybroker\"", "token = \"another\"");
     said(&stopped.serve_with(&other).await, 4, &["\"another\"", "present: keybroker", "hsm.token"]);
 
-    let without = module_without_kwp(&stopped.site).await;
-    let refused = stopped.with_module(&without).await;
-    said(&refused, 4, &["AES-KWP", "0x210A", "CKR_MECHANISM_INVALID"]);
+    stopped.works_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_without_key_wrapping_is_refused_by_its_self_test() {
+    let stopped = Stopped::with(Options { faulty: true, ..Options::default() }).await;
+    // CKR_MECHANISM_INVALID: what a module answers to a mechanism that it does not have.
+    stopped.site.faults().set("C_WrapKey return 0x70");
+    said(&stopped.serve().await, 4, &["AES-KWP", "0x210A", "CKR_MECHANISM_INVALID"]);
+    stopped.site.faults().clear();
     stopped.works_again().await;
 }
 

@@ -12,6 +12,7 @@ mod certificates;
 mod claims;
 mod command_line;
 mod endpoints;
+mod hsm_faults;
 mod refusals;
 mod restart;
 mod roles;

@@ -9,6 +9,7 @@
 )]
 
 pub mod ca;
+pub mod faults;
 pub mod mano;
 pub mod pkcs11;
 pub mod process;
