@@ -240,10 +240,10 @@ async fn a_configuration_or_profile_with_an_error_is_named_by_file_line_and_fiel
         (
             "destruction_horizon = \"2s\"",
             "destruction_horizon = 2",
-            &["line 21: invalid type: integer", file],
+            &["invalid type: integer", "keybroker.toml, line "],
         ),
         ("sqlite:keybroker.db", "mongodb:keybroker", &["url", file]),
-        ("127.0.0.1:", "localhost:", &["line 12: invalid socket address", file]),
+        ("127.0.0.1:", "localhost:", &["invalid socket address", "keybroker.toml, line "]),
         ("interactive_workers = 1", "interactive_workers = 0", &["interactive_workers", file]),
         ("[hsm]", "[hsm", &["line 1", file]),
         ("[hsm]", "[hsm]\nsealing = [\"ROT13\"]", &["ROT13", file]),
