@@ -244,7 +244,11 @@ async fn a_configuration_or_profile_with_an_error_is_named_by_file_line_and_fiel
         ),
         ("sqlite:keybroker.db", "mongodb:keybroker", &["url", file]),
         ("127.0.0.1:", "localhost:", &["invalid socket address", "keybroker.toml, line "]),
-        ("interactive_workers = 1", "interactive_workers = 0", &["interactive_workers", file]),
+        (
+            "interactive_workers = 1",
+            "interactive_workers = 0",
+            &["0 is not a whole number", "keybroker.toml, line "],
+        ),
         ("[hsm]", "[hsm", &["line 1", file]),
         ("[hsm]", "[hsm]\nsealing = [\"ROT13\"]", &["ROT13", file]),
     ] {
