@@ -207,7 +207,7 @@ async fn a_malformed_certificate_anchor_or_profile_is_told_from_a_good_one() {
         ("subject = \"CN={credential}\"\nvalidity = \"0s\"", "validity"),
         ("subject = \"CN={credential}\"\nunknown = 1", "unknown"),
     ] {
-        let profile = Some(proto::Profile { name: "bad".into(), toml: toml.into(), ..Default::default() });
+        let profile = Some(proto::Profile { name: "bad".into(), toml: toml.into() });
         let request = proto::AddProfileRequest { request_id: request_id(), profile };
         let refused = client.add_profile(request).await.expect_err(toml);
         names_field(&refused, "profile.toml", &[hint]);
@@ -326,7 +326,7 @@ async fn a_request_id_with_another_body_is_refused_and_with_the_same_one_replaye
 async fn an_empty_pool_says_when_to_ask_again_and_draws_nothing() {
     let mut site = Site::start().await;
     let toml = "subject = \"CN={credential}\"\neku = [\"clientAuth\"]\non_empty = \"RETRY\"\n";
-    let profile = Some(proto::Profile { name: "patient".into(), toml: toml.into(), ..Default::default() });
+    let profile = Some(proto::Profile { name: "patient".into(), toml: toml.into() });
     let request = proto::AddProfileRequest { request_id: request_id(), profile };
     AdminServiceClient::new(site.management("operator").await).add_profile(request).await.unwrap();
     let create = proto::CreatePoolRequest {
