@@ -5,18 +5,23 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_claim;
 mod audit;
 mod bad_requests;
 mod bad_start;
 mod certificates;
 mod claims;
 mod command_line;
+mod empty_pools;
 mod endpoints;
+mod hsm_away;
 mod hsm_faults;
+mod key_types;
 mod refusals;
 mod restart;
 mod roles;
 mod scale;
 mod secrets;
 mod storms;
+mod suites;
 mod token;
