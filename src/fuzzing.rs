@@ -16,7 +16,7 @@ use crate::nfv::{
     AnchorName, ClaimId, CredentialId, IdentityName, PoolName, ProfileName, RequestId, Sha256Hash, SlotName,
     TenantId, VduId, VnfInstanceId, VnfciId,
 };
-use crate::sealing::{Binding, Envelope, RecipientKey, RecipientPoint, Suite, matches_public_key, open};
+use crate::sealing::{Binding, Envelope, RecipientKey, RecipientPublicKey, Suite, matches_public_key, open};
 use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::str::FromStr;
@@ -52,13 +52,19 @@ pub fn run(name: &str, data: &[u8]) {
     target(data);
 }
 
-/// The recipient's public point (a claim), and the stored key of a VNFCI.
+/// A claim's public key, of either kind, and the stored key of a VNFCI.
 fn recipient(data: &[u8]) {
-    if let Ok(point) = RecipientPoint::parse(data) {
-        assert_eq!(point.as_bytes().as_slice(), data);
+    for suite in Suite::ALL.iter().copied() {
+        if let Ok(key) = RecipientPublicKey::parse(suite, data) {
+            assert!(key.takes(suite));
+            assert_eq!(key.as_bytes(), data);
+        }
     }
     if let Ok(key) = RecipientKey::from_bytes(data) {
-        assert!(RecipientPoint::parse(key.public_point().as_bytes()).is_ok());
+        let public = key.public_key();
+        for suite in public.suites() {
+            assert!(RecipientPublicKey::parse(suite, public.as_bytes()).is_ok());
+        }
     }
 }
 
@@ -188,6 +194,7 @@ fn envelope(data: &[u8]) {
         let envelope = Envelope {
             suite,
             hsm_point: point.to_vec(),
+            oaep_hash: None,
             wrapped_dek: wrapped_dek.to_vec(),
             wrapped_key: wrapped_key.to_vec(),
         };

@@ -114,7 +114,7 @@ fn parse_claim(call: &Call, message: proto::ClaimRequest) -> Result<Claim, Broke
 }
 
 /// The one key that the claim is for. Without an RSA key the point is looked at, so that an empty claim is told the usual.
-fn recipient(point: &[u8], rsa_der: &[u8]) -> Result<RecipientPublicKey, BrokerError> {
+pub(super) fn recipient(point: &[u8], rsa_der: &[u8]) -> Result<RecipientPublicKey, BrokerError> {
     const RSA: &str = "recipient_rsa_public_key_der";
     match (point, rsa_der) {
         (point, []) => RecipientPoint::parse(point)

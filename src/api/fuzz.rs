@@ -8,7 +8,6 @@ use super::proto::{
 use super::{admin, audit, credential, lifecycle, parse};
 use crate::broker::BrokerError;
 use crate::nfv::RequestId;
-use crate::sealing::RecipientPoint;
 use prost::Message;
 
 /// The first byte chooses the message, the others are its encoding.
@@ -19,9 +18,8 @@ pub(crate) fn request(data: &[u8]) {
             parse::required::<RequestId>("request_id", &message.request_id)?;
             credential::suites(&message.suites)?;
             parse::token_proof(message.token)?;
-            RecipientPoint::parse(&message.recipient_public_key)
-                .map(drop)
-                .map_err(|problem| parse::invalid("recipient_public_key", problem))
+            let recipient = (&message.recipient_public_key, &message.recipient_rsa_public_key_der);
+            credential::recipient(recipient.0, recipient.1).map(drop)
         }),
         1 => decoded::<ConfirmRequest>(bytes, |message| {
             parse::token_proof(message.token)?;

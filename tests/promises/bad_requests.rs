@@ -314,7 +314,7 @@ async fn a_request_id_with_another_body_is_refused_and_with_the_same_one_replaye
     let first = vnfci.send_claim(&connection, request.clone()).await.unwrap();
     let again = vnfci.send_claim(&connection, request.clone()).await.unwrap();
     assert_eq!(first.keys[0].credential_id, again.keys[0].credential_id);
-    let recipient_public_key = vnfci.rebooted().recipient.public_point().as_bytes().to_vec();
+    let recipient_public_key = vnfci.rebooted().recipient.public_key().as_bytes().to_vec();
     let other = proto::ClaimRequest { recipient_public_key, ..request };
     let mut client = CredentialServiceClient::new(connection.channel.clone());
     reused(&client.claim(other).await.unwrap_err());
