@@ -24,4 +24,6 @@ mod scale;
 mod secrets;
 mod storms;
 mod suites;
+mod tenant_tokens;
 mod token;
+mod traces;

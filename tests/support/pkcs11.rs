@@ -3,6 +3,7 @@
 use super::process::run_with;
 use super::site::Site;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// An object as `pkcs11-tool` shows it: its first line and its fields.
 #[derive(Debug)]
@@ -13,10 +14,15 @@ pub struct Object {
 
 /// Every object of a site's token, the private ones included.
 pub async fn objects(site: &Site) -> Vec<Object> {
-    let pin = std::fs::read_to_string(&site.token.pin_file).unwrap();
+    objects_on(site, &site.token.label, &site.token.pin_file).await
+}
+
+/// Every object of one of the module's tokens.
+pub async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec<Object> {
+    let pin = std::fs::read_to_string(pin_file).unwrap();
     let module = site.token.module.display().to_string();
     let configuration = site.token.configuration.display().to_string();
-    let arguments = ["--module", &module, "--token-label", &site.token.label, "--login", "--pin", pin.trim()];
+    let arguments = ["--module", &module, "--token-label", token, "--login", "--pin", pin.trim()];
     let listed = run_with(
         "pkcs11-tool",
         arguments.into_iter().chain(["--list-objects"]),
