@@ -81,11 +81,11 @@ fn said(finished: &Finished, code: i32, all: &[&str]) {
 async fn a_module_or_token_that_is_not_right_is_named_with_a_remedy() {
     let stopped = Stopped::new().await;
     let missing = stopped.with_module(Path::new("/nonexistent/module.so")).await;
-    said(&missing, 2, &["/nonexistent/module.so", "hsm.module"]);
+    said(&missing, 2, &["/nonexistent/module.so", "module in [hsm]"]);
 
     let text = stopped.site.path().join("text.so");
     std::fs::write(&text, "not a shared library\n").unwrap();
-    said(&stopped.with_module(&text).await, 2, &["cannot load the PKCS#11 module", "text.so", "hsm.module"]);
+    said(&stopped.with_module(&text).await, 2, &["cannot load the PKCS#11 module", "text.so", "check module"]);
     // A shared library, and no PKCS#11 module.
     let library = stopped.site.path().join("library.so");
     let empty = stopped.site.path().join("empty.c");
@@ -97,10 +97,10 @@ async fn a_module_or_token_that_is_not_right_is_named_with_a_remedy() {
     // Another vendor's module, which has not our token.
     let opensc = Path::new("/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so");
     if opensc.exists() {
-        said(&stopped.with_module(opensc).await, 4, &["no token labelled", "hsm.token"]);
+        said(&stopped.with_module(opensc).await, 4, &["no token labelled", "check token"]);
     }
     let other = stopped.config.replace("token = \"keybroker\"", "token = \"another\"");
-    said(&stopped.serve_with(&other).await, 4, &["\"another\"", "present: keybroker", "hsm.token"]);
+    said(&stopped.serve_with(&other).await, 4, &["\"another\"", "present: keybroker", "check token"]);
 
     stopped.works_again().await;
 }

@@ -216,7 +216,9 @@ fn ids(vnfcis: &[Vnfci]) -> Vec<String> {
 async fn production_struck_by_sigkill_fills_the_pool_with_keys_that_can_be_delivered() {
     let (mut storm, _) = Storm::prepare(0, 0).await;
     let target = 1_000 * factor();
-    storm.site.create_pool(POOL, u32::try_from(target).unwrap(), None).await;
+    // Refilled whenever one is drawn: full once, it is full again.
+    let full = u32::try_from(target).unwrap();
+    storm.site.create_pool(POOL, full, Some(full)).await;
     let progress = watch::Sender::new(0);
     let counting = tokio::spawn({
         let (site, progress) = (Arc::clone(&storm.site), progress.clone());
@@ -236,7 +238,7 @@ async fn production_struck_by_sigkill_fills_the_pool_with_keys_that_can_be_deliv
     let mut held = Held::default();
     boot_all(&storm, vnfcis, &mut held).await;
     let (mut site, head_before) = storm.over();
-    site.until_available(POOL, u32::try_from(target).unwrap()).await;
+    site.until_available(POOL, full).await;
     assert_settled(&mut site, &held, &[], &head_before).await;
 }
 
