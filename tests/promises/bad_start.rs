@@ -85,7 +85,11 @@ async fn a_module_or_token_that_is_not_right_is_named_with_a_remedy() {
 
     let text = stopped.site.path().join("text.so");
     std::fs::write(&text, "not a shared library\n").unwrap();
-    said(&stopped.with_module(&text).await, 2, &["cannot load the PKCS#11 module", "text.so", "check module"]);
+    said(
+        &stopped.with_module(&text).await,
+        2,
+        &["cannot load the PKCS#11 module", "text.so", "check module"],
+    );
     // A shared library, and no PKCS#11 module.
     let library = stopped.site.path().join("library.so");
     let empty = stopped.site.path().join("empty.c");
