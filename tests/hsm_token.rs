@@ -46,7 +46,10 @@ async fn pkcs11_tool_sees_the_documented_objects_only_and_none_is_extractable() 
 
     let list = |login: bool| {
         let mut command = Command::new("pkcs11-tool");
-        command.env("SOFTHSM2_CONF", &fixture.token.configuration).arg("--module").arg(&fixture.token.module);
+        command
+            .env(fixture.token.variable, &fixture.token.configuration)
+            .arg("--module")
+            .arg(&fixture.token.module);
         command.args(["--token-label", "keybroker", "--list-objects"]);
         if login {
             command
@@ -81,7 +84,7 @@ async fn a_kek_unwraps_nothing_that_could_be_read() {
     let key = one_key(&hsm, epoch, KeyType::EcP256).await;
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
-        .env("SOFTHSM2_CONF", &fixture.token.configuration)
+        .env(fixture.token.variable, &fixture.token.configuration)
         .env("TEST_MODULE", &fixture.token.module)
         .env("TEST_PIN_FILE", &fixture.token.pin_file)
         .env("TEST_DEK", hex::encode(&key.wrapped.dek_blob[1..]))

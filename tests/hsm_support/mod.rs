@@ -9,6 +9,10 @@ use keybroker::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
 use keybroker::sealing::{Binding, Envelope, RecipientKey, Suite};
 use std::path::Path;
 
+#[path = "../fresh_token/mod.rs"]
+mod fresh_token;
+use fresh_token::fresh_token;
+
 pub(crate) const SUITE: Suite = Suite::EcdhP256CbcencKwpV1;
 
 pub(crate) struct Fixture {
@@ -19,7 +23,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let token = SoftHsmToken::create(directory.path(), worker_program()).unwrap();
+        let token = fresh_token(directory.path(), worker_program());
         Self { directory, token }
     }
 

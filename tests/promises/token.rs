@@ -22,7 +22,7 @@ async fn objects(site: &Site) -> Vec<Object> {
     let listed = run_with(
         "pkcs11-tool",
         arguments.into_iter().chain(["--list-objects"]),
-        &[("SOFTHSM2_CONF", &configuration)],
+        &[(site.token.variable, &configuration)],
     )
     .await
     .ok();
