@@ -13,7 +13,15 @@ use std::path::Path;
 mod fresh_token;
 use fresh_token::fresh_token;
 
-pub(crate) const SUITE: Suite = Suite::EcdhP256CbcencKwpV1;
+/// What the token prefers of the suites that are on by default.
+pub(crate) fn suite() -> Suite {
+    if kryoptic() { Suite::EcdhP256X963Sha256Kwp } else { Suite::EcdhP256CbcencKwpV1 }
+}
+
+/// Whether the tests run on kryoptic, in place of SoftHSM2.
+pub(crate) fn kryoptic() -> bool {
+    std::env::var_os("KEYBROKER_TEST_KRYOPTIC").is_some()
+}
 
 pub(crate) struct Fixture {
     pub(crate) directory: tempfile::TempDir,
@@ -74,7 +82,7 @@ pub(crate) async fn seal(
     let request = SealRequest {
         tenant: binding.tenant.clone(),
         request: binding.request,
-        suite: SUITE,
+        suite: suite(),
         recipient: recipient.public_key().as_bytes().to_vec(),
         items: vec![SealItem {
             credential: binding.credential,
@@ -88,7 +96,7 @@ pub(crate) async fn seal(
 
 pub(crate) fn envelope(key: &ProducedKey, sealed: SealedKey) -> Envelope {
     Envelope {
-        suite: SUITE,
+        suite: suite(),
         hsm_point: sealed.hsm_point,
         oaep_hash: sealed.oaep_hash,
         wrapped_dek: sealed.wrapped_dek,
