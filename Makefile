@@ -36,7 +36,7 @@ lint:
 # On kryoptic: what the token must do, and claims from end to end.
 kryoptic: tools
 	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test hsm_envelope --test hsm_token
-	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test promises claims::
+	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test promises -- claims:: restart::
 
 # The runner comes last: its closing line is the verdict.
 test: lint tools kryoptic
