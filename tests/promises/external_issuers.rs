@@ -47,6 +47,14 @@ async fn produced(site: &Site) -> BTreeSet<String> {
     keys.map(|key| key["public_key"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The same, once the log tells of so many.
+async fn until_produced(site: &mut Site, count: usize) -> BTreeSet<String> {
+    site.until("the log's account of production", async |site| {
+        Some(produced(site).await).filter(|keys| keys.len() >= count)
+    })
+    .await
+}
+
 async fn until_generated(site: &mut Site, count: u64) {
     site.until("keys that wait", async |site| (site.levels(POOL).await.generated >= count).then_some(()))
         .await;
@@ -95,7 +103,10 @@ async fn no_key_is_made_for_an_enrolment_server_of_another_root() {
         (log.matches("do not lead to the configured root").count() >= 2).then_some(())
     })
     .await;
-    assert_eq!(site.levels(POOL).await.generated, 0);
+    let levels = site.levels(POOL).await;
+    assert_eq!((levels.generated, levels.ready), (0, 0));
+    // The pool's creation is in the log, and nothing that came after it would be missing.
+    site.until("the log", async |site| site.events("POOL_CREATED").await.into_iter().next()).await;
     assert_eq!(produced(&site).await, BTreeSet::new());
     // The right one after all: nothing has to be restarted.
     server.behave(Behaviour::default());
@@ -113,7 +124,7 @@ async fn keys_that_wait_for_certificates_survive_a_restart_and_none_is_made_twic
     server.behave(Behaviour::default());
     site.serve().await;
     site.until_available(POOL, 5).await;
-    assert_eq!(produced(&site).await.len(), 5);
+    assert_eq!(until_produced(&mut site, 5).await.len(), 5);
     assert_eq!(site.levels(POOL).await.generated, 0);
 }
 
@@ -132,7 +143,7 @@ async fn a_certificate_that_was_not_asked_for_is_refused_and_told_to_the_auditor
     assert_eq!(site.levels(POOL).await.ready, 0);
     server.behave(Behaviour::default());
     site.until_available(POOL, 2).await;
-    assert_eq!(produced(&site).await.len(), 2);
+    assert_eq!(until_produced(&mut site, 2).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +153,7 @@ async fn keys_whose_requests_are_not_wanted_any_more_are_retired() {
     let mut site = site(&server).await;
     site.create_pool_of("enrolled", POOL, 3).await;
     until_generated(&mut site, 3).await;
-    let before = produced(&site).await;
+    let before = until_produced(&mut site, 3).await;
     server.behave(Behaviour { attributes: true, ..Behaviour::default() });
     site.until_available(POOL, 3).await;
     let erased = site.events("KEYS_ERASED").await;
@@ -154,7 +165,7 @@ async fn keys_whose_requests_are_not_wanted_any_more_are_retired() {
         .map(|key| key["public_key"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(retired, before);
-    assert_eq!(produced(&site).await.len(), 6);
+    assert_eq!(until_produced(&mut site, 6).await.len(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
