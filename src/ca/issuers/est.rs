@@ -69,14 +69,6 @@ impl EstClient {
         Ok(Self { base, config, http })
     }
 
-    /// Asks for a certificate in place of the one that the TLS client shows (RFC 7030 4.2.2).
-    ///
-    /// # Errors
-    /// As [`Issuer::enrol`].
-    pub async fn reenrol(&self, request_der: &[u8]) -> Result<Answer, IssuerError> {
-        self.post("simplereenroll", request_der).await
-    }
-
     async fn post(&self, operation: &str, request_der: &[u8]) -> Result<Answer, IssuerError> {
         let request = self
             .http
