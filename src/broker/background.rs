@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long a lease lasts; it is renewed at every round.
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// From a failed round to the next attempt.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Periods of rounds that nothing woke.

@@ -5,6 +5,7 @@ use crate::audit::details::{
 };
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
+use crate::broker::background::LEASE;
 use crate::broker::produce::Batch;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::issuers::{
@@ -38,6 +39,8 @@ const REQUESTS_PER_TURN: u32 = 1_024;
 const CERTIFICATES_PER_COMMIT: usize = 64;
 /// An answer that takes no longer than this is waited for in place.
 const SHORT_WAIT: Duration = Duration::from_secs(2);
+/// How long requests are begun for one pool before the next pool has its turn.
+const TURN: Duration = Duration::from_secs(5);
 /// How often one request is sent in a turn.
 const POLLS: u32 = 3;
 /// After the first failure of an issuer, doubled with each further one.
@@ -221,6 +224,7 @@ impl Broker {
         let cas = issuer.cas(self.store.now().await?).await.map_err(unusable)?;
         let attributes = issuer.attributes().await.map_err(unusable)?;
         attributes.check(profile.key_type()).map_err(unusable)?;
+        let lease = &self.renew(lease).await?;
         // 3.
         let basis = self.basis(&profile, &attributes);
         self.retire_outdated(pool, basis, lease).await?;
@@ -230,9 +234,9 @@ impl Broker {
         }
         // 5.
         let filling = Filling { pool, profile: &profile, name, cas: &cas };
-        let awaited = self.send_requests(&filling, issuer.as_ref(), state, lease).await?;
+        let unfinished = self.send_requests(&filling, issuer.as_ref(), state, lease).await?;
         state.resting.remove(name);
-        Ok(lacking > KEYS_PER_TURN || awaited >= REQUESTS_PER_TURN as usize)
+        Ok(lacking > KEYS_PER_TURN || unfinished)
     }
 
     /// What requests are made for: they are good while the server wants the same and the profile says the same.
@@ -289,14 +293,20 @@ impl Broker {
         self.commit(batch, Some(lease)).await
     }
 
-    /// Sends what waits and is due; says how many that were.
+    /// A CA may take longer to answer than a lease lasts.
+    async fn renew(&self, lease: &Lease) -> Result<Lease, BrokerError> {
+        let renewed = self.store.acquire_lease(&lease.name, &lease.holder, LEASE).await?;
+        Ok(renewed.ok_or_else(|| StoreError::Fenced(lease.name.clone()))?)
+    }
+
+    /// Sends what waits and is due; true if there was no time for all of it.
     async fn send_requests(
         &self,
         filling: &Filling<'_>,
         issuer: &dyn Issuer,
         state: &mut Enrolments,
         lease: &Lease,
-    ) -> Result<usize, BrokerError> {
+    ) -> Result<bool, BrokerError> {
         let mut due: Vec<AwaitingKey> = Vec::new();
         let mut after = None;
         while due.len() < REQUESTS_PER_TURN as usize {
@@ -305,10 +315,12 @@ impl Broker {
             after = Some(last.credential);
             due.extend(waiting.into_iter().filter(|key| !state.pending.contains_key(&key.credential)));
         }
-        let sent = due.len();
+        let mut left = due.len();
         let failed = AtomicBool::new(false);
+        let begun = Instant::now();
         // After a failure nothing new is sent; what is under way is waited for.
-        let mut answers = stream::iter(due.into_iter().take_while(|_| !failed.load(Ordering::Relaxed)))
+        let go_on = |_: &AwaitingKey| !failed.load(Ordering::Relaxed) && begun.elapsed() < TURN;
+        let mut answers = stream::iter(due.into_iter().take_while(go_on))
             .map(|key| async {
                 let answer = enrol(issuer, &key.request_der).await;
                 if answer.is_err() {
@@ -320,6 +332,7 @@ impl Broker {
             .ready_chunks(CERTIFICATES_PER_COMMIT);
         let mut failure = None;
         while let Some(answers) = answers.next().await {
+            left -= answers.len();
             let now = self.store.now().await?;
             let mut enrolled = Vec::new();
             for (key, answer) in answers {
@@ -361,11 +374,12 @@ impl Broker {
                     Err(error) => failure = Some(error.to_string()),
                 }
             }
-            self.record_enrolled(filling, enrolled, lease).await?;
+            let lease = self.renew(lease).await?;
+            self.record_enrolled(filling, enrolled, &lease).await?;
         }
         match failure {
             Some(problem) => Err(BrokerError::Precondition(format!("issuer {}: {problem}", filling.name))),
-            None => Ok(sent),
+            None => Ok(left > 0),
         }
     }
 
