@@ -106,6 +106,9 @@ pub struct Listen {
     /// gRPC for MANO, auditors and operators.
     #[serde(default = "default_management")]
     pub management: SocketAddr,
+    /// EST (RFC 7030) for VNFCIs with keys of their own, and for VNFMs as their agents. Not served if absent.
+    #[serde(default)]
+    pub est: Option<SocketAddr>,
     /// HTTP for revocation lists and the trust chain.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
@@ -190,6 +193,9 @@ pub struct Tenant {
     /// From a claim to its confirmation.
     #[serde(default = "default_confirm_deadline")]
     pub confirm_deadline: HumaneDuration,
+    /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
+    #[serde(default = "default_spend_on_enrolment")]
+    pub spend_on_enrolment: bool,
 }
 
 /// A configuration that was not accepted: which file, which line, what is wrong and what to do.
@@ -310,6 +316,7 @@ impl Config {
             ("http", listen.http),
             ("admin", listen.admin),
         ];
+        let all: Vec<_> = all.into_iter().chain(listen.est.map(|est| ("est", est))).collect();
         for (index, (name, address)) in all.iter().enumerate() {
             let same = all[..index].iter().find(|(_, other)| other == address && address.port() != 0);
             if let Some((other, _)) = same {
@@ -431,6 +438,7 @@ impl Default for Listen {
             bootstrap: default_bootstrap(),
             vnfci: default_vnfci(),
             management: default_management(),
+            est: None,
             http: default_http(),
             admin: default_admin(),
             server_names: default_server_names(),
@@ -490,6 +498,7 @@ impl Default for Tenant {
         Self {
             destruction_horizon: default_destruction_horizon(),
             confirm_deadline: default_confirm_deadline(),
+            spend_on_enrolment: default_spend_on_enrolment(),
         }
     }
 }
@@ -581,6 +590,11 @@ fn default_destruction_horizon() -> HumaneDuration {
 /// 15 minutes.
 fn default_confirm_deadline() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+/// Single use, as for a claim.
+fn default_spend_on_enrolment() -> bool {
+    true
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -145,9 +145,9 @@ CREATE TABLE credentials (
     id                  BLOB   NOT NULL PRIMARY KEY,
     tenant              TEXT   NOT NULL,
     pool                BLOB   NOT NULL REFERENCES pools (id),
-    epoch               BLOB   NOT NULL REFERENCES epochs (id),
+    epoch               BLOB REFERENCES epochs (id),
     key_state           TEXT   NOT NULL
-        CHECK (key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED', 'DELIVERED', 'DESTROYED')),
+        CHECK (key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED', 'DELIVERED', 'DESTROYED', 'EXTERNAL')),
     public_key_sha256   BLOB   NOT NULL,
     public_key_der      BLOB   NOT NULL,
     usable_until        BIGINT,
@@ -163,7 +163,9 @@ CREATE TABLE credentials (
     receipt             TEXT,
     -- A key without a copy at the broker is one that was erased, and the other way round.
     CHECK ((key_state IN ('DELIVERED', 'DESTROYED')) = (erased_at IS NOT NULL)),
-    CHECK ((claim_id IS NULL) = (slot IS NULL))
+    CHECK ((claim_id IS NULL) = (slot IS NULL)),
+    -- A key that was made elsewhere was never wrapped here.
+    CHECK ((key_state = 'EXTERNAL') = (epoch IS NULL))
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;

@@ -24,7 +24,7 @@ use crate::store::Mutation;
 use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
-const REDRAWS_ALLOWED: u32 = 3;
+pub(super) const REDRAWS_ALLOWED: u32 = 3;
 /// Times that a claim produces what its pools lack: other claimers may draw it first.
 const GENERATE_ATTEMPTS: u32 = 5;
 /// Readings of a claim whose keys were re-wrapped between reading and sealing.

@@ -79,7 +79,10 @@ pub(super) async fn insert(
     Ok(())
 }
 
-fn insert_certificates(sql: &mut QueryBuilder<Sqlite>, certificates: &[(CredentialId, &NewCertificate)]) {
+pub(super) fn insert_certificates(
+    sql: &mut QueryBuilder<Sqlite>,
+    certificates: &[(CredentialId, &NewCertificate)],
+) {
     sql.push(
         "INSERT INTO certificates (credential, issuer, serial, sha256, der, state, not_before, not_after,
              usable_until, crl_shard) ",
