@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod est;
+pub mod hardening;
 pub mod hsm;
 pub mod identity;
 pub mod lifecycle;

@@ -1,6 +1,7 @@
 //! The place: token, configuration, broker.
 
 use super::ca::SoftwareCa;
+use super::faults::{Faults, faulty_module};
 use super::process::{Broker, Finished, keybroker, log_tail, run};
 use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
@@ -35,6 +36,10 @@ pub struct Options {
     pub workers: (u32, u32),
     /// Whether EST is served.
     pub est: bool,
+    /// Whether the module is the one that fails on command, before the real one.
+    pub faulty: bool,
+    /// `hsm.call_deadline`.
+    pub call_deadline: &'static str,
 }
 
 impl Default for Options {
@@ -47,6 +52,8 @@ impl Default for Options {
             environment: Vec::new(),
             workers: (1, 1),
             est: false,
+            faulty: false,
+            call_deadline: "10s",
         }
     }
 }
@@ -102,17 +109,25 @@ impl Site {
     pub fn write_config(&self) {
         let (addresses, options) = (&self.addresses, &self.options);
         let est = if options.est { format!("est = \"{}\"\n", addresses.est) } else { String::new() };
+        let mut module = self.token.module.display().to_string();
+        let mut environment = "SOFTHSM2_CONF = \"softhsm2.conf\"".to_owned();
+        if options.faulty {
+            let control = self.faults().control().display().to_string();
+            environment += &format!(", PKCS11_FAULT_MODULE = {module:?}, PKCS11_FAULT_CONTROL = {control:?}");
+            module = faulty_module().display().to_string();
+        }
         let text = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
-             environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n\
+             environment = {{ {environment} }}\ncall_deadline = {:?}\n\
              interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n\
              [store]\nurl = \"sqlite:keybroker.db\"\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n{est}\
              [log]\nlevel = {:?}\n\
              [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
-            self.token.module.display().to_string(),
+            module,
             self.token.label,
+            options.call_deadline,
             options.workers.0,
             options.workers.1,
             addresses.bootstrap,
@@ -126,6 +141,11 @@ impl Site {
             options.more_toml,
         );
         std::fs::write(self.config(), text).unwrap();
+    }
+
+    /// What makes the module fail; for sites with [`Options::faulty`].
+    pub fn faults(&self) -> Faults {
+        Faults::new(self.path())
     }
 
     /// `keybroker init`; the VNFM is granted [`VNF`].
