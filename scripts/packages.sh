@@ -36,6 +36,11 @@ test)
     need openssl has openssl
     need gdb has gdb
     need sqlite3 has sqlite3
+    need curl has curl
+    need strongswan-pki has pki
+    # The compiler, too: the EST client in tests/interop is run from its source.
+    need openjdk-17-jdk-headless has javac
+    need libbcpkix-java test -f /usr/share/java/bcpkix.jar
     [ -x target/python/bin/python ] || need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)

@@ -107,7 +107,6 @@ pub struct Listen {
     #[serde(default = "default_management")]
     pub management: SocketAddr,
     /// EST (RFC 7030) for VNFCIs with keys of their own, and for VNFMs as their agents. Not served if absent.
-    #[serde(default)]
     pub est: Option<SocketAddr>,
     /// HTTP for revocation lists and the trust chain.
     #[serde(default = "default_http")]
@@ -119,7 +118,6 @@ pub struct Listen {
     #[serde(default = "default_server_names")]
     pub server_names: ServerNames,
     /// Base of the URLs in certificates' cRLDistributionPoints. Default: `http://` and [`Listen::http`].
-    #[serde(default)]
     pub http_url: Option<HttpUrl>,
     /// What one source, or all together, may use of the gRPC listeners.
     #[serde(default)]
@@ -185,16 +183,13 @@ pub struct Crl {
 
 /// `[tenant.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Tenant {
     /// From an epoch's first erasure to the destruction of its key.
-    #[serde(default = "default_destruction_horizon")]
     pub destruction_horizon: HumaneDuration,
     /// From a claim to its confirmation.
-    #[serde(default = "default_confirm_deadline")]
     pub confirm_deadline: HumaneDuration,
     /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
-    #[serde(default = "default_spend_on_enrolment")]
     pub spend_on_enrolment: bool,
 }
 
@@ -496,9 +491,9 @@ impl Default for Crl {
 impl Default for Tenant {
     fn default() -> Self {
         Self {
-            destruction_horizon: default_destruction_horizon(),
-            confirm_deadline: default_confirm_deadline(),
-            spend_on_enrolment: default_spend_on_enrolment(),
+            destruction_horizon: HumaneDuration(Duration::from_secs(15 * 60)),
+            confirm_deadline: HumaneDuration(Duration::from_secs(15 * 60)),
+            spend_on_enrolment: true,
         }
     }
 }
@@ -580,21 +575,6 @@ fn default_crl_validity() -> HumaneDuration {
 /// 6 hours: three more attempts before a CRL expires.
 fn default_crl_refresh() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(6 * 3_600))
-}
-
-/// 15 minutes from the first erasure in an epoch.
-fn default_destruction_horizon() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
-}
-
-/// 15 minutes.
-fn default_confirm_deadline() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
-}
-
-/// Single use, as for a claim.
-fn default_spend_on_enrolment() -> bool {
-    true
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

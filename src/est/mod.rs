@@ -4,8 +4,6 @@
 //! business ([`crate::broker::enrol`]). What this face says of a failure is RFC 7030 4.2.3's: a status and a sentence.
 
 mod path;
-#[cfg(test)]
-mod tests;
 
 use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::cms::{certs_only, from_base64, to_base64};
@@ -183,3 +181,6 @@ fn failed(error: &BrokerError) -> Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

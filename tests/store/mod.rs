@@ -3,6 +3,7 @@
 mod audit;
 mod claims;
 mod configuration;
+mod enrolments;
 mod epochs;
 mod fixture;
 mod leases;
