@@ -619,11 +619,13 @@ mod tests {
         let with_everything = parse(&spelled_out).unwrap();
         assert_eq!(with_everything.listen.http_url, Some(HttpUrl("http://127.0.0.1:7080".to_owned())));
         assert_eq!(as_it_is.http_url(), with_everything.http_url());
-        let without_url = |mut config: Config| {
+        // These two are absent by default.
+        let without_options = |mut config: Config| {
             config.listen.http_url = None;
+            config.listen.est = None;
             format!("{config:?}")
         };
-        assert_eq!(without_url(as_it_is), without_url(with_everything));
+        assert_eq!(without_options(as_it_is), without_options(with_everything));
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! Both sides of enrolment use this: our server reads and verifies requests, a client of another server reads the
 //! attributes that it asks for.
 
-use super::encode::{INTEGER, SEQUENCE, SET, oid, tlv, unsigned};
+use super::encode::{SEQUENCE, SET, oid, tlv, unsigned};
 use super::profile::{CertificateNames, Profile};
 use crate::credential::KeyType;
 use const_oid::db::{rfc4519, rfc5280, rfc5912};
 use der::asn1::{AnyRef, BitStringRef, Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
-use der::{Any, Decode, Encode, Sequence, Tagged};
+use der::{Any, Decode, Encode, Sequence, Tag, Tagged};
 use spki::SubjectPublicKeyInfoRef;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -57,6 +57,9 @@ impl CertificationRequest {
         }
         let malformed = |error: der::Error| invalid(format!("is no PKCS#10 in DER: {error}"));
         let signed = Signed::from_der(der).map_err(malformed)?;
+        if [signed.info.tag(), signed.algorithm.tag()] != [Tag::Sequence; 2] {
+            return Err(invalid("is no PKCS#10".to_owned()));
+        }
         let info_der = signed.info.to_der().map_err(malformed)?;
         let info = CertReqInfo::from_der(&info_der).map_err(malformed)?;
         let public_key_der = info.public_key.to_der().map_err(malformed)?;
@@ -197,8 +200,10 @@ pub fn names_of(certificate_der: &[u8]) -> Result<CertificateNames, InvalidReque
 pub fn csr_attributes(profile: &Profile) -> Vec<u8> {
     let attribute = |id, value: &[u8]| tlv(SEQUENCE, &[&oid(id), &tlv(SET, &[value])]);
     let rsa = |bits: u16| {
-        let size = tlv(INTEGER, &[&unsigned(&bits.to_be_bytes())[2..]]);
-        (attribute(rfc5912::RSA_ENCRYPTION, &size), rfc5912::SHA_256_WITH_RSA_ENCRYPTION)
+        (
+            attribute(rfc5912::RSA_ENCRYPTION, &unsigned(&bits.to_be_bytes())),
+            rfc5912::SHA_256_WITH_RSA_ENCRYPTION,
+        )
     };
     let curve = |curve| attribute(rfc5912::ID_EC_PUBLIC_KEY, &oid(curve));
     let (key, signature) = match profile.key_type() {
@@ -275,10 +280,10 @@ fn sorted(names: &[GeneralName]) -> Option<Vec<Vec<u8>>> {
 /// The text of an attribute value of one of the string types that names are written in.
 fn directory_text(value: &Any) -> Option<String> {
     let text = match value.tag() {
-        der::Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok()?.as_str().to_owned(),
-        der::Tag::PrintableString => value.decode_as::<PrintableStringRef<'_>>().ok()?.as_str().to_owned(),
-        der::Tag::Ia5String => value.decode_as::<Ia5StringRef<'_>>().ok()?.as_str().to_owned(),
-        der::Tag::TeletexString => value.decode_as::<TeletexStringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::PrintableString => value.decode_as::<PrintableStringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::Ia5String => value.decode_as::<Ia5StringRef<'_>>().ok()?.as_str().to_owned(),
+        Tag::TeletexString => value.decode_as::<TeletexStringRef<'_>>().ok()?.as_str().to_owned(),
         _ => return None,
     };
     Some(text)
@@ -364,7 +369,7 @@ mod tests {
         // SEQUENCE { SEQUENCE { rsaEncryption, SET { INTEGER 3072 } }, sha256WithRSAEncryption }
         assert_eq!(
             hex::encode(of("RSA_3072")),
-            "3020301106092a864886f70d01010131040202 0c0006092a864886f70d01010b".replace(' ', "")
+            "301e301106092a864886f70d010101310402020c0006092a864886f70d01010b"
         );
         assert!(hex::encode(of("EC_P384")).contains("2b81040022"));
     }
