@@ -53,6 +53,7 @@ CREATE TABLE pools (
     profile      TEXT    NOT NULL,
     target       INTEGER NOT NULL,
     refill_below INTEGER NOT NULL,
+    issue        TEXT    NOT NULL CHECK (issue IN ('ahead', 'at_claim')),
     created_at   BIGINT  NOT NULL,
     deleted_at   BIGINT
 );
@@ -130,7 +131,7 @@ CREATE TABLE claims (
     vnf_instance       TEXT   NOT NULL,
     vnfci              TEXT   NOT NULL,
     request            BLOB   NOT NULL,
-    recipient_point    BLOB   NOT NULL,
+    recipient_key      BLOB   NOT NULL,
     state              TEXT   NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
     deadline           BIGINT NOT NULL,
     created_at         BIGINT NOT NULL,
@@ -170,6 +171,7 @@ CREATE TABLE credentials (
 CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
 CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
+CREATE INDEX credentials_draw_uncertified ON credentials (pool, epoch, id) WHERE key_state = 'GENERATED';
 CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
     WHERE key_state IN ('GENERATED', 'AVAILABLE');
 CREATE INDEX credentials_live ON credentials (epoch, id)
@@ -226,10 +228,13 @@ CREATE TABLE key_epochs (
 CREATE TABLE certificates (
     id           INTEGER NOT NULL PRIMARY KEY,
     credential   BLOB    NOT NULL REFERENCES credentials (id),
+    -- A key that was made here has one certificate; a holder's own key may be certified again.
+    turn         INTEGER NOT NULL DEFAULT 0,
     issuer       BLOB    NOT NULL REFERENCES issuers (id),
     serial       BLOB    NOT NULL,
-    sha256       BLOB    NOT NULL,
-    der          BLOB    NOT NULL,
+    sha256       BLOB,
+    der          BLOB,
+    tbs_der      BLOB,
     state        TEXT    NOT NULL
         CHECK (state IN ('VALID', 'SUPERSEDED', 'REVOCATION_PENDING', 'REVOKED', 'EXPIRED')),
     not_before   BIGINT  NOT NULL,
@@ -237,11 +242,14 @@ CREATE TABLE certificates (
     usable_until BIGINT  NOT NULL,
     revoked_at   BIGINT,
     reason       TEXT,
-    crl_shard    INTEGER NOT NULL
+    crl_shard    INTEGER NOT NULL,
+    -- Signed, or recorded to be signed: an intent counts as issued until it is.
+    CHECK ((der IS NULL) = (tbs_der IS NOT NULL)),
+    CHECK ((der IS NULL) = (sha256 IS NULL))
 );
 CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
 CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
-CREATE INDEX certificates_credential ON certificates (credential);
+CREATE UNIQUE INDEX certificates_credential ON certificates (credential, turn);
 CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
     WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
 CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');

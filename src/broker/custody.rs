@@ -53,7 +53,7 @@ impl Broker {
         let token_serial = match &custody.token_serial {
             _ if external => String::new(),
             Some(serial) => serial.clone(),
-            None => self.hsm.status().token_serial,
+            None => self.hsm.token_serial(&custody.tenant)?,
         };
         let state = match external {
             true => BrokerCopyState::NeverHeld,

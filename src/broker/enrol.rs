@@ -412,6 +412,9 @@ impl Broker {
             request.keeps_names_of(&names).map_err(|error| invalid(error.to_string()))?;
             let same_key = held.credential.public_key == Sha256Hash::of(request.public_key_der());
             let until = self.store.now().await?.plus(profile.validity());
+            if same_key && !held.own_key {
+                return Err(invalid("the key came from a pool: make a new key, or claim again".to_owned()));
+            }
             if same_key && until > held.key_since.plus(profile.cryptoperiod()) {
                 return Err(invalid(format!(
                     "the key's cryptoperiod ({:?} by profile {}) ends before a new certificate would: make a new key",

@@ -4,7 +4,8 @@
 //! that this module gives out is public material, ciphertext or a signature: a private key, a DEK or a KEK in
 //! the clear exists on the token only.
 //!
-//! [`Hsm`] (`client.rs`) is what the broker holds: one method per verb. Its lanes (`lane.rs`) feed the workers
+//! [`Hsm`] (`client.rs`) is what the broker holds: one method per verb. It knows the tokens, the broker's own and tenants'
+//! (`tenant_token.rs`); the lanes (`lane.rs`) of each (`served.rs`) feed its workers
 //! (`child.rs` starts one, `worker.rs` is the process) over frames (`protocol.rs`). Inside a worker, `token.rs`
 //! is the PKCS#11 session, `produce.rs`, `seal.rs` and `objects.rs` are the verbs, `templates.rs` says what every
 //! object may do, and `quirks.rs` holds what differs between modules, found by `selftest.rs`.
@@ -22,8 +23,10 @@ mod public_key;
 mod quirks;
 mod seal;
 mod selftest;
+mod served;
 pub mod softhsm;
 mod templates;
+mod tenant_token;
 mod token;
 mod worker;
 
@@ -33,7 +36,7 @@ pub use object_id::InvalidObjectId;
 pub use worker::worker_main;
 
 use crate::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
-use crate::sealing::Suite;
+use crate::sealing::{OaepHash, Suite};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,6 +64,8 @@ pub enum ObjectId {
 /// How the workers are started and reached.
 #[derive(Debug, Clone)]
 pub struct HsmConfig {
+    /// The tenant whose own token it is; none for the broker's.
+    pub owner: Option<TenantId>,
     /// The PKCS#11 module, an absolute path.
     pub module: PathBuf,
     /// Label of the token.
@@ -180,9 +185,9 @@ pub struct SealRequest {
     pub request: RequestId,
     /// The suite, one of [`HsmStatus::suites`].
     pub suite: Suite,
-    /// The recipient's ephemeral public key: uncompressed P-256 point, 65 bytes (SEC 1 2.3.3), already
-    /// validated by [`crate::sealing::RecipientPoint`].
-    pub recipient_point: Vec<u8>,
+    /// The recipient's public key, of the kind that the suite needs, as
+    /// [`crate::sealing::RecipientPublicKey::as_bytes`] gives it. Validated again by the worker.
+    pub recipient: Vec<u8>,
     /// The keys.
     pub items: Vec<SealItem>,
 }
@@ -190,9 +195,11 @@ pub struct SealRequest {
 /// The answer for one [`SealItem`], in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedKey {
-    /// The HSM's side of the key agreement: uncompressed P-256 point, 65 bytes.
+    /// The HSM's side of the key agreement: uncompressed P-256 point, 65 bytes. Empty with `RSA_AES_KEY_WRAP`.
     pub hsm_point: Vec<u8>,
-    /// KWP of the DEK under the agreed wrapping key (no version byte: the suite says the layout).
+    /// With `RSA_AES_KEY_WRAP` only.
+    pub oaep_hash: Option<OaepHash>,
+    /// KWP of the DEK under the agreed wrapping key, or RSAES-OAEP of it (no version byte: the suite says the layout).
     pub wrapped_dek: Vec<u8>,
 }
 
@@ -231,6 +238,8 @@ pub struct HsmStatus {
     pub module: String,
     /// Suites that are configured and passed the self-test, preferred first.
     pub suites: Vec<Suite>,
+    /// The hash of OAEP, if `RSA_AES_KEY_WRAP` is among them.
+    pub oaep_hash: Option<OaepHash>,
     /// The audit key's algorithm: Ed25519 where the self-test passed, else ECDSA P-256.
     pub audit_algorithm: SignatureAlgorithm,
     /// Whether the workers' memory is kept out of the swap space.
@@ -280,6 +289,13 @@ pub enum HsmError {
         /// CKR name.
         code: String,
     },
+}
+
+impl HsmConfig {
+    /// The section of the configuration that it comes from.
+    pub(crate) fn section(&self) -> String {
+        self.owner.as_ref().map_or_else(|| "[hsm]".to_owned(), |tenant| format!("[tenant.{tenant}]"))
+    }
 }
 
 impl Lane {

@@ -60,16 +60,17 @@ impl SoftHsmToken {
         Ok(token)
     }
 
-    /// A configuration of the HSM layer for this token: one worker in each lane, both suites.
+    /// A configuration of the HSM layer for this token: one worker in each lane, the suites that need no opting in.
     pub fn config(&self, worker_program: &Path) -> HsmConfig {
         HsmConfig {
+            owner: None,
             module: self.module.clone(),
             token: self.label.clone(),
             pin_file: self.pin_file.clone(),
             environment: self.environment(),
             interactive_workers: 1,
             bulk_workers: 1,
-            sealing: Suite::ALL.to_vec(),
+            sealing: Suite::DEFAULT.to_vec(),
             call_deadline: Duration::from_secs(10),
             queue: 1024,
             recycle_after: 1_000_000,
@@ -96,6 +97,7 @@ impl SoftHsmToken {
 
     fn initialize(&self, worker_program: &Path, pin: Pin) -> Result<(), HsmError> {
         let hello = Hello {
+            owner: None,
             module: self.module.clone(),
             token: self.label.clone(),
             pin,

@@ -5,15 +5,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_claim;
 mod audit;
 mod certificates;
 mod claims;
 mod command_line;
+mod empty_pools;
 mod endpoints;
 mod est;
+mod hsm_away;
 mod hsm_faults;
+mod key_types;
 mod refusals;
 mod restart;
 mod roles;
 mod secrets;
+mod suites;
+mod tenant_tokens;
 mod token;
+mod traces;

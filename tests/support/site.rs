@@ -2,11 +2,13 @@
 
 use super::ca::SoftwareCa;
 use super::faults::{Faults, faulty_module};
-use super::process::{Broker, Finished, keybroker, log_tail, run};
+use super::process::{Broker, Finished, keybroker, log_tail, run, run_with};
 use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
 use keybroker::hsm::softhsm::SoftHsmToken;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -36,6 +38,8 @@ pub struct Options {
     pub workers: (u32, u32),
     /// Whether EST is served.
     pub est: bool,
+    /// `hsm.sealing`; empty for the default.
+    pub sealing: &'static [&'static str],
     /// Whether the module is the one that fails on command, before the real one.
     pub faulty: bool,
     /// `hsm.call_deadline`.
@@ -52,6 +56,7 @@ impl Default for Options {
             environment: Vec::new(),
             workers: (1, 1),
             est: false,
+            sealing: &[],
             faulty: false,
             call_deadline: "10s",
         }
@@ -105,10 +110,38 @@ impl Site {
         site
     }
 
+    /// A further token of the same module, initialised by SoftHSM's own tool, with its PIN in `LABEL.pin`; for
+    /// `[tenant.NAME]`. Gives the directory that the module keeps it in.
+    pub async fn add_token(&self, label: &str) -> PathBuf {
+        let tokens = || -> BTreeSet<PathBuf> {
+            let entries = std::fs::read_dir(self.path().join("tokens")).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let before = tokens();
+        let pin = format!("pin-of-{label}");
+        let arguments =
+            ["--init-token", "--free", "--label", label, "--pin", &pin, "--so-pin", "so-pin-1234"];
+        let configuration = self.token.configuration.display().to_string();
+        run_with("softhsm2-util", arguments, &[("SOFTHSM2_CONF", &configuration)]).await.ok();
+        self.write_pin(label, &pin);
+        tokens().difference(&before).next().unwrap().clone()
+    }
+
+    /// Writes `LABEL.pin`, mode 0600.
+    pub fn write_pin(&self, label: &str, pin: &str) {
+        let path = self.path().join(format!("{label}.pin"));
+        std::fs::write(&path, pin).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     /// Writes `keybroker.toml` from addresses and options.
     pub fn write_config(&self) {
         let (addresses, options) = (&self.addresses, &self.options);
         let est = if options.est { format!("est = \"{}\"\n", addresses.est) } else { String::new() };
+        let sealing = match options.sealing {
+            [] => String::new(),
+            suites => format!("sealing = {suites:?}\n"),
+        };
         let mut module = self.token.module.display().to_string();
         let mut environment = "SOFTHSM2_CONF = \"softhsm2.conf\"".to_owned();
         if options.faulty {
@@ -119,7 +152,7 @@ impl Site {
         let text = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
              environment = {{ {environment} }}\ncall_deadline = {:?}\n\
-             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n\
+             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
              [store]\nurl = \"sqlite:keybroker.db\"\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n{est}\

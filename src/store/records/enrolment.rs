@@ -97,6 +97,8 @@ pub struct Enrolment {
     pub slot: SlotName,
     /// Its credential.
     pub credential: EventCredential,
+    /// Whether the VNFCI made the key itself.
+    pub own_key: bool,
     /// When the key was first certified here.
     pub key_since: Timestamp,
     /// The certificate, DER.

@@ -3,9 +3,9 @@
 //! An enrolment is kept as a claim that was confirmed at once, has no recipient key and one credential, whose key was
 //! never here (`EXTERNAL`, no epoch): what ends a VNFCI, revokes certificates or makes receipts finds it like any other.
 
+use super::certificates::{self, NewRow};
 use super::change::Done;
 use super::claims::{self, Arming};
-use super::credentials::insert_certificates;
 use super::value::{Columns, statement};
 use super::vnfcis;
 use crate::audit::event::EventCredential;
@@ -55,6 +55,7 @@ fn read(row: &SqliteRow) -> Result<Enrolment> {
             id: CredentialId(row.uuid("id")?),
             public_key: row.hash("public_key")?,
         },
+        own_key: row.parsed::<KeyState>("key_state")? == KeyState::External,
         key_since: row.time("key_since")?,
         certificate_der: row.blob("der")?,
         issuer: IssuerId(row.uuid("issuer")?),
@@ -98,12 +99,10 @@ async fn presented(
 }
 
 async fn newest(tx: &mut SqliteConnection, public_key: Sha256Hash) -> Result<Option<(Enrolment, SqliteRow)>> {
-    let mut sql = select(
-        FROM_CERTIFICATE,
-        "ce.id = (SELECT MAX(n.id) FROM certificates n JOIN credentials k ON k.id = n.credential
-                  WHERE k.public_key_sha256 = ",
-    );
-    sql.push_bind(public_key.0.as_slice()).push(")");
+    let from = " FROM credentials c CROSS JOIN certificates ce CROSS JOIN claims cl";
+    // Without intents: nobody has those.
+    let mut sql = select(from, "ce.turn = 0 AND ce.der IS NOT NULL AND c.public_key_sha256 = ");
+    sql.push_bind(public_key.0.as_slice());
     let row = statement(&mut sql).fetch_optional(tx).await?;
     row.map(|row| Ok((read(&row)?, row))).transpose()
 }
@@ -243,15 +242,14 @@ async fn again(
             if own && follows && known.state == CertificateState::Valid {
                 return Ok(EnrolmentOutcome::Replayed(known.certificate_der).into());
             }
-            // Another credential's key, or this one's after it was given up.
+            // Another credential's key, one that was made here, or this one's after it was given up.
             if known.credential.id != held.credential.id
+                || !known.own_key
                 || known_row.time_or_null("custody_ended_at")?.is_some()
             {
                 return Ok(refused(EnrolmentRefusal::KeyUsed));
             }
-            let mut sql = QueryBuilder::new("");
-            insert_certificates(&mut sql, &[(held.credential.id, &new.certificate)]);
-            statement(&mut sql).execute(&mut *tx).await?;
+            certificates::insert_again(tx, held.credential.id, &new.certificate).await?;
             held.credential.clone()
         }
         None if is_known(tx, new.credential.public_key).await? => {
@@ -310,7 +308,7 @@ async fn insert(
     let at = now.unix_micros();
     let (id, key) = (new.id.0.as_bytes().as_slice(), &new.credential);
     let mut sql = QueryBuilder::new(
-        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_point,
+        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_key,
              state, deadline, created_at, confirmed_at) ",
     );
     sql.push_values([owner], |mut row, owner| {
@@ -343,7 +341,7 @@ async fn insert(
             .push_bind(at);
     });
     sql.push("; ");
-    insert_certificates(&mut sql, &[(key.id, &new.certificate)]);
+    certificates::insert(&mut sql, &[NewRow::signed(key.id, &new.certificate)]);
     statement(&mut sql).execute(tx).await?;
     Ok(())
 }
