@@ -403,6 +403,42 @@ async fn a_certificate_is_followed_by_one_with_its_names_while_it_is_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_profile_names_the_vnfci_or_refuses_other_names() {
+    let mut site = site().await;
+    site.create_pool_of("vnfci-named", "named", 1).await;
+    let strict = "issue = \"at_claim\"\nsubject = \"CN={vnfci},O=keybroker\"\nsan = [\"dns:{vnfci}.example\"]\n\
+                  requested_names = \"REFUSE\"\n";
+    site.add_profile("strict", strict).await;
+    site.create_pool_of("strict", "strict", 1).await;
+    let named = site.register_one("amf-0001", &[("transport", "named")], By::Certificate).await;
+    named.initial.credential.write(site.path(), "named");
+    request(site.path(), "one", "/CN=root", "").await;
+    let (status, message) = post(&site, "named", "/.well-known/est/simpleenroll", "one.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let facts = verified(&site, &certificates(site.path(), &message, "one.cert.pem").await).await;
+    assert_eq!(facts.subject, "CN=amf-0001,OU=amf-1,O=keybroker");
+
+    let strict = site.register_one("amf-0002", &[("transport", "strict")], By::Certificate).await;
+    strict.initial.credential.write(site.path(), "strict");
+    let enrol = "/strict/.well-known/est/simpleenroll";
+    for (name, subject, more) in [
+        ("other", "/O=keybroker/CN=amf-0003", ""),
+        ("more", "/O=keybroker/CN=amf-0002", "-addext 'subjectAltName=DNS:amf-0002.example,DNS:admin.example'"),
+    ] {
+        request(site.path(), name, subject, more).await;
+        let (status, text) = post(&site, "strict", enrol, &format!("{name}.csr.b64")).await;
+        assert_eq!(status, 400, "{name}: {text}");
+    }
+    let names = "-addext 'subjectAltName=DNS:amf-0002.example'";
+    request(site.path(), "two", "/O=keybroker/CN=amf-0002", names).await;
+    let (status, message) = post(&site, "strict", enrol, "two.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let facts = verified(&site, &certificates(site.path(), &message, "two.cert.pem").await).await;
+    assert_eq!((facts.subject.as_str(), &facts.dns_names[..]), ("CN=amf-0002,O=keybroker", &["amf-0002.example".to_owned()][..]));
+    site.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_sent_gets_an_answer_of_the_protocol() {
     let mut site = site().await;
     let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
