@@ -132,14 +132,14 @@ async fn a_claim_is_one_trace_from_the_callers_span_to_the_hsm_and_the_store() {
     child(&spans, verify, "hsm mac");
     child(&spans, claim, "2 agree on suite");
     child(&spans, child(&spans, claim, "3 draw, bind, record"), "store commit");
-    let seal = child(&spans, child(&spans, claim, "4 seal"), "hsm seal");
+    let seal = child(&spans, child(&spans, claim, "5 seal"), "hsm seal");
     assert_eq!(attribute(seal, "lane").as_deref(), Some("interactive"));
     let waited: u64 = attribute(seal, "queue_us").unwrap().parse().unwrap();
     assert!(waited < 10_000_000, "{waited}");
     assert_eq!(seal.trace_id, claim.trace_id);
     assert!(seal.start_time_unix_nano >= claim.start_time_unix_nano);
     assert!(seal.end_time_unix_nano <= claim.end_time_unix_nano);
-    child(&spans, claim, "5 answer");
+    child(&spans, claim, "6 answer");
     // What comes from outside, and what is secret, is nowhere.
     let everything = format!("{spans:?}");
     for never in ["amf-secret-name", "of-the-caller"] {
