@@ -7,6 +7,7 @@ use crate::support::mano::{By, announcement, create_pool, request_id};
 use crate::support::process::{Finished, run, run_with};
 use crate::support::site::{Options, Site};
 use keybroker::api::proto;
+use keybroker::api::proto::admin_service_client::AdminServiceClient;
 use keybroker::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use keybroker::audit::history::prove;
 use keybroker::audit::signature::AuditPublicKey;
@@ -406,9 +407,14 @@ async fn a_certificate_is_followed_by_one_with_its_names_while_it_is_good() {
 async fn the_profile_names_the_vnfci_or_refuses_other_names() {
     let mut site = site().await;
     site.create_pool_of("vnfci-named", "named", 1).await;
-    let strict = "issue = \"at_claim\"\nsubject = \"CN={vnfci},O=keybroker\"\nsan = [\"dns:{vnfci}.example\"]\n\
-                  requested_names = \"REFUSE\"\n";
-    site.add_profile("strict", strict).await;
+    let toml = "issue = \"at_claim\"\nsubject = \"CN={vnfci},O=keybroker\"\n\
+                san = [\"dns:{vnfci}.example\"]\nrequested_names = \"REFUSE\"\n";
+    let profile = Some(proto::Profile { name: "strict".into(), toml: toml.into() });
+    let request_id = request_id();
+    AdminServiceClient::new(site.management("operator").await)
+        .add_profile(proto::AddProfileRequest { request_id, profile })
+        .await
+        .unwrap();
     site.create_pool_of("strict", "strict", 1).await;
     let named = site.register_one("amf-0001", &[("transport", "named")], By::Certificate).await;
     named.initial.credential.write(site.path(), "named");
@@ -423,7 +429,11 @@ async fn the_profile_names_the_vnfci_or_refuses_other_names() {
     let enrol = "/strict/.well-known/est/simpleenroll";
     for (name, subject, more) in [
         ("other", "/O=keybroker/CN=amf-0003", ""),
-        ("more", "/O=keybroker/CN=amf-0002", "-addext 'subjectAltName=DNS:amf-0002.example,DNS:admin.example'"),
+        (
+            "more",
+            "/O=keybroker/CN=amf-0002",
+            "-addext 'subjectAltName=DNS:amf-0002.example,DNS:admin.example'",
+        ),
     ] {
         request(site.path(), name, subject, more).await;
         let (status, text) = post(&site, "strict", enrol, &format!("{name}.csr.b64")).await;
@@ -434,7 +444,10 @@ async fn the_profile_names_the_vnfci_or_refuses_other_names() {
     let (status, message) = post(&site, "strict", enrol, "two.csr.b64").await;
     assert_eq!(status, 200, "{message}");
     let facts = verified(&site, &certificates(site.path(), &message, "two.cert.pem").await).await;
-    assert_eq!((facts.subject.as_str(), &facts.dns_names[..]), ("CN=amf-0002,O=keybroker", &["amf-0002.example".to_owned()][..]));
+    assert_eq!(
+        (facts.subject.as_str(), &facts.dns_names[..]),
+        ("CN=amf-0002,O=keybroker", &["amf-0002.example".to_owned()][..])
+    );
     site.check();
 }
 
