@@ -21,6 +21,8 @@ softhsm_module() {
     return 1
 }
 
+libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*; }
+
 if ! has cargo >/dev/null; then
     echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then run make again" >&2
     exit 1
@@ -41,6 +43,11 @@ test)
     # The compiler, too: the EST client in tests/interop is run from its source.
     need openjdk-17-jdk-headless has javac
     need libbcpkix-java test -f /usr/share/java/bcpkix.jar
+    # kryoptic, the second PKCS#11 module, is built from its published source.
+    need pkg-config has pkg-config
+    need libclang-dev libclang
+    need libssl-dev pkg-config --exists libcrypto
+    need libsqlite3-dev pkg-config --exists sqlite3
     [ -x target/python/bin/python ] || need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)
