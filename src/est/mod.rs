@@ -9,11 +9,13 @@ use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::cms::{certs_only, from_base64, to_base64};
 use crate::ca::csr::MAX_REQUEST_BYTES;
 use crate::nfv::VnfciId;
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, body};
+use futures_util::StreamExt;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderName, StatusCode};
 use path::{Operation, Route};
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use tracing::Instrument;
 
 /// A request in base64, with line breaks.
 const MAX_BODY_BYTES: usize = MAX_REQUEST_BYTES * 3 / 2;
+/// More than this is not even read and forgotten.
+const MAX_READ_BYTES: usize = 1024 * 1024;
 const CONTENT_TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
 
 #[derive(Clone)]
@@ -50,8 +54,11 @@ async fn answer(
     let operation = route.as_ref().map_or("none", |route| route.operation.as_str());
     let span = tracing::info_span!("est", operation, peer = %peer.address);
     let task = async move {
+        let (head, body) = request.into_parts();
+        // Before anything is answered: a client that is still sending may not read what it is told.
+        let body = read(body).await;
         match route {
-            Some(route) => server.serve(&peer, route, request).await,
+            Some(route) => server.serve(&peer, route, head, body).await,
             None => ("not_found", text(StatusCode::NOT_FOUND, "no such EST path; see RFC 7030 3.2.2")),
         }
     };
@@ -63,9 +70,9 @@ async fn answer(
 }
 
 impl Server {
-    async fn serve(&self, peer: &Arc<Peer>, route: Route, request: Request<Body>) -> Answer {
+    async fn serve(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
         let allowed = route.operation.method();
-        if *request.method() != allowed {
+        if head.method != allowed {
             let sentence = format!("{} is asked for with {allowed}", route.operation.as_str());
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &sentence);
             response.headers_mut().insert(ALLOW, http::HeaderValue::from_static(route.operation.allow()));
@@ -81,7 +88,7 @@ impl Server {
                 Ok(None) => ("ok", StatusCode::NO_CONTENT.into_response()),
                 Err(error) => failed(&error),
             },
-            Operation::SimpleEnroll | Operation::SimpleReenroll => self.enrol(peer, route, request).await,
+            Operation::SimpleEnroll | Operation::SimpleReenroll => self.enrol(peer, route, head, body).await,
             Operation::ServerKeygen => (
                 "not_implemented",
                 text(
@@ -97,18 +104,18 @@ impl Server {
         }
     }
 
-    async fn enrol(&self, peer: &Arc<Peer>, route: Route, request: Request<Body>) -> Answer {
-        let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    async fn enrol(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
+        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !media.eq_ignore_ascii_case("application/pkcs10") {
             let sentence = "send a PKCS#10 in base64 as application/pkcs10 (RFC 7030 4.2.1)";
             return ("malformed", text(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
         }
-        let on_behalf_of = match path::vnfci(request.uri()).map(|id| id.parse::<VnfciId>()).transpose() {
+        let on_behalf_of = match path::vnfci(&head.uri).map(|id| id.parse::<VnfciId>()).transpose() {
             Ok(named) => named,
             Err(error) => return ("malformed", text(StatusCode::BAD_REQUEST, &error.to_string())),
         };
-        let Ok(body) = body::to_bytes(request.into_body(), MAX_BODY_BYTES).await else {
+        let Some(body) = body else {
             let sentence = format!("the request is cut off, or longer than {MAX_BODY_BYTES} bytes");
             return ("malformed", text(StatusCode::PAYLOAD_TOO_LARGE, &sentence));
         };
@@ -141,6 +148,22 @@ impl Server {
             Err(_) => ("failed", text(StatusCode::INTERNAL_SERVER_ERROR, "internal error")),
         }
     }
+}
+
+/// The body; none if it is too long or cut off. What is too long is read on, in bounds, and forgotten.
+async fn read(body: Body) -> Option<Vec<u8>> {
+    let mut pieces = body.into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.ok()?;
+        seen += piece.len();
+        if seen <= MAX_BODY_BYTES {
+            kept.extend_from_slice(&piece);
+        } else if seen > MAX_READ_BYTES {
+            break;
+        }
+    }
+    (seen <= MAX_BODY_BYTES).then_some(kept)
 }
 
 fn certificates(ders: &[Vec<u8>], media: &'static str) -> Response {
