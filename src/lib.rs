@@ -15,6 +15,8 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod est;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hardening;
 pub mod hsm;
 pub mod identity;
