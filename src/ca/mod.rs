@@ -5,6 +5,7 @@
 
 pub mod cms;
 pub mod crl;
+pub mod csr;
 mod encode;
 pub mod facts;
 pub mod issue;
@@ -14,6 +15,7 @@ pub mod path;
 pub mod profile;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
+pub use csr::{CertificationRequest, InvalidRequest};
 pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem};
 pub use issue::{IssueError, SigningCa, Tbs, assemble};
 pub use names::{NameError, NameValues};

@@ -7,6 +7,7 @@
 
 mod anchors;
 mod audit;
+mod awaiting;
 mod certificates;
 mod change;
 mod claims;
@@ -32,10 +33,11 @@ pub use open::SqliteOptions;
 
 use super::records::{
     Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord,
-    ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
-    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
+    EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
+    NewCredential, NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming,
+    RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -307,7 +309,7 @@ impl Store for SqliteStore {
         after: Option<CredentialId>,
         limit: u32,
     ) -> Result<Vec<AwaitingKey>> {
-        read!(self, |tx| enrolments::awaiting(tx, pool, after, limit))
+        read!(self, |tx| awaiting::awaiting(tx, pool, after, limit))
     }
 
     async fn erase_awaiting(
@@ -318,7 +320,7 @@ impl Store for SqliteStore {
         limit: u32,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
-        change!(self, Outcome, mutation, |tx, now| enrolments::erase_outdated(
+        change!(self, Outcome, mutation, |tx, now| awaiting::erase_outdated(
             tx, pool, basis, &end, limit, now
         ))
     }
@@ -423,6 +425,22 @@ impl Store for SqliteStore {
         mutation: Mutation<ConfirmOutcome>,
     ) -> Result<ConfirmOutcome> {
         change!(self, BodyOnly, mutation, |tx, now| claims::confirm(tx, claim, now))
+    }
+
+    async fn record_enrolment(
+        &self,
+        enrolment: NewEnrolment,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome> {
+        change!(self, BodyOnly, mutation, |tx, now| enrolments::record(tx, &enrolment, now))
+    }
+
+    async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>> {
+        read!(self, |tx| enrolments::by_certificate(tx, fingerprint))
+    }
+
+    async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>> {
+        read!(self, |tx| enrolments::of_arming(tx, &arming.tenant, &arming.vnfci, arming.id))
     }
 
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
