@@ -147,12 +147,12 @@ impl Hierarchy {
     }
 
     fn crl(&self, number: u64, entries: &[CrlEntry]) -> Vec<u8> {
-        let tbs = crl(&self.sub_ca, number, now(), now().plus(DAY), entries);
+        let tbs = crl(&self.sub_ca, None, number, now(), now().plus(DAY), entries);
         tbs.assemble(&self.sub_key.sign(&tbs.der))
     }
 
     fn root_crl(&self) -> Vec<u8> {
-        let tbs = crl(&self.root_ca, 1, now(), now().plus(DAY * 30), &[]);
+        let tbs = crl(&self.root_ca, None, 1, now(), now().plus(DAY * 30), &[]);
         tbs.assemble(&self.root_key.sign(&tbs.der))
     }
 

@@ -310,6 +310,8 @@ fn revocation_reason(reason: i32) -> Result<RevocationReason, BrokerError> {
         Ok(Named::AffiliationChanged) => Ok(RevocationReason::AffiliationChanged),
         Ok(Named::Superseded) => Ok(RevocationReason::Superseded),
         Ok(Named::CessationOfOperation) => Ok(RevocationReason::CessationOfOperation),
+        Ok(Named::CaCompromise) => Ok(RevocationReason::CaCompromise),
+        Ok(Named::PrivilegeWithdrawn) => Ok(RevocationReason::PrivilegeWithdrawn),
         Err(_) => Err(invalid("reason", format!("{reason} is not a reason that this version knows"))),
     }
 }
@@ -442,9 +444,9 @@ mod tests {
 
     #[test]
     fn every_revocation_reason_has_its_domain_word() {
-        let parsed: Vec<_> = (0..5).map(|reason| revocation_reason(reason).unwrap()).collect();
+        let parsed: Vec<_> = (0..7).map(|reason| revocation_reason(reason).unwrap()).collect();
         assert_eq!(parsed, RevocationReason::ALL);
-        assert!(revocation_reason(5).is_err());
+        assert!(revocation_reason(7).is_err());
     }
 
     proptest! {

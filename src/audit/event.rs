@@ -57,6 +57,8 @@ named!(
         RevocationRequested = "REVOCATION_REQUESTED",
         /// A CRL was signed.
         CrlSigned = "CRL_SIGNED",
+        /// A CA certified the key of its OCSP responder, for the first time or again.
+        OcspResponderCertified = "OCSP_RESPONDER_CERTIFIED",
         /// A KEK is about to be made.
         EpochCreating = "EPOCH_CREATING",
         /// A KEK was made and takes keys.

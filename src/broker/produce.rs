@@ -273,6 +273,7 @@ impl Broker {
                 not_before: tbs.not_before,
                 not_after: tbs.not_after,
                 usable_until: tbs.not_after.minus(profile.min_remaining_at_claim()),
+                crl_shard: tbs.crl_shard,
             };
             (credential, certificate)
         });

@@ -94,7 +94,7 @@ fn insert_certificates(sql: &mut QueryBuilder<Sqlite>, certificates: &[(Credenti
             .push_bind(certificate.not_before.unix_micros())
             .push_bind(certificate.not_after.unix_micros())
             .push_bind(certificate.usable_until.unix_micros())
-            .push("0");
+            .push_bind(i64::from(certificate.crl_shard));
     });
 }
 

@@ -20,6 +20,7 @@ mod leases;
 mod open;
 mod pools;
 mod rearmings;
+mod revocation;
 mod tenants;
 mod terminations;
 mod value;
@@ -29,11 +30,11 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RearmOutcome, Rearming, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateStatus, ChainTip, ClaimOutcome,
+    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd,
+    DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci,
+    OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RegisterOutcome,
+    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -449,24 +450,41 @@ impl Store for SqliteStore {
     }
 
     async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64> {
-        read!(self, |tx| issuers::pending_revocations(tx, issuer))
+        read!(self, |tx| revocation::pending_revocations(tx, issuer))
     }
 
-    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>> {
-        read!(self, |tx| issuers::crl_entries(tx, issuer, now))
+    async fn crl_entries(&self, issuer: IssuerId, unexpired_at: Timestamp) -> Result<Vec<CrlEntry>> {
+        read!(self, |tx| revocation::crl_entries(tx, issuer, unexpired_at))
     }
 
-    async fn record_crl(
+    async fn record_crls(
         &self,
-        crl: CrlRecord,
+        issuer: IssuerId,
+        crls: Vec<CrlRecord>,
         serials: Vec<Vec<u8>>,
         mutation: Mutation<u64>,
     ) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| issuers::record_crl(tx, &crl, &serials))
+        change!(self, Outcome, mutation, |tx, now| revocation::record_crls(tx, issuer, &crls, &serials))
     }
 
-    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>> {
-        read!(self, |tx| issuers::latest_crl(tx, issuer))
+    async fn crl_heads(&self, issuer: IssuerId) -> Result<Vec<CrlHead>> {
+        read!(self, |tx| revocation::crl_heads(tx, issuer))
+    }
+
+    async fn latest_crl(&self, issuer: IssuerId, shard: u32) -> Result<Option<CrlRecord>> {
+        read!(self, |tx| revocation::latest_crl(tx, issuer, shard))
+    }
+
+    async fn certificate_status(&self, issuer: IssuerId, serial: &[u8]) -> Result<Option<CertificateStatus>> {
+        read!(self, |tx| revocation::status(tx, issuer, serial))
+    }
+
+    async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| revocation::record_responder(tx, &responder))
+    }
+
+    async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>> {
+        read!(self, |tx| revocation::responders(tx))
     }
 
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64> {
