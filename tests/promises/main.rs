@@ -12,6 +12,7 @@ mod command_line;
 mod endpoints;
 mod refusals;
 mod restart;
+mod revocation;
 mod roles;
 mod secrets;
 mod token;
