@@ -241,8 +241,8 @@ CREATE TABLE certificates (
 CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
 CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
 CREATE INDEX certificates_credential ON certificates (credential);
-CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
-    WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
+CREATE INDEX certificates_pending ON certificates (issuer) WHERE state = 'REVOCATION_PENDING';
+CREATE INDEX certificates_revoked ON certificates (issuer, not_after) WHERE state = 'REVOKED';
 CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');
 
 CREATE TABLE crls (

@@ -1,14 +1,21 @@
 //! Certificates are withdrawn.
 
 use crate::audit::details::{self, RevocationDetails};
-use crate::audit::event::{Event, EventKind};
+use crate::audit::event::{Event, EventCredential, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::credential::RevocationReason;
 use crate::identity::x509;
-use crate::nfv::{IssuerId, TenantId};
+use crate::nfv::{IssuerId, TenantId, VnfInstanceId, VnfciId};
 use crate::store::Mutation;
-use crate::store::records::RevokeOutcome;
+use crate::store::records::{CertificateSelector, RevokeOutcome};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Selectors in one request: about 1 MB of it.
+const LARGEST_REVOCATION: usize = 10_000;
+/// Certificates in one event: a client reads it in one message.
+const EVENT_CERTIFICATES: usize = 1_000;
 
 /// A trust chain.
 #[derive(Debug, Clone)]
@@ -22,56 +29,64 @@ pub struct TrustChain {
 }
 
 impl Broker {
-    /// Withdraws one certificate; says whether it was withdrawn now. `serial` is hexadecimal.
+    /// Withdraws what the selectors name; says for each how many certificates it withdrew now, none if there is nothing of
+    /// that name. However many there are, they are one commit, and each CRL that lists them is signed once.
     ///
     /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Invalid`] for a serial that is not
-    /// hexadecimal.
-    pub async fn revoke_certificate(
+    /// [`BrokerError::Invalid`] for an empty or too large batch, [`BrokerError::Denied`] if one of them lies outside the
+    /// caller's reach: then none is withdrawn.
+    pub async fn revoke_certificates(
         &self,
         caller: &Caller,
         request: Request,
         tenant: Option<TenantId>,
-        issuer: IssuerId,
-        serial: String,
+        selectors: Vec<CertificateSelector>,
         reason: RevocationReason,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<Vec<Option<u32>>, BrokerError> {
         let tenant = Self::tenant_of(caller, tenant)?;
-        let serial_der = hex::decode(&serial).map_err(|_| BrokerError::Invalid {
-            field: "serial".to_owned(),
-            problem: "is not hexadecimal".to_owned(),
-        })?;
-        let not_found = || BrokerError::NotFound(format!("certificate {serial} of issuer {issuer}"));
+        if selectors.is_empty() || selectors.len() > LARGEST_REVOCATION {
+            let problem = format!("has {} items; give 1 to {LARGEST_REVOCATION}", selectors.len());
+            return Err(BrokerError::Invalid { field: "certificates".to_owned(), problem });
+        }
         if caller.tenant.as_ref().is_some_and(|own| *own != tenant) {
             authorise(caller, Rpc::RevokeCertificate, Target { tenant: Some(&tenant), ..Target::default() })?;
         }
-        let record = self.store.certificate(&tenant, issuer, &serial_der).await?.ok_or_else(not_found)?;
-        let target = Target {
-            tenant: Some(&tenant),
-            vnf_instance: Some(&record.vnf_instance),
-            vnfci: record.vnfci.as_ref(),
-        };
-        let authorised = authorise(caller, Rpc::RevokeCertificate, target)?;
-        let mut event =
-            Event::new(self.store.now().await?, EventKind::RevocationRequested, authorised.actor())
-                .tenant(&tenant)
-                .vnf_instance(&record.vnf_instance)
-                .request(request.id)
-                .details(details::json(&RevocationDetails { reason, serials: vec![serial.clone()] }));
-        event.vnfci = record.vnfci;
-        let mutation = Mutation::new(move |outcomes: &Vec<RevokeOutcome>| match outcomes.first() {
-            Some(RevokeOutcome::Pending(credential)) => vec![event.credentials([credential.clone()])],
-            _ => Vec::new(),
-        });
-        let mutation = mutation.request(request.key(authorised.actor()));
-        let outcomes =
-            self.store.revoke_certificates(&tenant, vec![(issuer, serial_der)], reason, mutation).await?;
-        self.wake.publisher.notify_one();
-        match outcomes.into_iter().next() {
-            Some(RevokeOutcome::Pending(_)) => Ok(true),
-            Some(RevokeOutcome::AlreadyRevoked | RevokeOutcome::Expired) => Ok(false),
-            Some(RevokeOutcome::NotFound) | None => Err(not_found()),
+        let selected = self.store.select_certificates(&tenant, &selectors).await?;
+        let vnf_instances: BTreeSet<&VnfInstanceId> =
+            selected.iter().flatten().map(|record| &record.vnf_instance).collect();
+        for vnf_instance in vnf_instances {
+            let target =
+                Target { tenant: Some(&tenant), vnf_instance: Some(vnf_instance), ..Target::default() };
+            authorise(caller, Rpc::RevokeCertificate, target)?;
         }
+        let mut certificates = Vec::new();
+        let mut named = Vec::new();
+        for record in selected.iter().flatten() {
+            let serial = hex::decode(&record.serial).map_err(|e| BrokerError::Internal(e.to_string()))?;
+            certificates.push((record.issuer, serial));
+            named.push(Named {
+                vnf_instance: record.vnf_instance.clone(),
+                vnfci: record.vnfci.clone(),
+                serial: record.serial.clone(),
+            });
+        }
+        let base = Event::new(self.store.now().await?, EventKind::RevocationRequested, caller.actor())
+            .tenant(&tenant)
+            .request(request.id);
+        let mutation =
+            Mutation::new(move |outcomes: &Vec<RevokeOutcome>| events(&base, reason, &named, outcomes))
+                .request(request.key(caller.actor()));
+        let outcomes = self.store.revoke_certificates(&tenant, certificates, reason, mutation).await?;
+        self.wake.publisher.notify_one();
+        let mut outcomes = outcomes.into_iter();
+        Ok(selected
+            .iter()
+            .map(|records| {
+                let newly = outcomes.by_ref().take(records.len());
+                let newly = newly.filter(|outcome| matches!(outcome, RevokeOutcome::Pending(_))).count();
+                (!records.is_empty()).then(|| u32::try_from(newly).unwrap_or(u32::MAX))
+            })
+            .collect())
     }
 
     /// The trust chain that a tenant's certificates are issued under now.
@@ -108,4 +123,39 @@ impl Broker {
     pub async fn issuer_certificate(&self, issuer: IssuerId) -> Result<Vec<u8>, BrokerError> {
         Ok(self.authority(issuer).await?.certificate_der.clone())
     }
+}
+
+/// Whose certificate, for the event.
+struct Named {
+    vnf_instance: VnfInstanceId,
+    vnfci: Option<VnfciId>,
+    serial: String,
+}
+
+/// Events for the certificates that are withdrawn now: per VNF instance, and a bounded number of them in each. One that
+/// is about a single VNFCI carries its name, too.
+fn events(base: &Event, reason: RevocationReason, named: &[Named], outcomes: &[RevokeOutcome]) -> Vec<Event> {
+    let mut by_vnf: BTreeMap<&VnfInstanceId, Vec<(&Named, EventCredential)>> = BTreeMap::new();
+    for (named, outcome) in named.iter().zip(outcomes) {
+        if let RevokeOutcome::Pending(credential) = outcome {
+            by_vnf.entry(&named.vnf_instance).or_default().push((named, credential.clone()));
+        }
+    }
+    let mut events = Vec::new();
+    for (vnf_instance, withdrawn) in by_vnf {
+        for withdrawn in withdrawn.chunks(EVENT_CERTIFICATES) {
+            let mut event = base.clone();
+            event.id = Uuid::now_v7();
+            let vnfcis: BTreeSet<Option<&VnfciId>> =
+                withdrawn.iter().map(|(named, _)| named.vnfci.as_ref()).collect();
+            if vnfcis.len() == 1 {
+                event.vnfci = vnfcis.into_iter().flatten().next().cloned();
+            }
+            let serials = withdrawn.iter().map(|(named, _)| named.serial.clone()).collect();
+            let credentials = withdrawn.iter().map(|(_, credential)| credential.clone());
+            let details = details::json(&RevocationDetails { reason, serials });
+            events.push(event.vnf_instance(vnf_instance).credentials(credentials).details(details));
+        }
+    }
+    events
 }

@@ -15,11 +15,12 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateStatus, ChainTip, ClaimOutcome,
-    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd,
-    DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci,
-    OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RegisterOutcome,
-    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
+    CustodyEnd, DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
+    NewCredential, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci,
+    VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -337,13 +338,12 @@ pub trait Store: Send + Sync + 'static {
 
     // Revocation.
 
-    /// The certificate of an issuer with this serial number (content octets of the INTEGER), within one tenant.
-    async fn certificate(
+    /// The certificates of a tenant that are meant by each selector, in their order; an empty list where there is none.
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>>;
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>>;
     /// Marks unexpired certificates `REVOCATION_PENDING`, by (issuer, serial), within one tenant. Per item.
     async fn revoke_certificates(
         &self,

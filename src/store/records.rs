@@ -420,6 +420,17 @@ pub struct CertificateRecord {
     pub not_after: Timestamp,
 }
 
+/// Which certificates are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CertificateSelector {
+    /// One, by its issuer and serial number (content octets of the INTEGER).
+    Serial(IssuerId, Vec<u8>),
+    /// Those of a credential.
+    Credential(CredentialId),
+    /// Every one that a VNFCI was ever drawn.
+    Vnfci(VnfciId),
+}
+
 /// The answer for one certificate of a revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RevokeOutcome {

@@ -300,3 +300,72 @@ async fn verify(files: &Files, crl: &Path) -> Finished {
     ];
     run("openssl", arguments).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_withdrawn_in_one_signing_or_not_at_all() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 4).await;
+    let mut claims = Vec::new();
+    for id in ["amf-0001", "amf-0002", "amf-0003", "amf-0004"] {
+        claims.push(claimed(&site, id).await);
+    }
+    let files: Vec<Files> = claims
+        .iter()
+        .enumerate()
+        .map(|(n, claim)| Files::write(&site, &n.to_string(), &claim.keys[0]))
+        .collect();
+    until_responding(&site, &files[0]).await;
+    let third = site.vnfci("amf-0003").await.credentials[0].clone();
+    let list = site.path().join("list");
+    let text = format!("vnfci amf-0001\ncredential {}\n\n", claims[1].keys[0].credential_id);
+    std::fs::write(&list, &text).unwrap();
+    let list = list.display().to_string();
+    let arguments = |more: &[&str]| {
+        let mut all = vec!["vnfci", "revoke", "--file", &list, "--reason", "privilege-withdrawn"];
+        all.extend_from_slice(more);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // A VNFM of another VNF instance: refused, and nothing is withdrawn.
+    let stranger = site.mano_ca.client("other-vnfm");
+    site.add_identity("other-vnfm", proto::Role::Vnfm, "default", &["smf-1"], &stranger).await;
+    let (channel, selector) =
+        (site.connect(&site.management_url(), &stranger).await.channel, |vnfci: &str| {
+            let certificates = proto::certificate_selector::Certificates::VnfciId(vnfci.into());
+            proto::CertificateSelector { certificates: Some(certificates) }
+        });
+    let request = proto::RevokeCertificateRequest {
+        request_id: request_id(),
+        reason: proto::RevocationReason::KeyCompromise.into(),
+        certificates: vec![selector("nobody"), selector("amf-0001")],
+        ..Default::default()
+    };
+    let refused = LifecycleServiceClient::new(channel).revoke_certificate(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+    assert!(ocsp(&site, &files[0], &[]).await.out.contains(": good"));
+
+    let before = site.events("CRL_SIGNED").await.len();
+    let more = ["--issuer", third.issuer_id.as_str(), third.serial.as_str()];
+    let revoked = site.cli_as("nfvo", &arguments(&more)).await.ok().object();
+    assert_eq!((&revoked["revoked"], &revoked["not_found"]), (&3.into(), &0.into()));
+    for (n, files) in files.iter().enumerate() {
+        let expected = if n == 3 { ": good" } else { "Reason: privilegeWithdrawn" };
+        let asked = ocsp(&site, files, &[]).await;
+        assert!(asked.out.contains(expected), "{n}: {asked:?}");
+    }
+    let signed = site
+        .until("the CRL of the batch", async |site| {
+            let signed = site.events("CRL_SIGNED").await.split_off(before);
+            (!signed.is_empty()).then_some(signed)
+        })
+        .await;
+    assert_eq!(signed.len(), 1, "{signed:?}");
+    assert_eq!(signed[0]["details"]["entries"], 3);
+    let requested = site.events("REVOCATION_REQUESTED").await;
+    assert_eq!(requested.len(), 1, "{requested:?}");
+    assert_eq!(requested[0]["credentials"].as_array().unwrap().len(), 3);
+    // Again: nothing is withdrawn twice; what does not exist is named.
+    std::fs::write(site.path().join("list"), text + "vnfci nobody\n").unwrap();
+    let again = site.cli_as("nfvo", &arguments(&[])).await;
+    assert_eq!((again.code, &again.object()["revoked"]), (1, &0.into()), "{again:?}");
+    assert!(again.err.contains("vnfci nobody"), "{again:?}");
+}

@@ -157,6 +157,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             issuer_id: victim.issuer.clone(),
             serial: victim.serial.clone(),
             reason: proto::RevocationReason::KeyCompromise.into(),
+            certificates: Vec::new(),
         }
         .encode_to_vec(),
         "AuditService/ListEvents" => proto::ListEventsRequest {

@@ -30,11 +30,12 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateStatus, ChainTip, ClaimOutcome,
-    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd,
-    DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci,
-    OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RegisterOutcome,
-    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
+    CustodyEnd, DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
+    NewCredential, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci,
+    VnfciFilter,
 };
 use super::{Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -423,13 +424,12 @@ impl Store for SqliteStore {
         read!(self, |tx| credentials::by_fingerprint(tx, fingerprint))
     }
 
-    async fn certificate(
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>> {
-        read!(self, |tx| credentials::by_serial(tx, tenant, issuer, serial))
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>> {
+        snapshot!(self, |tx| credentials::selected(tx, tenant, selectors))
     }
 
     async fn revoke_certificates(
