@@ -320,11 +320,7 @@ async fn a_batch_is_withdrawn_in_one_signing_or_not_at_all() {
     let text = format!("vnfci amf-0001\ncredential {}\n\n", claims[1].keys[0].credential_id);
     std::fs::write(&list, &text).unwrap();
     let list = list.display().to_string();
-    let arguments = |more: &[&str]| {
-        let mut all = vec!["vnfci", "revoke", "--file", &list, "--reason", "privilege-withdrawn"];
-        all.extend_from_slice(more);
-        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
-    };
+    let arguments = ["vnfci", "revoke", "--file", &list, "--reason", "ca-compromise"];
     // A VNFM of another VNF instance: refused, and nothing is withdrawn.
     let stranger = site.mano_ca.client("other-vnfm");
     site.add_identity("other-vnfm", proto::Role::Vnfm, "default", &["smf-1"], &stranger).await;
@@ -345,10 +341,10 @@ async fn a_batch_is_withdrawn_in_one_signing_or_not_at_all() {
 
     let before = site.events("CRL_SIGNED").await.len();
     let more = ["--issuer", third.issuer_id.as_str(), third.serial.as_str()];
-    let revoked = site.cli_as("nfvo", &arguments(&more)).await.ok().object();
+    let revoked = site.cli_as("nfvo", &[&arguments[..], &more].concat()).await.ok().object();
     assert_eq!((&revoked["revoked"], &revoked["not_found"]), (&3.into(), &0.into()));
     for (n, files) in files.iter().enumerate() {
-        let expected = if n == 3 { ": good" } else { "Reason: privilegeWithdrawn" };
+        let expected = if n == 3 { ": good" } else { "Reason: cACompromise" };
         let asked = ocsp(&site, files, &[]).await;
         assert!(asked.out.contains(expected), "{n}: {asked:?}");
     }
@@ -365,7 +361,7 @@ async fn a_batch_is_withdrawn_in_one_signing_or_not_at_all() {
     assert_eq!(requested[0]["credentials"].as_array().unwrap().len(), 3);
     // Again: nothing is withdrawn twice; what does not exist is named.
     std::fs::write(site.path().join("list"), text + "vnfci nobody\n").unwrap();
-    let again = site.cli_as("nfvo", &arguments(&[])).await;
+    let again = site.cli_as("nfvo", &arguments).await;
     assert_eq!((again.code, &again.object()["revoked"]), (1, &0.into()), "{again:?}");
     assert!(again.err.contains("vnfci nobody"), "{again:?}");
 }
