@@ -35,6 +35,9 @@ pub struct Config {
     /// The OCSP responder.
     #[serde(default)]
     pub ocsp: Ocsp,
+    /// CAs that others certify.
+    #[serde(default)]
+    pub ca: Ca,
     /// Tenants with settings of their own. Others, and what they leave out, have the defaults of [`Tenant`].
     #[serde(default, rename = "tenant")]
     pub tenants: BTreeMap<TenantId, Tenant>,
@@ -314,6 +317,7 @@ impl Config {
         };
         self.hsm.module = absolute(&self.hsm.module);
         self.hsm.pin_file = absolute(&self.hsm.pin_file);
+        self.ca.roots = self.ca.roots.iter().map(|file| absolute(file)).collect();
         let StoreUrl::Sqlite(database) = &mut self.store.url;
         *database = absolute(database);
         const SOFTHSM: &str = "SOFTHSM2_CONF";
@@ -373,6 +377,15 @@ impl TryFrom<u64> for Count {
             Err(format!("{number} is not a whole number from 1 to 1000000000"))
         }
     }
+}
+
+/// `[ca]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ca {
+    /// Files with the roots (PEM) that the certificates of `ca import` may lead to, beside the own root.
+    #[serde(default)]
+    pub roots: Vec<PathBuf>,
 }
 
 /// A number of CRL shards: 1 to 1,024.

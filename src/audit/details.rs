@@ -106,6 +106,34 @@ details! {
         not_after: Timestamp,
     }
 
+    /// `CA_REQUESTED`
+    CaRequestDetails {
+        /// Which of the tenant's CAs.
+        name: CaName,
+        /// Generation of its key.
+        generation: u32,
+        /// Label of its key on the token.
+        key_label: String,
+        /// SHA-256 of the request's DER.
+        request: Sha256Hash,
+    }
+
+    /// `CA_SIGNED`
+    CaSignedDetails {
+        /// The root that signed.
+        issuer: IssuerId,
+        /// Subject of the CA, RFC 4514.
+        subject: String,
+        /// SHA-256 of the request's DER.
+        request: Sha256Hash,
+        /// SHA-256 of the certificate's DER.
+        certificate: Sha256Hash,
+        /// Its serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
     /// `POOL_CREATED`, `POOL_UPDATED`, `POOL_DELETED`
     PoolDetails {
         /// The pool.

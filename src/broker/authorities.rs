@@ -1,13 +1,11 @@
 //! The own CAs: a root, and one sub-CA per tenant, with their keys on the token.
 
-use crate::audit::details::{self, IssuerDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::ocsp::IssuerHashes;
-use crate::ca::{self, CertificateFacts, SigningCa, Tbs};
+use crate::ca::{self, SigningCa, Tbs};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{CaName, IssuerId, TenantId};
-use crate::store::Mutation;
 use crate::store::records::IssuerRecord;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -194,8 +192,10 @@ impl Broker {
         let key = ObjectId::SubCa(tenant.clone(), 1);
         let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
         let now = self.store.now().await?;
-        let tbs =
-            root.ca.sub_ca(tenant, 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
+        let tbs = root
+            .ca
+            .sub_ca(tenant, main_ca().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
+            .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         let chain = vec![root.certificate_der.clone()];
         self.record_authority(Some(tenant), &main_ca(), 1, &key, certificate_der, chain).await?;
@@ -212,8 +212,6 @@ impl Broker {
         chain_der: Vec<Vec<u8>>,
     ) -> Result<(), BrokerError> {
         let now = self.store.now().await?;
-        let facts =
-            CertificateFacts::parse(&certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
         let record = IssuerRecord {
             id: IssuerId::generate(),
             tenant: tenant.cloned(),
@@ -224,19 +222,8 @@ impl Broker {
             chain_der,
             created_at: now,
         };
-        let mut event =
-            Event::new(now, EventKind::IssuerAdded, Actor::broker()).details(details::json(&IssuerDetails {
-                issuer: record.id,
-                name: record.name.clone(),
-                generation,
-                key_label: record.key.clone(),
-                certificate: facts.fingerprint,
-                serial: hex::encode(&facts.serial),
-                not_after: facts.not_after,
-            }));
-        event.tenant = tenant.cloned();
-        self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
-        self.load_authorities().await
+        let event = Event::new(now, EventKind::IssuerAdded, Actor::broker());
+        self.take_into_use(record, event, None).await.map(|_| ())
     }
 
     /// The public key (SubjectPublicKeyInfo, DER) of a key pair on the token, made now if it is missing: a crash between

@@ -9,6 +9,7 @@ pub mod confirm;
 mod custody;
 mod epochs;
 mod generate;
+pub mod hierarchy;
 pub mod initialise;
 pub mod ocsp;
 pub mod pools;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub crl_validity: Duration,
     /// How long a CRL is served before a new one is signed although nothing was revoked.
     pub crl_refresh: Duration,
+    /// Files with the roots (PEM) that an imported CA certificate may lead to, beside the own one.
+    pub ca_roots: Vec<PathBuf>,
     /// Shards of each CA's CRL that new certificates are spread over; 1: they name the complete CRL.
     pub crl_shards: u32,
     /// The OCSP responder's.
@@ -119,6 +122,8 @@ pub struct Broker {
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
     /// Held while an epoch is made, so that two producers do not both make one.
     epoch_making: tokio::sync::Mutex<()>,
+    /// Held while a CA key is made or certified, so that two operators do not use one generation.
+    ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
     chained: watch::Sender<u64>,
     /// How fast each pool fills and empties, as seen here; owner: `pools`.
@@ -309,6 +314,7 @@ impl Broker {
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
+            ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
             generating: Semaphore::new(generate::PLACES),
             chained: watch::Sender::new(0),

@@ -148,7 +148,7 @@ impl Broker {
         lease: Option<&Lease>,
     ) -> Result<(), BrokerError> {
         let profile = self.profile_of(pool)?;
-        let authority = self.issuing(&pool.tenant).await?;
+        let authority = self.issuing_ca(&pool.tenant, profile.ca()).await?;
         let epoch = self.open_epoch(&pool.tenant).await?;
         // 1.
         let produced = self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await?;

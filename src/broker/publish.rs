@@ -17,6 +17,9 @@ use crate::store::{Mutation, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// How long the signing of an offline root's CRL may take.
+const OFFLINE: Duration = Duration::from_secs(60);
+
 /// A CRL as it is served.
 #[derive(Debug, Clone)]
 pub struct PublishedCrl {
@@ -50,6 +53,24 @@ impl Broker {
         })
     }
 
+    /// Signs the own root's CRL and gives it: where the root is offline, no publisher runs.
+    ///
+    /// # Errors
+    /// [`BrokerError::Precondition`] without a root, or while a broker runs on the same database.
+    pub async fn sign_root_crl(&self) -> Result<PublishedCrl, BrokerError> {
+        let root = self.authorities.load().root();
+        let root = root
+            .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
+        let lease = self.store.acquire_lease("publisher", "ca crl", OFFLINE).await?;
+        let lease = lease.ok_or_else(|| {
+            BrokerError::Precondition("a broker runs on this database: it signs the lists itself".to_owned())
+        })?;
+        let signed = self.sign_crls(&root, &lease, true).await;
+        self.store.release_lease(&lease).await?;
+        signed?;
+        self.crl(root.id, 0).await
+    }
+
     /// One round of the publisher: CRLs that are pending or due, and OCSP responders whose certificate is missing or past
     /// half of its validity. A CA that fails does not hold up the others.
     pub(super) async fn publish(&self, lease: &Lease) -> Result<(), BrokerError> {
@@ -58,7 +79,7 @@ impl Broker {
         // What a CA signed has expired with it at the latest.
         let living = self.authorities.load().all().into_iter().filter(|ca| ca.ca.not_after() > now);
         for authority in living {
-            if let Err(error) = self.publish_crls(&authority, lease).await {
+            if let Err(error) = self.sign_crls(&authority, lease, false).await {
                 tracing::warn!(issuer = %authority.id, %error, "no CRL could be signed; it is tried again");
                 failure = Some(error);
             }
@@ -74,7 +95,9 @@ impl Broker {
     /// 2. What they list.
     /// 3. The HSM signs them, in one call.
     /// 4. One commit keeps them and calls what they list revoked.
-    async fn publish_crls(&self, authority: &Authority, lease: &Lease) -> Result<(), BrokerError> {
+    ///
+    /// `anyway`: the complete one is signed although nothing asks for it.
+    async fn sign_crls(&self, authority: &Authority, lease: &Lease, anyway: bool) -> Result<(), BrokerError> {
         // 1.
         let now = self.store.now().await?;
         let settings = self.settings.load_full();
@@ -88,6 +111,9 @@ impl Broker {
         let shards =
             if settings.crl_shards > 1 && authority.tenant.is_some() { settings.crl_shards } else { 0 };
         let mut due: BTreeSet<u32> = (0..=shards).chain(heads.keys().copied()).filter(is_due).collect();
+        if anyway {
+            due.insert(0);
+        }
         if pending == 0 && due.is_empty() {
             return Ok(());
         }

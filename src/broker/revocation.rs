@@ -24,6 +24,11 @@ pub struct TrustChain {
     pub chain_der: Vec<Vec<u8>>,
     /// The root, DER.
     pub root_der: Vec<u8>,
+    /// Every root that certificates of the tenant lead to, DER, this one first: relying parties trust them all until the
+    /// CAs under them have ended.
+    pub roots_der: Vec<Vec<u8>>,
+    /// Rises with every CA that the tenant gets: what a VNFCI holds is to be fetched again.
+    pub version: u32,
     /// Where the CRL is.
     pub crl_url: String,
 }
@@ -95,11 +100,30 @@ impl Broker {
     /// [`BrokerError::NotFound`] for a tenant without a CA.
     pub async fn trust_chain(&self, tenant: &TenantId) -> Result<TrustChain, BrokerError> {
         let authority = self.issuing(tenant).await?;
+        let now = self.store.now().await?;
+        let mut roots_der = vec![authority.root_der.clone()];
+        let mut others = self.authorities.load().all();
+        others.retain(|other| other.tenant.as_ref() == Some(tenant) && other.ca.not_after() > now);
+        others.sort_by_key(|other| std::cmp::Reverse(other.generation));
+        for other in others {
+            if !roots_der.contains(&other.root_der) {
+                roots_der.push(other.root_der.clone());
+            }
+        }
         Ok(TrustChain {
+            roots_der,
+            version: self.trust_chain_version(tenant),
             chain_der: authority.chain_der.clone(),
             root_der: authority.root_der.clone(),
             crl_url: authority.crl_url.clone(),
         })
+    }
+
+    /// Version of a tenant's trust chain, as in [`TrustChain`]; 0 for a tenant without a CA.
+    pub fn trust_chain_version(&self, tenant: &TenantId) -> u32 {
+        let all = self.authorities.load().all();
+        let of_tenant = all.iter().filter(|authority| authority.tenant.as_ref() == Some(tenant));
+        of_tenant.map(|authority| authority.generation).max().unwrap_or(0)
     }
 
     /// The trust chain for whoever is behind a bootstrap connection: of the tenant whose anchor its certificate chains

@@ -10,6 +10,7 @@ use super::encode::{
 use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, check_dns_name, dns_name, plain_name};
 use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
+use super::request::{CaRequest, sub_ca_name};
 use crate::clock::Timestamp;
 use crate::hsm::SignatureAlgorithm;
 use crate::nfv::{Sha256Hash, TenantId};
@@ -247,25 +248,53 @@ impl SigningCa {
     }
 
     /// A sub-CA of a tenant (this CA is the root): critical basicConstraints with pathLen 0 and keyUsage
-    /// keyCertSign and cRLSign. Its subject tells tenant and generation.
+    /// keyCertSign and cRLSign. Its subject tells tenant, name and generation.
     ///
     /// # Errors
     /// [`IssueError`].
+    #[allow(clippy::too_many_arguments, reason = "all of them are in the certificate")]
     pub fn sub_ca(
         &self,
         tenant: &TenantId,
+        name: &str,
         generation: u32,
         spki_der: &[u8],
         validity: Duration,
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Tbs, IssueError> {
+        let name_der = sub_ca_name(tenant, name, generation)?;
+        self.authority(&name_der, spki_der, 0, validity, now, rng)
+    }
+
+    /// A CA that asked for it, with the subject that it asked for.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn requested_ca(
+        &self,
+        request: &CaRequest,
+        path_length: u8,
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        self.authority(&request.subject_der, &request.public_key_der, path_length, validity, now, rng)
+    }
+
+    fn authority(
+        &self,
+        name_der: &[u8],
+        spki_der: &[u8],
+        path_length: u8,
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
         algorithm_of(spki_der)?;
-        let name_der = plain_name(Some(tenant.as_str()), &format!("sub-CA {generation}"))?;
         let (not_before, not_after) = self.period(now, validity);
-        let constraints = certification_authority(0);
-        let subject =
-            Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
+        let constraints = certification_authority(path_length);
+        let subject = Subject { name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
         self.tbs(&subject, rng)
     }
 
@@ -496,7 +525,7 @@ fn key_identifier(spki_der: &[u8]) -> Result<[u8; 20], IssueError> {
 }
 
 /// How a CA with this public key signs.
-fn algorithm_of(spki_der: &[u8]) -> Result<SignatureAlgorithm, IssueError> {
+pub(super) fn algorithm_of(spki_der: &[u8]) -> Result<SignatureAlgorithm, IssueError> {
     let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|_| IssueError::InvalidPublicKey)?;
     if spki.algorithm.oid == rfc8410::ID_ED_25519 {
         return Ok(SignatureAlgorithm::Ed25519);

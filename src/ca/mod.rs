@@ -11,6 +11,7 @@ pub mod names;
 pub mod ocsp;
 pub mod path;
 pub mod profile;
+pub mod request;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
 pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem};

@@ -42,6 +42,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
         http_url: config.http_url(),
+        ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,
         crl_refresh: config.crl.refresh.0,
         crl_shards: config.crl.shards.get(),

@@ -51,7 +51,7 @@ const CHAIN_AGE: Duration = Duration::from_secs(300);
 const OCSP_BODY_MAX: usize = 64 * 1024;
 
 /// `GET /crl/ISSUER.crl` and its shards `/crl/ISSUER/N.crl`, `/ca/ISSUER.cer` (all DER), `/chain/TENANT.pem` (issuing CA
-/// first, root last), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
+/// first, root last), `/trust/TENANT.pem` (every root in force), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
 pub(super) fn public(broker: Arc<Broker>) -> Router {
     Router::new()
         .route("/crl/{file}", get(crl))
@@ -61,6 +61,7 @@ pub(super) fn public(broker: Arc<Broker>) -> Router {
         .route("/ocsp/{*request}", get(ocsp_get))
         .route("/ca/{file}", get(issuer_certificate))
         .route("/chain/{file}", get(trust_chain))
+        .route("/trust/{file}", get(trust_roots))
         .with_state(broker)
 }
 
@@ -173,14 +174,31 @@ async fn trust_chain(
         Ok(chain) => chain,
         Err(error) => return failed(&error),
     };
+    pem_document(&headers, chain.chain_der.iter().chain(std::iter::once(&chain.root_der)))
+}
+
+async fn trust_roots(
+    State(broker): State<Arc<Broker>>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(tenant) = named::<TenantId>(&file, ".pem") else { return not_found() };
+    match broker.trust_chain(&tenant).await {
+        Ok(chain) => pem_document(&headers, chain.roots_der.iter()),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Certificates as PEM; the ETag changes with them.
+fn pem_document<'c>(headers: &HeaderMap, certificates: impl Iterator<Item = &'c Vec<u8>>) -> Response {
     let mut text = String::new();
-    for der in chain.chain_der.iter().chain(std::iter::once(&chain.root_der)) {
+    for der in certificates {
         match der::pem::encode_string("CERTIFICATE", LineEnding::LF, der) {
             Ok(pem) => text.push_str(&pem),
             Err(e) => return failed(&BrokerError::Internal(format!("a CA certificate as PEM: {e}"))),
         }
     }
-    Document::of("application/pem-certificate-chain", CHAIN_AGE, text.into_bytes()).answer(&headers)
+    Document::of("application/pem-certificate-chain", CHAIN_AGE, text.into_bytes()).answer(headers)
 }
 
 /// The name before the suffix; none if there is no such file by its form.
