@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use spki::SubjectPublicKeyInfoRef;
 use std::net::IpAddr;
 use std::time::Duration;
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::KeyUsage;
 
 /// notBefore lies this much before the issue, for relying parties whose clock is behind.
 pub const BACKDATING: Duration = Duration::from_secs(60);
@@ -106,6 +108,9 @@ impl SigningCa {
         let facts = CertificateFacts::parse(certificate_der)?;
         if !facts.is_ca {
             return Err(IssueError::UnfitIssuer("basicConstraints does not say cA".to_owned()));
+        }
+        if !signs_certificates_and_crls(certificate_der) {
+            return Err(IssueError::UnfitIssuer("keyUsage does not say keyCertSign and cRLSign".to_owned()));
         }
         if facts.subject.is_empty() {
             return Err(IssueError::UnfitIssuer("its subject is empty".to_owned()));
@@ -522,6 +527,15 @@ fn key_identifier(spki_der: &[u8]) -> Result<[u8; 20], IssueError> {
     let mut identifier = [0; 20];
     identifier.copy_from_slice(&Sha256Hash::of(spki.subject_public_key.raw_bytes()).0[..20]);
     Ok(identifier)
+}
+
+/// Whether a certificate's keyUsage, which a CA's must have (RFC 5280 4.2.1.3), lets it sign both.
+fn signs_certificates_and_crls(certificate_der: &[u8]) -> bool {
+    let certificate = Certificate::from_der(certificate_der);
+    let usage = certificate.and_then(|certificate| {
+        Ok(certificate.tbs_certificate().get_extension::<KeyUsage>().ok().flatten().map(|(_, usage)| usage))
+    });
+    matches!(usage, Ok(Some(usage)) if usage.key_cert_sign() && usage.crl_sign())
 }
 
 /// How a CA with this public key signs.

@@ -18,7 +18,6 @@ use sha2::Digest;
 use std::path::{Path, PathBuf};
 
 const POOL: &str = "amf-transport";
-const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 
 async fn claimed(site: &Site, id: &str, pool: &str) -> Claimed {
     site.register_one(id, &[("transport", pool)], By::Certificate).await.boot(site).await
@@ -154,7 +153,7 @@ async fn a_foreign_root_with_a_tier_below_it_certifies_and_what_is_not_fit_is_re
         .await;
     for (certificates, problem) in [
         (&[&*end_entity, &foreign.tier][..], "basicConstraints"),
-        (&[&*no_signing, &foreign.tier], "cannot issue"),
+        (&[&*no_signing, &foreign.tier], "keyUsage"),
         (&[&*good], "no root"),
         (&[&*foreign.tier], "is not for the key"),
     ] {
