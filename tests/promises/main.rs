@@ -11,6 +11,7 @@ mod claims;
 mod command_line;
 mod endpoints;
 mod hierarchy;
+mod hsm_faults;
 mod refusals;
 mod restart;
 mod revocation;

@@ -267,8 +267,15 @@ impl Site {
     }
 }
 
-/// The body of a GET, which must answer 200; by curl's stand-in: a plain HTTP/1.0 exchange.
+/// The body of a GET, which must answer 200.
 pub async fn http_get(url: &str) -> Vec<u8> {
+    let (head, body) = http_exchange(url).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{url}: {head}");
+    body
+}
+
+/// Head and body of the answer to a GET, whatever it is; a plain HTTP exchange.
+pub async fn http_exchange(url: &str) -> (String, Vec<u8>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let rest = url.strip_prefix("http://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap();
@@ -279,8 +286,7 @@ pub async fn http_get(url: &str) -> Vec<u8> {
     stream.read_to_end(&mut answer).await.unwrap();
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP answer");
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    assert!(head.starts_with("HTTP/1.1 200"), "{url}: {head}");
-    answer.split_off(end + 4)
+    (head, answer.split_off(end + 4))
 }
 
 /// Creates a pool by any caller; an empty tenant means the caller's own.
