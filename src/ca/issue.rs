@@ -531,11 +531,9 @@ fn key_identifier(spki_der: &[u8]) -> Result<[u8; 20], IssueError> {
 
 /// Whether a certificate's keyUsage, which a CA's must have (RFC 5280 4.2.1.3), lets it sign both.
 fn signs_certificates_and_crls(certificate_der: &[u8]) -> bool {
-    let certificate = Certificate::from_der(certificate_der);
-    let usage = certificate.and_then(|certificate| {
-        Ok(certificate.tbs_certificate().get_extension::<KeyUsage>().ok().flatten().map(|(_, usage)| usage))
-    });
-    matches!(usage, Ok(Some(usage)) if usage.key_cert_sign() && usage.crl_sign())
+    let Ok(certificate) = Certificate::from_der(certificate_der) else { return false };
+    let usage = certificate.tbs_certificate().get_extension::<KeyUsage>();
+    matches!(usage, Ok(Some((_, usage))) if usage.key_cert_sign() && usage.crl_sign())
 }
 
 /// How a CA with this public key signs.

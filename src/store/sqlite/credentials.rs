@@ -437,7 +437,7 @@ fn by_issuer(certificates: &[(IssuerId, Vec<u8>)]) -> impl Iterator<Item = &[(Is
 }
 
 /// The condition that a certificate `ce` is one of these, which have the same issuer.
-fn serial_list<'c>(sql: &mut QueryBuilder<Sqlite>, certificates: &'c [(IssuerId, Vec<u8>)]) {
+fn serial_list(sql: &mut QueryBuilder<Sqlite>, certificates: &[(IssuerId, Vec<u8>)]) {
     let issuer = certificates.first().map_or(&[][..], |(issuer, _)| issuer.0.as_bytes().as_slice());
     sql.push("ce.issuer = ").push_bind(issuer.to_vec()).push(" AND ce.serial IN (NULL");
     for (_, serial) in certificates {
