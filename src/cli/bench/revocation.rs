@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
+use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
 
 /// Their names.
@@ -197,7 +198,7 @@ fn tempdir(site: &Site) -> Result<std::path::PathBuf, Failure> {
 async fn published(site: &Site, issuer: &str, entries: usize) -> Result<usize, Failure> {
     until(PATIENCE, "the CRL", async || {
         let der = get(site.http(), &format!("/crl/{issuer}.crl")).await?;
-        let list = CertificateList::from_der(&der).map_err(Failure::failed)?;
+        let list = CertificateList::<Rfc5280>::from_der(&der).map_err(Failure::failed)?;
         let listed = list.tbs_cert_list.revoked_certificates.map_or(0, |listed| listed.len());
         Ok((listed >= entries).then_some(der.len()))
     })
