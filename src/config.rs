@@ -2,6 +2,10 @@
 //!
 //! The sample with every field is `docs/keybroker.toml`; a test parses it.
 
+mod revocation;
+
+pub use revocation::{Ca, Crl, Ocsp, Shards};
+
 use crate::clock::HumaneDuration;
 use crate::hsm::HsmConfig;
 use crate::nfv::TenantId;
@@ -174,42 +178,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[crl]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Crl {
-    /// From thisUpdate to nextUpdate.
-    #[serde(default = "default_crl_validity")]
-    pub validity: HumaneDuration,
-    /// A new CRL is signed at least this often; a revocation is published at once.
-    #[serde(default = "default_crl_refresh")]
-    pub refresh: HumaneDuration,
-    /// New certificates are spread over so many lists per CA, beside the complete one; 1: they name the complete one.
-    #[serde(default = "default_crl_shards")]
-    pub shards: Shards,
-}
-
-/// `[ocsp]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ocsp {
-    /// Pools' certificates name the responder (authorityInfoAccess).
-    #[serde(default = "default_ocsp_in_certificates")]
-    pub in_certificates: bool,
-    /// From thisUpdate to nextUpdate.
-    #[serde(default = "default_ocsp_validity")]
-    pub validity: HumaneDuration,
-    /// A signed response is given out so long before a new one is signed; a revocation counts at once.
-    #[serde(default = "default_ocsp_refresh")]
-    pub refresh: HumaneDuration,
-    /// Requests with a nonce (RFC 9654) get a response of their own.
-    #[serde(default)]
-    pub nonce: bool,
-    /// Of the responders' certificates.
-    #[serde(default = "default_responder_validity")]
-    pub responder_validity: HumaneDuration,
-}
-
 /// `[tenant.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -379,46 +347,15 @@ impl TryFrom<u64> for Count {
     }
 }
 
-/// `[ca]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ca {
-    /// Files with the roots (PEM) that the certificates of `ca import` may lead to, beside the own root.
-    #[serde(default)]
-    pub roots: Vec<PathBuf>,
-}
-
-/// A number of CRL shards: 1 to 1,024.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u64")]
-pub struct Shards(u32);
-
-impl Shards {
-    /// As a number.
-    pub fn get(self) -> u32 {
-        self.0
-    }
-}
-
-impl TryFrom<u64> for Shards {
-    type Error = String;
-    fn try_from(number: u64) -> Result<Self, String> {
-        match u32::try_from(number) {
-            Ok(shards @ 1..=1_024) => Ok(Self(shards)),
-            _ => Err(format!("{number} is not a whole number from 1 to 1024")),
-        }
-    }
-}
-
 /// Sealing suites, preferred first, at least one, none twice.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Suite>")]
 pub struct Suites(pub Vec<Suite>);
 
 impl Default for Suites {
-    /// All of them, standard ones first.
+    /// [`Suite::DEFAULT`]: a suite that carries no context has to be asked for.
     fn default() -> Self {
-        Self(Suite::ALL.to_vec())
+        Self(Suite::DEFAULT.to_vec())
     }
 }
 
@@ -541,28 +478,6 @@ impl Default for Log {
     }
 }
 
-impl Default for Crl {
-    fn default() -> Self {
-        Self {
-            validity: default_crl_validity(),
-            refresh: default_crl_refresh(),
-            shards: default_crl_shards(),
-        }
-    }
-}
-
-impl Default for Ocsp {
-    fn default() -> Self {
-        Self {
-            in_certificates: default_ocsp_in_certificates(),
-            validity: default_ocsp_validity(),
-            refresh: default_ocsp_refresh(),
-            nonce: false,
-            responder_validity: default_responder_validity(),
-        }
-    }
-}
-
 impl Default for Tenant {
     fn default() -> Self {
         Self {
@@ -641,41 +556,6 @@ fn default_log_level() -> String {
     "info".to_owned()
 }
 
-/// 24 hours: relying parties live through a day without us.
-fn default_crl_validity() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(24 * 3_600))
-}
-
-/// 6 hours: three more attempts before a CRL expires.
-fn default_crl_refresh() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(6 * 3_600))
-}
-
-/// One list per CA: it has room for what a site revokes within its certificates' lifetime.
-fn default_crl_shards() -> Shards {
-    Shards(1)
-}
-
-/// Relying parties that can ask find out where.
-fn default_ocsp_in_certificates() -> bool {
-    true
-}
-
-/// One hour: a relying party that keeps a response learns of a revocation within it.
-fn default_ocsp_validity() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(3_600))
-}
-
-/// 15 minutes: relying parties never hold a response that is about to end, and the HSM may be away for 45.
-fn default_ocsp_refresh() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
-}
-
-/// Seven days: nobody checks whether a responder is revoked (ocsp-nocheck).
-fn default_responder_validity() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(7 * 86_400))
-}
-
 /// 15 minutes from the first erasure in an epoch.
 fn default_destruction_horizon() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(15 * 60))
@@ -739,7 +619,7 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let config = parse(SHORTEST).unwrap();
         assert_eq!(config.hsm.interactive_workers.get(), 1);
-        assert_eq!(config.hsm.sealing.0, Suite::ALL);
+        assert_eq!(config.hsm.sealing.0, Suite::DEFAULT);
         assert_eq!(config.listen.management.port(), 7445);
         let tenant = config.tenant(&"default".parse().unwrap());
         assert_eq!(tenant.confirm_deadline.0, Duration::from_secs(900));

@@ -5,16 +5,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_claim;
 mod audit;
 mod certificates;
 mod claims;
 mod command_line;
+mod empty_pools;
 mod endpoints;
 mod hierarchy;
+mod hsm_away;
 mod hsm_faults;
+mod key_types;
 mod refusals;
 mod restart;
 mod revocation;
 mod roles;
 mod secrets;
+mod suites;
 mod token;

@@ -34,6 +34,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// `hsm.interactive_workers` and `hsm.bulk_workers`.
     pub workers: (u32, u32),
+    /// `hsm.sealing`; empty for the default.
+    pub sealing: &'static [&'static str],
     /// Whether the module is the one that fails on command, before the real one.
     pub faulty: bool,
     /// `hsm.call_deadline`.
@@ -49,6 +51,7 @@ impl Default for Options {
             log_level: "info",
             environment: Vec::new(),
             workers: (1, 1),
+            sealing: &[],
             faulty: false,
             call_deadline: "10s",
         }
@@ -104,6 +107,10 @@ impl Site {
     /// Writes `keybroker.toml` from addresses and options.
     pub fn write_config(&self) {
         let (addresses, options) = (&self.addresses, &self.options);
+        let sealing = match options.sealing {
+            [] => String::new(),
+            suites => format!("sealing = {suites:?}\n"),
+        };
         let mut module = self.token.module.display().to_string();
         let mut environment = "SOFTHSM2_CONF = \"softhsm2.conf\"".to_owned();
         if options.faulty {
@@ -114,7 +121,7 @@ impl Site {
         let text = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
              environment = {{ {environment} }}\ncall_deadline = {:?}\n\
-             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n\
+             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
              [store]\nurl = \"sqlite:keybroker.db\"\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n\

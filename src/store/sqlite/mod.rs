@@ -7,6 +7,7 @@
 
 mod anchors;
 mod audit;
+mod certificates;
 mod change;
 mod claims;
 mod credentials;
@@ -33,11 +34,11 @@ use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
     ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
     CustodyEnd, DestroyedKeys, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCredential, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming,
-    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci,
-    VnfciFilter,
+    NewCertificate, NewCredential, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
+    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
+    UnchainedEvent, Vnfci, VnfciFilter,
 };
-use super::{Mutation, Result, Store};
+use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{EpochChange, EpochState, RevocationReason};
@@ -293,6 +294,14 @@ impl Store for SqliteStore {
         change!(self, Outcome, mutation, |tx, now| credentials::insert(tx, &credentials, now))
     }
 
+    async fn record_certificates(
+        &self,
+        certificates: Vec<(CredentialId, NewCertificate)>,
+        mutation: Mutation<Vec<RecordOutcome>>,
+    ) -> Result<Vec<RecordOutcome>> {
+        change!(self, Outcome, mutation, |tx, now| certificates::record(tx, &certificates))
+    }
+
     async fn register_vnfcis(
         &self,
         tenant: &TenantId,
@@ -377,9 +386,10 @@ impl Store for SqliteStore {
     async fn reserve_claim(
         &self,
         request: ClaimRequest,
+        intend: Intend,
         mutation: Mutation<ClaimOutcome>,
     ) -> Result<ClaimOutcome> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::reserve(tx, &request, now))
+        change!(self, BodyOnly, mutation, |tx, now| claims::reserve(tx, &request, intend, now))
     }
 
     async fn claim(&self, claim: ClaimId) -> Result<Option<ClaimRecord>> {
