@@ -22,4 +22,6 @@ mod revocation;
 mod roles;
 mod secrets;
 mod suites;
+mod tenant_tokens;
 mod token;
+mod traces;
