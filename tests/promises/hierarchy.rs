@@ -127,9 +127,14 @@ async fn an_offline_root_signs_the_sub_ca_in_a_ceremony_with_a_transcript() {
     let roots = certificates_from_pem(&site.get(false, "/trust/default.pem").await).unwrap();
     assert_eq!(roots, chain.roots_der);
     // On record on both sides.
-    assert_eq!(site.events("CA_REQUESTED").await.len(), 1);
-    let added = site.events("ISSUER_ADDED").await;
-    assert!(added.last().unwrap()["actor"].as_str().unwrap().starts_with("operator:"), "{added:?}");
+    let added = site
+        .until("the events of the import, chained", async |site| {
+            let added = site.events("ISSUER_ADDED").await;
+            (added.len() == 3).then_some(added)
+        })
+        .await;
+    assert!(added[2]["actor"].as_str().unwrap().starts_with("operator:"), "{added:?}");
+    assert_eq!(site.events("CA_REQUESTED").await.len(), 1, "chained before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,7 +163,12 @@ async fn openssl_and_pkilint_accept_every_ocsp_answer_and_a_revocation_counts_at
     let others = Files::write(&site, "amf-0002", &other.keys[0]);
     assert!(ocsp(&site, &others, &[]).await.out.contains(": good"));
     // Its token object, its certificate's event.
-    let certified = site.events("OCSP_RESPONDER_CERTIFIED").await;
+    let certified = site
+        .until("the responder's event, chained", async |site| {
+            let certified = site.events("OCSP_RESPONDER_CERTIFIED").await;
+            (!certified.is_empty()).then_some(certified)
+        })
+        .await;
     assert_eq!(certified.len(), 1, "{certified:?}");
     assert_eq!(certified[0]["details"]["key_label"], "keybroker:ocsp:default:1");
 }
