@@ -57,8 +57,7 @@ pub(super) async fn ocsp(bench: &Bench) -> Result<Value, Failure> {
     std::fs::write(&ca, crate::ca::pem("CERTIFICATE", &der)).map_err(Failure::failed)?;
     let serials: Vec<String> = made.iter().flat_map(serials).take(CERTIFICATES).collect();
     let ours_requests = requests(&scratch, &ca, &serials).await?;
-    let openssl = Openssl::start(&scratch, &serials).await?;
-    let floor_requests = requests(&scratch, &scratch.join("ca.pem"), &serials).await?;
+    let (openssl, floor_requests) = Openssl::start(&scratch, &serials).await?;
     let url = Arc::new(site.http());
     until(PATIENCE, "the broker's first OCSP response", async || {
         let answer = post(*url, &ours_requests[0]).await?;
@@ -212,15 +211,17 @@ struct Openssl {
 }
 
 impl Openssl {
-    async fn start(directory: &Path, serials: &[String]) -> Result<Self, Failure> {
+    /// Starts it; gives the requests for its serial numbers, too.
+    async fn start(directory: &Path, serials: &[String]) -> Result<(Self, Vec<Vec<u8>>), Failure> {
         let path = |name: &str| directory.join(name).display().to_string();
         let (ca, key, index) = (path("ca.pem"), path("ca.key"), path("index.txt"));
         let made =
             ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
         openssl(&[&made[..], &["-subj", "/CN=bench", "-out", &ca, "-keyout", &key]].concat()).await?;
+        // Each subject once: the index refuses another.
         let lines = serials
             .iter()
-            .map(|serial| format!("V\t301231235959Z\t\t{}\tunknown\t/CN=x\n", serial.to_uppercase()));
+            .map(|serial| format!("V\t301231235959Z\t\t{}\tunknown\t/CN={serial}\n", serial.to_uppercase()));
         std::fs::write(&index, lines.collect::<String>()).map_err(Failure::failed)?;
         let address =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(Failure::failed)?;
@@ -243,9 +244,11 @@ impl Openssl {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| Failure::failed(format!("openssl: {error}")))?;
-        until(Duration::from_secs(30), "openssl ocsp", async || Ok(TcpStream::connect(address).await.ok()))
+        // Asked in earnest: a connection that only looks whether it is there stops it for good.
+        let requests = requests(directory, &directory.join("ca.pem"), serials).await?;
+        until(Duration::from_secs(30), "openssl ocsp", async || Ok(post(address, &requests[0]).await.ok()))
             .await?;
-        Ok(Self { _process: process, address })
+        Ok((Self { _process: process, address }, requests))
     }
 }
 
