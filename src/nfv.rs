@@ -119,6 +119,10 @@ name!(
     IssuerName, "issuer name", label
 );
 name!(
+    /// Name of a CA of a tenant, e.g. `main`, or `internal` for the inside of a VNF; of a root where there is no tenant.
+    CaName, "CA name", label
+);
+name!(
     /// MANO's identifier of a VNF instance.
     VnfInstanceId, "VNF instance id", identifier
 );

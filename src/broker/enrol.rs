@@ -148,7 +148,7 @@ impl Broker {
                 place.profile.name()
             )));
         }
-        let authority = self.issuing(&place.vnfci.tenant).await?;
+        let authority = self.issuing_ca(&place.vnfci.tenant, place.profile.ca()).await?;
         let credential = EventCredential { id: CredentialId::generate(), public_key: key };
         let names = self.names(&place, &request, credential.id).await?;
         let now = self.store.now().await?;
@@ -183,6 +183,7 @@ impl Broker {
                 not_before: tbs.not_before,
                 not_after: tbs.not_after,
                 usable_until: tbs.not_after,
+                crl_shard: tbs.crl_shard,
             },
             redraws_allowed: REDRAWS_ALLOWED,
             spend: self.settings.load().tenant(&place.vnfci.tenant).spend_on_enrolment,

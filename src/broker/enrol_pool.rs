@@ -16,7 +16,7 @@ use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, NameValues, Profile};
 use crate::clock::HumaneDuration;
 use crate::credential::{HolderCopy, RevocationReason};
-use crate::nfv::{CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
+use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
 use crate::pool;
 use crate::store::records::{
     AwaitingKey, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, NewCertificate, Page, Pool, PoolFilter,
@@ -434,6 +434,7 @@ impl Broker {
                     der: one.certificate_der.clone(),
                     not_before: facts.not_before,
                     not_after: facts.not_after,
+                    crl_shard: 0,
                     usable_until: facts.not_after.minus(filling.profile.min_remaining_at_claim()),
                 };
                 (one.credential, certificate)
@@ -495,17 +496,20 @@ impl Broker {
         let record = IssuerRecord {
             id: IssuerId::generate(),
             tenant: Some(tenant.clone()),
-            name: Some(filling.name.clone()),
+            name: CaName::try_from(filling.name.to_string())
+                .map_err(|error| BrokerError::Internal(error.to_string()))?,
+            external: Some(filling.name.clone()),
             generation,
             key: String::new(),
             certificate_der: certificate_der.clone(),
             chain_der: above.unwrap_or_default().to_vec(),
             created_at: now,
         };
-        let id = record.id;
+        let (id, name) = (record.id, record.name.clone());
         let event = Event::new(now, EventKind::IssuerAdded, Actor::broker()).tenant(tenant).details(
             details::json(&IssuerDetails {
                 issuer: id,
+                name,
                 generation,
                 key_label: format!("issuer.{}", filling.name),
                 certificate: facts.fingerprint,

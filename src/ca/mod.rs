@@ -1,4 +1,4 @@
-//! Certificates: profiles, what is to be signed, CRLs, and validation of a client's path.
+//! Certificates: profiles, what is to be signed, CRLs, OCSP, and validation of a client's path.
 //!
 //! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It holds no key, knows
 //! neither the store nor the token, and does no I/O but in `issuers`, which reach CAs outside of the broker.
@@ -11,8 +11,10 @@ pub mod facts;
 pub mod issue;
 pub mod issuers;
 pub mod names;
+pub mod ocsp;
 pub mod path;
 pub mod profile;
+pub mod request;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
 pub use csr::{CertificationRequest, InvalidRequest};
