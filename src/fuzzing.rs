@@ -40,6 +40,9 @@ pub const TARGETS: &[Target] = &[
     ("http_path", crate::server::fuzz_path),
     ("request", crate::api::fuzz::request),
     ("names", names),
+    ("csr", csr),
+    ("cms", cms),
+    ("ocsp", ocsp),
 ];
 
 /// Runs the target of this name.
@@ -65,6 +68,55 @@ fn recipient(data: &[u8]) {
         for suite in public.suites() {
             assert!(RecipientPublicKey::parse(suite, public.as_bytes()).is_ok());
         }
+    }
+}
+
+/// An OCSP request, and what is answered to it.
+fn ocsp(data: &[u8]) {
+    use crate::ca::ocsp::{CERTIFICATES_MAX, CertStatus, OcspRequest, ResponseData, Unanswered};
+    match OcspRequest::parse(data) {
+        Err(unanswered) => assert_eq!(unanswered, Unanswered::MalformedRequest),
+        Ok(request) => {
+            assert!((1..=CERTIFICATES_MAX).contains(&request.certificates.len()));
+            assert!(request.nonce.as_ref().is_none_or(|nonce| (1..=128).contains(&nonce.len())));
+            let answers: Vec<_> = request
+                .certificates
+                .iter()
+                .map(|asked| (asked.id_der.as_slice(), CertStatus::Unknown))
+                .collect();
+            let (this_update, next_update) =
+                (Timestamp::from_unix_seconds(0), Timestamp::from_unix_seconds(1));
+            let responder = [7; 20];
+            let nonce = request.nonce.as_deref();
+            let der = ResponseData { answers: &answers, responder, this_update, next_update, nonce }.der();
+            // What was asked goes back as it came.
+            assert!(answers.iter().all(|(id, _)| der.windows(id.len()).any(|found| found == *id)));
+        }
+    }
+    // The same bytes as a request for a CA.
+    let _ = crate::ca::request::CaRequest::parse(data);
+}
+
+/// An enrolment's PKCS#10, in base64 or DER.
+fn csr(data: &[u8]) {
+    let decoded = crate::ca::cms::from_base64(data);
+    let der = decoded.as_deref().unwrap_or(data);
+    if let Ok(request) = crate::ca::CertificationRequest::parse(der) {
+        let _ = (request.key_type(), request.subject(), request.identifiers(), request.asks_for_names());
+        assert!(confirm::verify_signature(request.public_key_der(), b"", b"").is_err());
+    }
+    if let Ok(names) = crate::ca::csr::names_of(der) {
+        assert_eq!(crate::ca::csr::names_of(der), Ok(names));
+    }
+}
+
+/// A certs-only message.
+fn cms(data: &[u8]) {
+    if let Ok(certificates) = crate::ca::cms::certificates(data) {
+        let mut sorted = certificates.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!(crate::ca::cms::certificates(&crate::ca::cms::certs_only(&certificates)), Ok(sorted));
     }
 }
 
