@@ -166,12 +166,20 @@ impl Broker {
     /// The anchors of all tenants: the tenant follows from the one that matches.
     pub(super) async fn x509_anchors(&self) -> Result<Vec<x509::Anchor>, BrokerError> {
         let anchors = self.store.anchors(None).await?;
-        let of_identity = |anchor: Anchor| x509::Anchor {
-            tenant: anchor.tenant,
-            name: anchor.name,
-            der: anchor.certificate_der,
+        let of_identity = |anchor: Anchor| {
+            Ok(x509::Anchor {
+                tenant: anchor.tenant,
+                name: anchor.name,
+                certificate: std::sync::Arc::new(
+                    crate::ca::path::Certificate::from_der(&anchor.certificate_der)
+                        .map_err(|error| BrokerError::Internal(error.to_string()))?,
+                ),
+                crls: Vec::new(),
+                revocation: crate::ca::path::Revocation::IfPresent,
+                policies: crate::ca::path::PolicySet::new(),
+            })
         };
-        Ok(anchors.into_iter().map(of_identity).collect())
+        anchors.into_iter().map(of_identity).collect()
     }
 
     /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.
