@@ -7,8 +7,10 @@ use super::{
     CertificateName, InitialCredential, InitialCredentialKind, InitialCredentialState, Purpose, Refusal,
     Verified,
 };
-use crate::ca::path::{self, Certificate, Crl, PathError, PolicyRules, PolicySet, Purpose as Use, Revocation, Rules, Work};
 use crate::ca::CertificateFacts;
+use crate::ca::path::{
+    self, Certificate, Crl, PathError, PolicyRules, PolicySet, Purpose as Use, Revocation, Rules, Work,
+};
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
 use std::sync::Arc;
@@ -99,7 +101,14 @@ pub fn verify(
     let mut nearest = PathError::UnknownIssuer("no trust anchor is configured".to_owned());
     // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
     for anchor in anchors {
-        match path::validate(&leaf, &intermediates, &anchor.certificate, &anchor.crls, &anchor.rules(now), &work) {
+        match path::validate(
+            &leaf,
+            &intermediates,
+            &anchor.certificate,
+            &anchor.crls,
+            &anchor.rules(now),
+            &work,
+        ) {
             Ok(_) => reached.push(anchor),
             // What one anchor refuses by its rules, another one may not accept by laxer ones.
             Err(error @ (PathError::Revoked(_) | PathError::TooMuchWork(_))) => return Err(error.into()),

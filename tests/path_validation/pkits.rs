@@ -19,7 +19,10 @@ const END_ENTITY: &str = "EE";
 /// Cases that are not judged as the suite expects, and why.
 const SKIPPED: &[(&str, &str)] = &[
     ("ValidDSASignaturesTest4", "DSA and SHA-1 are refused here: withdrawn by FIPS 186-5 and SP 800-131A"),
-    ("ValidDSAParameterInheritanceTest5", "DSA and SHA-1 are refused here: withdrawn by FIPS 186-5 and SP 800-131A"),
+    (
+        "ValidDSAParameterInheritanceTest5",
+        "DSA and SHA-1 are refused here: withdrawn by FIPS 186-5 and SP 800-131A",
+    ),
 ];
 
 /// Initial settings of a case, and whether it is valid with them.
@@ -47,13 +50,16 @@ const DEFAULT_INVALID: Setting = set(&[], false);
 
 /// PKITS 4.8, 4.10, 4.12.3.
 const SETTINGS: &[(&str, &[Setting])] = &[
-    ("ValidCertificatePathTest1", &[
-        DEFAULT_VALID,
-        explicit(&[], true),
-        explicit(&[1], true),
-        explicit(&[2], false),
-        explicit(&[1, 2], true),
-    ]),
+    (
+        "ValidCertificatePathTest1",
+        &[
+            DEFAULT_VALID,
+            explicit(&[], true),
+            explicit(&[1], true),
+            explicit(&[2], false),
+            explicit(&[1, 2], true),
+        ],
+    ),
     ("AllCertificatesNoPoliciesTest2", &[DEFAULT_VALID, explicit(&[], false)]),
     ("DifferentPoliciesTest3", &[DEFAULT_VALID, explicit(&[], false), explicit(&[1, 2], false)]),
     ("DifferentPoliciesTest4", &[DEFAULT_INVALID]),
@@ -73,11 +79,10 @@ const SETTINGS: &[(&str, &[Setting])] = &[
     ("UserNoticeQualifierTest18", &[set(&[1], true), set(&[2], true)]),
     ("UserNoticeQualifierTest19", &[DEFAULT_VALID]),
     ("CPSPointerQualifierTest20", &[DEFAULT_VALID]),
-    ("ValidPolicyMappingTest1", &[
-        set(&[1], true),
-        set(&[2], false),
-        Setting { inhibit_mapping: true, ..DEFAULT_INVALID },
-    ]),
+    (
+        "ValidPolicyMappingTest1",
+        &[set(&[1], true), set(&[2], false), Setting { inhibit_mapping: true, ..DEFAULT_INVALID }],
+    ),
     ("InvalidPolicyMappingTest2", &[DEFAULT_INVALID, Setting { inhibit_mapping: true, ..DEFAULT_INVALID }]),
     ("ValidPolicyMappingTest3", &[set(&[1], false), set(&[2], true)]),
     ("ValidPolicyMappingTest5", &[set(&[1], true), set(&[6], false)]),
@@ -167,11 +172,13 @@ fn every_case_of_pkits_is_judged_as_nist_says() {
         for setting in settings(case) {
             judged += 1;
             let outcome = validate(leaf, &pool, anchor, &crls, &setting.rules(), &Work::default());
-            if outcome.is_ok() != setting.valid {
+            // A bound that is reached is no judgement.
+            let bounded = matches!(outcome, Err(PathError::TooMuchWork(_)));
+            if outcome.is_ok() != setting.valid || bounded {
                 wrong.push(format!("{case} with {}: {outcome:?}", setting.shown()));
             }
         }
     }
     assert!(wrong.is_empty(), "{} of {judged} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!((judged, skipped), (256, SKIPPED.len()), "the suite has other cases now");
+    assert_eq!((judged, skipped), (247, SKIPPED.len()), "the suite has other cases now");
 }

@@ -9,18 +9,19 @@ use crate::nfv::Sha256Hash;
 use const_oid::db::rfc5280 as id;
 use const_oid::db::rfc5912::ID_CE_NO_REV_AVAIL;
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
-use der::{Decode, Encode, Sequence};
+use der::{Decode, Encode, Sequence, Tag, Tagged};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use std::collections::BTreeSet;
 use x509_cert::certificate::Version;
+use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::crl::dp::DistributionPoint;
 use x509_cert::ext::pkix::name::{GeneralName, GeneralNames};
 use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, CertificatePolicies, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage,
     NameConstraints, PolicyConstraints, PolicyMappings, SubjectAltName, SubjectKeyIdentifier,
 };
-use x509_cert::ext::Extension;
 use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
 
 /// A parsed certificate. Nothing of it is verified.
 #[derive(Debug, Clone)]
@@ -77,6 +78,31 @@ pub(super) struct BasicConstraints {
     pub(super) path_length: Option<u32>,
 }
 
+/// TBSCertificate. The crate's own type reads no time before 1970.
+#[derive(Sequence)]
+struct Tbs<'a> {
+    #[asn1(context_specific = "0", default = "Default::default")]
+    version: Version,
+    serial: SerialNumber,
+    signature: AlgorithmIdentifierOwned,
+    issuer: Name,
+    validity: Validity<'a>,
+    subject: Name,
+    key: SubjectPublicKeyInfoOwned,
+    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
+    issuer_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
+    subject_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    extensions: Option<Vec<Extension>>,
+}
+
+#[derive(Sequence)]
+struct Validity<'a> {
+    not_before: AnyRef<'a>,
+    not_after: AnyRef<'a>,
+}
+
 #[derive(Sequence)]
 struct Outer<'a> {
     tbs: AnyRef<'a>,
@@ -110,30 +136,29 @@ impl Certificate {
         if der.len() > MAX_CERTIFICATE_BYTES {
             return Err(PathError::Malformed(format!("a certificate over {MAX_CERTIFICATE_BYTES} bytes")));
         }
-        let parsed = x509_cert::Certificate::from_der(der).map_err(|error| malformed(&error))?;
-        let tbs = parsed.tbs_certificate();
-        let subject = tbs.subject().clone();
-        let broken = |what: &str| PathError::Malformed(format!("{what} in {}", shown(&subject)));
-        if tbs.signature() != parsed.signature_algorithm() {
+        let signed = SignedBytes::from_der(der).map_err(|error| malformed(&error))?;
+        let tbs = Tbs::from_der(&signed.tbs).map_err(|error| malformed(&error))?;
+        let broken = |what: &str| PathError::Malformed(format!("{what} in {}", shown(&tbs.subject)));
+        if tbs.signature != signed.algorithm {
             return Err(broken("two different signature algorithms"));
         }
-        let extensions = tbs.extensions().map_or(&[][..], Vec::as_slice);
-        if !extensions.is_empty() && tbs.version() != Version::V3 {
+        let extensions = tbs.extensions.as_deref().unwrap_or_default();
+        if !extensions.is_empty() && tbs.version != Version::V3 {
             return Err(broken("extensions in a certificate that is not version 3"));
         }
-        let time = |time: &x509_cert::time::Time| seconds(*time);
+        let time = |der: &AnyRef<'_>| time(der).ok_or_else(|| broken("no time of RFC 5280"));
         Ok(Self {
             fingerprint: Sha256Hash::of(der),
-            signed: SignedBytes::from_der(der).map_err(|error| malformed(&error))?,
-            version: tbs.version(),
-            serial: tbs.serial_number().to_der().map_err(|error| malformed(&error))?,
-            issuer: DistinguishedName::new(tbs.issuer()),
-            subject: DistinguishedName::new(&subject),
-            not_before: time(&tbs.validity().not_before),
-            not_after: time(&tbs.validity().not_after),
-            key: tbs.subject_public_key_info().clone(),
+            version: tbs.version,
+            serial: tbs.serial.to_der().map_err(|error| malformed(&error))?,
+            issuer: DistinguishedName::new(&tbs.issuer),
+            subject: DistinguishedName::new(&tbs.subject),
+            not_before: time(&tbs.validity.not_before)?,
+            not_after: time(&tbs.validity.not_after)?,
             extensions: Extensions::decode(extensions).map_err(|what| broken(&what))?,
-            subject_name: subject,
+            key: tbs.key,
+            subject_name: tbs.subject,
+            signed,
         })
     }
 
@@ -159,9 +184,9 @@ impl Certificate {
 
     /// Whether its key may sign certificates (`true`) or CRLs (`false`), as far as keyUsage says.
     pub(super) fn may_sign(&self, certificates: bool) -> bool {
-        self.extensions.key_usage.is_none_or(|usage| {
-            if certificates { usage.key_cert_sign() } else { usage.crl_sign() }
-        })
+        self.extensions
+            .key_usage
+            .is_none_or(|usage| if certificates { usage.key_cert_sign() } else { usage.crl_sign() })
     }
 
     /// Whether `authorityKeyIdentifier` does not contradict that `issuer`'s key signed this.
@@ -187,6 +212,29 @@ pub(super) fn key_identifiers_agree(authority: &Option<Vec<u8>>, subject: &Optio
 pub(super) fn shown(name: &Name) -> String {
     let text = name.to_string();
     if text.is_empty() { "a certificate without subject".to_owned() } else { text }
+}
+
+/// UTCTime or GeneralizedTime, to the second, in Greenwich (4.1.2.5).
+fn time(der: &AnyRef<'_>) -> Option<Timestamp> {
+    let text = std::str::from_utf8(der.value()).ok()?.strip_suffix('Z')?;
+    let long = match der.tag() {
+        // 4.1.2.5.1: from 50 on it is the last century.
+        Tag::UtcTime if text.len() == 12 => {
+            let century = if text.get(..2)? < "50" { "20" } else { "19" };
+            format!("{century}{text}")
+        }
+        Tag::GeneralizedTime if text.len() == 14 => text.to_owned(),
+        _ => return None,
+    };
+    let number = |from: usize, to: usize| {
+        let digits = long.get(from..to)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u16>().ok())?
+    };
+    let small = |from: usize| u8::try_from(number(from, from + 2)?).ok();
+    let month = time::Month::try_from(small(4)?).ok()?;
+    let date = time::Date::from_calendar_date(i32::from(number(0, 4)?), month, small(6)?).ok()?;
+    let moment = date.with_hms(small(8)?, small(10)?, small(12)?).ok()?;
+    Some(Timestamp::from_unix_seconds(moment.assume_utc().unix_timestamp()))
 }
 
 pub(super) fn seconds(time: x509_cert::time::Time) -> Timestamp {
@@ -225,7 +273,7 @@ impl Extensions {
             id::ID_CE_SUBJECT_ALT_NAME => {
                 let names = SubjectAltName::from_der(der)?.0;
                 if names.is_empty() || names.iter().any(is_bad_address) {
-                    return Err(der::Tag::OctetString.value_error().into());
+                    return Err(Tag::OctetString.value_error().into());
                 }
                 self.alternative_names = Some(names);
             }
@@ -238,7 +286,7 @@ impl Extensions {
                 let set: BTreeSet<_> = policies.into_iter().map(|policy| policy.policy_identifier).collect();
                 // RFC 5280 4.2.1.4: not empty, no policy twice.
                 if set.is_empty() || set.len() != count {
-                    return Err(der::Tag::Sequence.value_error().into());
+                    return Err(Tag::Sequence.value_error().into());
                 }
                 self.policies = Some(set);
             }

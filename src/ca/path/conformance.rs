@@ -20,23 +20,41 @@ pub(super) fn check(certificate: &Certificate) -> Result<(), String> {
     // After tag and length, the first octet has the sign, and zero is 00.
     let serial = certificate.serial.get(2..).unwrap_or_default();
     let positive = serial.first().is_some_and(|first| first & 0x80 == 0) && serial != [0];
-    demand(positive && certificate.serial.len() <= SERIAL_DER_MAX, "serial number is not 1 to 20 octets, positive (4.1.2.2)")?;
+    demand(
+        positive && certificate.serial.len() <= SERIAL_DER_MAX,
+        "serial number is not 1 to 20 octets, positive (4.1.2.2)",
+    )?;
     demand(!certificate.issuer.is_empty(), "has an empty issuer (4.1.2.4)")?;
     if certificate.subject.is_empty() {
-        demand(critical(id::ID_CE_SUBJECT_ALT_NAME) == Some(true), "has no subject and no critical subjectAltName (4.1.2.6)")?;
+        demand(
+            critical(id::ID_CE_SUBJECT_ALT_NAME) == Some(true),
+            "has no subject and no critical subjectAltName (4.1.2.6)",
+        )?;
     }
-    demand(critical(id::ID_CE_AUTHORITY_KEY_IDENTIFIER) != Some(true), "authorityKeyIdentifier is critical (4.2.1.1)")?;
+    demand(
+        critical(id::ID_CE_AUTHORITY_KEY_IDENTIFIER) != Some(true),
+        "authorityKeyIdentifier is critical (4.2.1.1)",
+    )?;
     let self_signed = certificate.is_self_issued();
     demand(self_signed || extensions.authority_key.is_some(), "has no authorityKeyIdentifier (4.2.1.1)")?;
-    demand(critical(id::ID_CE_SUBJECT_KEY_IDENTIFIER) != Some(true), "subjectKeyIdentifier is critical (4.2.1.2)")?;
+    demand(
+        critical(id::ID_CE_SUBJECT_KEY_IDENTIFIER) != Some(true),
+        "subjectKeyIdentifier is critical (4.2.1.2)",
+    )?;
     demand(!is_ca || extensions.subject_key.is_some(), "is a CA's without subjectKeyIdentifier (4.2.1.2)")?;
-    demand(!is_ca || critical(id::ID_CE_BASIC_CONSTRAINTS) == Some(true), "basicConstraints of a CA is not critical (4.2.1.9)")?;
+    demand(
+        !is_ca || critical(id::ID_CE_BASIC_CONSTRAINTS) == Some(true),
+        "basicConstraints of a CA is not critical (4.2.1.9)",
+    )?;
     let signs = extensions.key_usage.map(|usage| usage.key_cert_sign());
     demand(is_ca || signs != Some(true), "keyUsage has keyCertSign and basicConstraints no cA (4.2.1.9)")?;
     if extensions.basic_constraints.is_some_and(|basic| basic.path_length.is_some()) {
         demand(is_ca && signs != Some(false), "pathLenConstraint without cA and keyCertSign (4.2.1.9)")?;
     }
-    demand(is_ca || !extensions.has(id::ID_CE_NAME_CONSTRAINTS), "nameConstraints in an end entity's (4.2.1.10)")?;
+    demand(
+        is_ca || !extensions.has(id::ID_CE_NAME_CONSTRAINTS),
+        "nameConstraints in an end entity's (4.2.1.10)",
+    )?;
     for (extension, rule) in [
         (id::ID_CE_NAME_CONSTRAINTS, "nameConstraints is not critical (4.2.1.10)"),
         (id::ID_CE_POLICY_CONSTRAINTS, "policyConstraints is not critical (4.2.1.11)"),

@@ -64,7 +64,8 @@ enum Subject<'a> {
 impl Constraints {
     /// Adds what a CA certificate constrains.
     pub(super) fn add(&mut self, constraints: &NameConstraints, of: &Certificate) -> Result<(), PathError> {
-        let malformed = |what: String| PathError::Malformed(format!("name constraints of {}: {what}", of.shown()));
+        let malformed =
+            |what: String| PathError::Malformed(format!("name constraints of {}: {what}", of.shown()));
         let read = |subtrees: &Option<Vec<GeneralSubtree>>| {
             subtrees.iter().flatten().map(subtree).collect::<Result<Vec<_>, _>>().map_err(malformed)
         };
@@ -103,7 +104,8 @@ impl Constraints {
         }
         // 4.2.1.10: without alternative names, a mail address in the subject is held against the constraints.
         if certificate.alternative_names().is_empty() {
-            let attributes = certificate.subject_name.iter().filter(|attribute| attribute.oid == EMAIL_ADDRESS);
+            let attributes =
+                certificate.subject_name.iter().filter(|attribute| attribute.oid == EMAIL_ADDRESS);
             for address in attributes.filter_map(text) {
                 self.check_one(&Subject::Mail(&address), certificate, work)?;
             }

@@ -15,7 +15,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, CrlReason, IssuingDistributionPoint};
 
 /// Larger CRLs are refused before they are read. One with 100,000 entries has 4 MB.
-pub const MAX_CRL_BYTES: usize = 16 * 1024 * 1024;
+const MAX_CRL_BYTES: usize = 16 * 1024 * 1024;
 
 /// A parsed CRL. Nothing of it is verified.
 #[derive(Debug, Clone)]
@@ -212,7 +212,11 @@ impl Crl {
     }
 
     /// `certificate_issuer`: that of the entry before, which counts until another one is named (5.3.3).
-    fn add(&mut self, entry: &RevokedCert, certificate_issuer: &mut DistinguishedName) -> Result<(), PathError> {
+    fn add(
+        &mut self,
+        entry: &RevokedCert,
+        certificate_issuer: &mut DistinguishedName,
+    ) -> Result<(), PathError> {
         let malformed = |error: der::Error| PathError::Malformed(format!("CRL entry: {error}"));
         let mut reason = CrlReason::Unspecified;
         for extension in entry.crl_entry_extensions.iter().flatten() {

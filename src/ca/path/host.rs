@@ -42,7 +42,8 @@ fn dns_matches(pattern: &str, name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(&name);
     match pattern.strip_prefix("*.") {
         Some(parent) => {
-            parent.contains('.') && name.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == parent)
+            parent.contains('.')
+                && name.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == parent)
         }
         None => !pattern.is_empty() && !pattern.contains('*') && pattern == name,
     }

@@ -28,11 +28,11 @@ mod revocation;
 mod signature;
 mod work;
 
+use crate::clock::Timestamp;
 pub use certificate::Certificate;
 pub use crl::Crl;
 pub use host::ServerName;
 pub use policies::PolicySet;
-use crate::clock::Timestamp;
 use std::sync::Arc;
 pub use work::Work;
 
@@ -47,7 +47,8 @@ pub enum Purpose {
     /// TLS client authentication: extended key usage, where it is there, has clientAuth (also in intermediates);
     /// keyUsage, where it is there, has digitalSignature.
     TlsClient,
-    /// The same with serverAuth, for this server.
+    /// TLS server authentication: extended key usage in the same way with serverAuth, and a subjectAltName of this
+    /// server.
     TlsServer(ServerName),
 }
 

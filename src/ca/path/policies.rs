@@ -133,7 +133,8 @@ mod tests {
     fn mappings_of_everything_to_everything_stay_small() {
         // The construction of RFC 9618 section 3.1: a tree would have 10^32 leaves.
         let policies: Vec<u32> = (1..=10).collect();
-        let all: Vec<_> = policies.iter().flat_map(|&a| policies.iter().map(move |&b| (oid(a), oid(b)))).collect();
+        let all: Vec<_> =
+            policies.iter().flat_map(|&a| policies.iter().map(move |&b| (oid(a), oid(b)))).collect();
         let mut graph = PolicyGraph::new();
         for _ in 0..32 {
             graph.add_certificate(Some(&set(&policies)), true);

@@ -5,9 +5,7 @@ use super::certificate::Certificate;
 use super::constraints::Constraints;
 use super::policies::PolicyGraph;
 use super::{Conformance, PathError, Purpose, Revocation, Rules, ValidPath, conformance, host, revocation};
-use const_oid::db::rfc5280::{
-    ANY_EXTENDED_KEY_USAGE, ANY_POLICY, ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH,
-};
+use const_oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ANY_POLICY, ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::ObjectIdentifier;
 
 /// Judges `path` (leaf first, the anchor not in it).
@@ -94,9 +92,8 @@ impl<'a> State<'a> {
             return Err(PathError::CriticalExtension(format!("{unknown} in {} is not known", shown())));
         }
         if self.rules.conformance == Conformance::Strict {
-            conformance::check(certificate).map_err(|what| {
-                PathError::NotConforming(format!("{}: {what}", shown()))
-            })?;
+            conformance::check(certificate)
+                .map_err(|what| PathError::NotConforming(format!("{}: {what}", shown())))?;
         }
         Ok(())
     }
@@ -109,8 +106,7 @@ impl<'a> State<'a> {
         }
         self.graph.map(mappings, self.policy_mapping > 0);
         if !issuer.is_self_issued() {
-            for counter in
-                [&mut self.explicit_policy, &mut self.policy_mapping, &mut self.inhibit_any_policy]
+            for counter in [&mut self.explicit_policy, &mut self.policy_mapping, &mut self.inhibit_any_policy]
             {
                 *counter = counter.saturating_sub(1);
             }
@@ -196,11 +192,14 @@ impl Purpose {
 fn used_for(leaf: &Certificate, purpose: &Purpose) -> Result<(), PathError> {
     let Some(key_purpose) = purpose.key_purpose() else { return Ok(()) };
     has_purpose(leaf, key_purpose)?;
-    if leaf.extensions.key_usage.is_some_and(|usage| !usage.digital_signature()) {
-        return Err(PathError::WrongUsage(format!("{}: keyUsage has no digitalSignature", leaf.shown())));
-    }
     match purpose {
-        Purpose::TlsServer(name) if !host::matches(leaf, name) => Err(PathError::WrongServer(name.to_string())),
+        // A client always signs; a server of TLS 1.2 may have a key for encipherment.
+        Purpose::TlsClient if leaf.extensions.key_usage.is_some_and(|usage| !usage.digital_signature()) => {
+            Err(PathError::WrongUsage(format!("{}: keyUsage has no digitalSignature", leaf.shown())))
+        }
+        Purpose::TlsServer(name) if !host::matches(leaf, name) => {
+            Err(PathError::WrongServer(name.to_string()))
+        }
         _ => Ok(()),
     }
 }

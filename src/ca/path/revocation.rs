@@ -128,25 +128,26 @@ fn signed(search: &Search<'_>, crl: &Crl, issuer: &Certificate) -> Result<(), Pa
         }
     }
     for signer in search.pool.iter().filter(|signer| crl.may_be_signed_by(signer)) {
-        if signer.fingerprint == issuer.fingerprint || search.crl_issuers.contains(&signer.fingerprint) {
+        if signer.fingerprint == issuer.fingerprint {
             continue;
         }
-        if search.crl_issuers.len() >= CRL_ISSUERS_NESTED {
-            return Err(problem);
-        }
         let path = search.work.verify(crl.fingerprint, &crl.signed, signer).and_then(|()| {
-            let rules = Rules {
-                purpose: Purpose::Any,
-                policies: PolicyRules::default(),
-                ..search.rules.clone()
-            };
-            let crl_issuers: Vec<_> = search.crl_issuers.iter().copied().chain([signer.fingerprint]).collect();
-            Search { rules: &rules, crl_issuers: &crl_issuers, ..*search }.find(signer)
+            // Its path is being searched for: a CRL issuer may be the one that would withdraw its own certificate.
+            if search.crl_issuers.contains(&signer.fingerprint) {
+                return Ok(());
+            }
+            if search.crl_issuers.len() >= CRL_ISSUERS_NESTED {
+                return Err(PathError::UnknownIssuer("CRL issuers need each other too deep down".to_owned()));
+            }
+            let rules =
+                Rules { purpose: Purpose::Any, policies: PolicyRules::default(), ..search.rules.clone() };
+            let crl_issuers: Vec<_> =
+                search.crl_issuers.iter().copied().chain([signer.fingerprint]).collect();
+            Search { rules: &rules, crl_issuers: &crl_issuers, ..*search }.find(signer).map(|_| ())
         });
         match path {
-            Ok(_) => return Ok(()),
-            Err(error @ PathError::TooMuchWork(_)) => return Err(error),
-            Err(error) => problem = error,
+            Err(error) if !matches!(error, PathError::TooMuchWork(_)) => problem = error,
+            settled => return settled,
         }
     }
     Err(problem)
@@ -211,5 +212,5 @@ fn full_names(name: &DistributionPointName, issuer: &DistinguishedName) -> Vec<P
 }
 
 fn bits(reasons: &ReasonFlags) -> Reasons {
-    reasons.into_iter().fold(0, |bits, reason| bits | reason as u16) & ALL_REASONS
+    reasons.bits() & ALL_REASONS
 }
