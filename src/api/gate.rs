@@ -364,6 +364,7 @@ mutations!(
     AddTenantRequest,
     RemoveTenantRequest,
     AddAnchorRequest,
+    UpdateAnchorRequest,
     RemoveAnchorRequest,
     AddIdentityRequest,
     RemoveIdentityRequest,

@@ -21,7 +21,7 @@ use crate::nfv::{
 };
 use crate::sealing::{RecipientPoint, Suite};
 use crate::store::Mutation;
-use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
+use crate::store::records::{ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -161,25 +161,6 @@ impl Broker {
         token::verify(&registered, &token, &fields, &proof.proof, purpose, now).map_err(|refusal| {
             BrokerError::from(refusal).concerning(&registered.tenant, Some(&registered.vnfci))
         })
-    }
-
-    /// The anchors of all tenants: the tenant follows from the one that matches.
-    pub(super) async fn x509_anchors(&self) -> Result<Vec<x509::Anchor>, BrokerError> {
-        let anchors = self.store.anchors(None).await?;
-        let of_identity = |anchor: Anchor| {
-            Ok(x509::Anchor {
-                tenant: anchor.tenant,
-                name: anchor.name,
-                certificate: std::sync::Arc::new(
-                    crate::ca::path::Certificate::from_der(&anchor.certificate_der)
-                        .map_err(|error| BrokerError::Internal(error.to_string()))?,
-                ),
-                crls: Vec::new(),
-                revocation: crate::ca::path::Revocation::IfPresent,
-                policies: crate::ca::path::PolicySet::new(),
-            })
-        };
-        anchors.into_iter().map(of_identity).collect()
     }
 
     /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.

@@ -1,6 +1,7 @@
 //! The use cases: one file each, a numbered script. Only this module (and `main.rs`) touches the store.
 
 pub mod admin;
+pub mod anchors;
 pub mod audit;
 pub mod authorities;
 pub mod background;
@@ -92,6 +93,8 @@ pub struct Broker {
     profiles: ArcSwap<profiles::Profiles>,
     /// CA certificates; owner: `authorities`.
     authorities: ArcSwap<authorities::Authorities>,
+    /// Anchors' certificates and CRLs, parsed; owner: `anchors`.
+    trust: ArcSwap<anchors::Parsed>,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
     /// Held while an epoch is made, so that two producers do not both make one.
@@ -283,6 +286,7 @@ impl Broker {
             store,
             hsm,
             settings: ArcSwap::from_pointee(settings),
+            trust: ArcSwap::from_pointee(anchors::Parsed::default()),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),

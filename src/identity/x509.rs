@@ -3,13 +3,15 @@
 //! Two steps with the caller's look-up in between: [`verify`] judges the path and says the tenant, which follows
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
+pub use crate::ca::path::Revocation;
+
 use super::{
     CertificateName, InitialCredential, InitialCredentialKind, InitialCredentialState, Purpose, Refusal,
     Verified,
 };
 use crate::ca::CertificateFacts;
 use crate::ca::path::{
-    self, Certificate, Crl, PathError, PolicyRules, PolicySet, Purpose as Use, Revocation, Rules, Work,
+    self, Certificate, Conformance, Crl, PathError, PolicyRules, PolicySet, Purpose as Use, Rules, Work,
 };
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
@@ -30,6 +32,8 @@ pub struct Anchor {
     pub revocation: Revocation,
     /// Certificate policies of which a path must be valid for one; empty: none is demanded.
     pub policies: PolicySet,
+    /// How much of RFC 5280's profile is demanded.
+    pub conformance: Conformance,
 }
 
 impl Anchor {
@@ -37,7 +41,12 @@ impl Anchor {
         let acceptable = (!self.policies.is_empty()).then(|| self.policies.clone());
         let policies =
             PolicyRules { require_explicit: acceptable.is_some(), acceptable, ..PolicyRules::default() };
-        Rules { policies, revocation: self.revocation, ..Rules::new(Use::TlsClient, now) }
+        Rules {
+            policies,
+            revocation: self.revocation,
+            conformance: self.conformance,
+            ..Rules::new(Use::TlsClient, now)
+        }
     }
 }
 
@@ -239,7 +248,15 @@ mod tests {
         }
 
         fn anchor(&self, tenant: &str, name: &str) -> Anchor {
-            Anchor { tenant: tenant.parse().unwrap(), name: name.parse().unwrap(), der: self.der.clone() }
+            Anchor {
+                tenant: tenant.parse().unwrap(),
+                name: name.parse().unwrap(),
+                certificate: Arc::new(Certificate::from_der(&self.der).unwrap()),
+                crls: Vec::new(),
+                revocation: Revocation::IfPresent,
+                policies: PolicySet::new(),
+                conformance: Conformance::Strict,
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use keybroker::nfv::{
 use keybroker::store::records::{
     Anchor, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CustodyEnd, Epoch,
     InitialCredential, InitialCredentialKind, IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page,
-    Pool, RegisterOutcome, Slot, Tenant,
+    Pool, RegisterOutcome, Revocation, Slot, Tenant,
 };
 use keybroker::store::sqlite::SqliteStore;
 use keybroker::store::{Mutation, RequestKey, Store};
@@ -226,6 +226,9 @@ impl Fixture {
             certificate_der: certificate.to_vec(),
             fingerprint: Sha256Hash::of(certificate),
             public_key: Sha256Hash::of(key),
+            revocation: Revocation::Require,
+            policies: vec!["1.3.6.1.4.1.32473.1".into(), "2.5.29.32.0".into()],
+            strict: true,
             created_at: self.now(),
         }
     }

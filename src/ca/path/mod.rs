@@ -29,6 +29,7 @@ mod signature;
 mod work;
 
 use crate::clock::Timestamp;
+use crate::credential::named;
 pub use certificate::Certificate;
 pub use crl::Crl;
 pub use host::ServerName;
@@ -52,17 +53,17 @@ pub enum Purpose {
     TlsServer(ServerName),
 }
 
-/// What is demanded of CRLs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Revocation {
-    /// No CRL is looked at.
-    Off,
-    /// What a CRL withdraws is refused, also when the CRL is past its nextUpdate; a CA without a CRL is accepted.
-    #[default]
-    IfPresent,
-    /// Every certificate below the anchor must be covered by a CRL that is current.
-    Require,
-}
+named!(
+    /// What is demanded of CRLs.
+    Revocation, "CRL policy" {
+        /// No CRL is looked at.
+        Off = "off",
+        /// What a CRL withdraws is refused, also when the CRL is past its nextUpdate; a CA without a CRL is accepted.
+        IfPresent = "if_present",
+        /// Every certificate below the anchor must be covered by a CRL that is current.
+        Require = "require",
+    }
+);
 
 /// How much of RFC 5280's certificate profile is demanded, besides what path validation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,7 +113,7 @@ impl Rules {
             purpose,
             max_intermediates: MAX_CHAIN as u32,
             policies: PolicyRules::default(),
-            revocation: Revocation::default(),
+            revocation: Revocation::IfPresent,
             conformance: Conformance::default(),
         }
     }
@@ -151,6 +152,15 @@ pub fn validate(
     work: &Work,
 ) -> Result<ValidPath, PathError> {
     build::Search { pool: intermediates, anchor, crls, rules, work, crl_issuers: &[] }.find(leaf)
+}
+
+/// Whether a certificate can be an anchor under these rules: a CA's, within its validity, with no critical extension that
+/// is unknown here.
+///
+/// # Errors
+/// [`PathError`].
+pub fn check_anchor(anchor: &Certificate, rules: &Rules) -> Result<(), PathError> {
+    process::check_anchor(anchor, rules)
 }
 
 /// Why no path was accepted; for the auditor, never for the caller.

@@ -30,6 +30,11 @@ pub(super) fn judge(search: &Search<'_>, path: &[&Certificate]) -> Result<ValidP
     Ok(ValidPath { length: path.len(), policies })
 }
 
+/// Judges an anchor by itself.
+pub(super) fn check_anchor(anchor: &Certificate, rules: &Rules) -> Result<(), PathError> {
+    State::new(rules, anchor, 0).map(|_| ())
+}
+
 /// The variables of RFC 5280 6.1.2.
 struct State<'a> {
     rules: &'a Rules,

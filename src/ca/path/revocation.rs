@@ -16,7 +16,8 @@ const CRL_ISSUERS_NESTED: usize = 3;
 type Reasons = u16;
 const ALL_REASONS: Reasons = 0b1_1111_1110;
 
-/// Checks one certificate of a path, whose issuer is `issuer`.
+/// Checks one certificate of a path, whose issuer is `issuer`: every CRL that covers it is asked, so that an older one
+/// cannot hide what a newer one says.
 pub(super) fn check(
     search: &Search<'_>,
     certificate: &Certificate,
@@ -32,13 +33,7 @@ pub(super) fn check(
     let of_issuer = DistributionPoint { distribution_point: None, reasons: None, crl_issuer: None };
     for point in certificate.extensions.distribution_points.iter().chain([&of_issuer]) {
         for crl in search.crls.iter().filter(|crl| crl.base.is_none()) {
-            if known == ALL_REASONS {
-                return Ok(());
-            }
             let Some(reasons) = covered(crl, point, certificate) else { continue };
-            if reasons & !known == 0 {
-                continue;
-            }
             if search.rules.conformance == Conformance::Strict && !crl.conforms() {
                 problem = format!("the CRL of {} has no CRL number, or a critical one", crl.issuer());
                 continue;
