@@ -10,6 +10,7 @@ mod certificates;
 mod claims;
 mod command_line;
 mod endpoints;
+mod paths;
 mod refusals;
 mod restart;
 mod roles;

@@ -9,8 +9,8 @@ use keybroker::identity::CertificateName;
 use keybroker::nfv::{IssuerId, Sha256Hash, TenantId};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
-    Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter, RegisterOutcome,
-    Tenant,
+    AnchorUpdate, Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter,
+    RegisterOutcome, Revocation, Tenant,
 };
 
 promises![
@@ -91,9 +91,9 @@ async fn crls_are_kept_with_their_anchor(f: Fixture) {
     };
     let missing = f.store.update_anchor(update("no", None, &[b"crl"], &[]), unaudited()).await;
     assert_eq!(missing, Err(StoreError::NotFound("anchor no of tenant default".into())));
-    f.store.update_anchor(update("oem", None, &[b"old", b"other"], &[]), silent()).await.unwrap();
+    f.store.update_anchor(update("oem", None, &[b"old", &b"other"[..]], &[]), silent()).await.unwrap();
     let off = Some(Revocation::Off);
-    f.store.update_anchor(update("oem", off, &[b"new", b"other"], &[b"old"]), silent()).await.unwrap();
+    f.store.update_anchor(update("oem", off, &[b"new", &b"other"[..]], &[b"old"]), silent()).await.unwrap();
     assert_eq!(f.store.anchors(None).await.unwrap()[0].revocation, Revocation::Off);
     let listed = f.store.anchor_crls().await.unwrap();
     let mut listed: Vec<_> =
