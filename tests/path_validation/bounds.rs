@@ -102,7 +102,7 @@ proptest! {
         let at = at.index(leaf.len());
         prop_assume!(leaf[at] != octet);
         leaf[at] = octet;
-        prop_assert!(judge(&SITE.anchor, &leaf, &[SITE.leaf.clone()], &SITE.crl).is_err());
+        prop_assert!(judge(&SITE.anchor, &leaf, std::slice::from_ref(&SITE.leaf), &SITE.crl).is_err());
     }
 
     #[test]
@@ -119,7 +119,7 @@ proptest! {
         let mut anchor = SITE.anchor.clone();
         let at = at.index(anchor.len());
         anchor[at] = octet;
-        let _ = judge(&anchor, &SITE.leaf, &[SITE.anchor.clone()], &SITE.crl);
+        let _ = judge(&anchor, &SITE.leaf, std::slice::from_ref(&SITE.anchor), &SITE.crl);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `signature`, `name`, `constraints`, `policies` | the parts of that |
 //! | `conformance` | what a strict relying party demands besides |
 //! | `crl`, `revocation` | CRLs, and whether one withdraws a certificate (6.3) |
-//! | `host` | whether a TLS server's certificate is for a name |
+//! | `host`, `tls` | TLS servers, for clients of ours: the name, and rustls' verifier |
 //!
 //! An anchor is a CA certificate that an operator configured; it may be an intermediate one, and a path ends there and
 //! nowhere else. Its name, key, validity period, usages, path length, name constraints and critical extensions are
@@ -26,6 +26,7 @@ mod policies;
 mod process;
 mod revocation;
 mod signature;
+mod tls;
 mod work;
 
 use crate::clock::Timestamp;
@@ -35,6 +36,7 @@ pub use crl::Crl;
 pub use host::ServerName;
 pub use policies::PolicySet;
 use std::sync::Arc;
+pub use tls::ServersUnder;
 pub use work::Work;
 
 /// Certificates that a peer may send. TLS implementations bound it near this.
