@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod anchors;
+mod at_claim;
 pub mod audit;
 pub mod authorities;
 pub mod background;

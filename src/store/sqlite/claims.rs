@@ -1,5 +1,6 @@
 //! Table `claims`: claim, confirm, release, destroy.
 
+use super::certificates::{self, NewRow};
 use super::change::Done;
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::value::{CHUNK, Columns, id_list, statement, value_by_id};
@@ -7,16 +8,17 @@ use super::vnfcis;
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
-use crate::credential::{HolderCopy, KeyState, RevocationReason};
+use crate::credential::{HolderCopy, Issue, KeyState, RevocationReason};
 use crate::nfv::{
-    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, RequestId, SlotName, TenantId,
-    VnfInstanceId, VnfciId,
+    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, ProfileName, RequestId,
+    Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use crate::store::records::{
-    ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCredential, ConfirmOutcome,
-    CustodyEnd, DestroyedKeys, InitialCredentialState, VnfciState,
+    CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
+    ClaimedCredential, ConfirmOutcome, CustodyEnd, DestroyedKeys, InitialCredentialState, UncertifiedKey,
+    VnfciState,
 };
-use crate::store::{Result, StoreError};
+use crate::store::{Intend, Result, StoreError};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +29,7 @@ use uuid::Uuid;
 pub(super) async fn reserve(
     tx: &mut SqliteConnection,
     request: &ClaimRequest,
+    intend: Intend,
     now: Timestamp,
 ) -> Result<ClaimOutcome> {
     let arming = arming(tx, request.initial_credential).await?;
@@ -34,7 +37,7 @@ pub(super) async fn reserve(
         return Ok(ClaimOutcome::Refused(refusal));
     }
     if let Some((open, recipient)) = &arming.open {
-        if *recipient == request.recipient_point {
+        if *recipient == request.recipient_key {
             let record = by_id(tx, *open).await?.ok_or_else(|| missing(*open))?;
             return Ok(ClaimOutcome::Replayed(record));
         }
@@ -44,7 +47,7 @@ pub(super) async fn reserve(
     }
     // Drawn before anything is destroyed: an empty pool changes nothing.
     let drawn = match draw(tx, &arming.slots, now).await? {
-        Ok(drawn) => drawn,
+        Ok(rows) => certified(&arming, &rows, intend)?,
         Err(pool) => return Ok(ClaimOutcome::Empty { pool }),
     };
     let mut redrawn = DestroyedKeys::default();
@@ -67,7 +70,7 @@ pub(super) async fn reserve(
         vnf_instance: arming.vnf_instance,
         vnfci: arming.vnfci,
         request: request.request,
-        recipient_point: request.recipient_point.clone(),
+        recipient_key: request.recipient_key,
         state: ClaimState::Open,
         deadline: request.deadline,
         credentials: drawn,
@@ -81,12 +84,13 @@ struct Arming {
     tenant: TenantId,
     vnf_instance: VnfInstanceId,
     vnfci: VnfciId,
+    vdu: VduId,
     state: InitialCredentialState,
     expires_at: Timestamp,
     redraws: u32,
     vnfci_state: VnfciState,
     /// The open claim and its recipient key.
-    open: Option<(ClaimId, Vec<u8>)>,
+    open: Option<(ClaimId, Sha256Hash)>,
     /// By name.
     slots: Vec<SlotSource>,
 }
@@ -95,6 +99,8 @@ struct SlotSource {
     name: SlotName,
     pool: Uuid,
     pool_name: PoolName,
+    issue: Issue,
+    profile: ProfileName,
 }
 
 impl Arming {
@@ -115,11 +121,13 @@ impl Arming {
 async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Arming> {
     let rows = sqlx::query(
         "SELECT i.tenant AS tenant, i.vnf_instance AS vnf_instance, i.vnfci AS vnfci, i.state AS state,
-                i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, s.name AS slot,
-                s.pool AS pool, s.pool_name AS pool_name, o.id AS open_claim, o.recipient_point AS recipient_point
+                i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, v.vdu AS vdu,
+                s.name AS slot, s.pool AS pool, s.pool_name AS pool_name, p.issue AS issue, p.profile AS profile,
+                o.id AS open_claim, o.recipient_key AS recipient_key
          FROM initial_credentials i
          JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci
          JOIN slots s ON s.tenant = i.tenant AND s.vnfci = i.vnfci
+         JOIN pools p ON p.id = s.pool
          LEFT JOIN claims o ON o.initial_credential = i.id AND o.state = 'OPEN'
          WHERE i.id = $1 ORDER BY s.name",
     )
@@ -131,12 +139,13 @@ async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Ar
         tenant: first.parsed("tenant")?,
         vnf_instance: first.parsed("vnf_instance")?,
         vnfci: first.parsed("vnfci")?,
+        vdu: first.parsed("vdu")?,
         state: first.parsed("state")?,
         expires_at: first.time("expires_at")?,
         redraws: first.number("redraws")?,
         vnfci_state: first.parsed("vnfci_state")?,
         open: match first.uuid_or_null("open_claim")? {
-            Some(claim) => Some((ClaimId(claim), first.blob("recipient_point")?)),
+            Some(claim) => Some((ClaimId(claim), first.hash("recipient_key")?)),
             None => None,
         },
         slots: rows
@@ -146,30 +155,33 @@ async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Ar
                     name: row.parsed("slot")?,
                     pool: row.uuid("pool")?,
                     pool_name: row.parsed("pool_name")?,
+                    issue: row.parsed("issue")?,
+                    profile: row.parsed("profile")?,
                 })
             })
             .collect::<Result<_>>()?,
     })
 }
 
-/// The columns of a [`ClaimedCredential`], from `c`, its newest certificate `ce` and its blobs `b`.
+/// The columns of a [`ClaimedCredential`], from `c`, its certificate `ce` and its blobs `b`.
 const CLAIMED_COLUMNS: &str =
     "c.id AS id, c.public_key_sha256 AS public_key, c.public_key_der AS public_key_der,
-    c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der,
-    ce.not_after AS not_after, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
+    c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der, ce.serial AS serial,
+    ce.tbs_der AS tbs_der, ce.not_before AS not_before, ce.not_after AS not_after,
+    ce.usable_until AS usable_until, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
 
-/// For each slot the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool that
-/// has too few. Changes nothing.
+/// For each slot the row of the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool
+/// that has too few. Changes nothing.
 async fn draw(
     tx: &mut SqliteConnection,
     slots: &[SlotSource],
     now: Timestamp,
-) -> Result<Result<Vec<ClaimedCredential>, PoolName>> {
-    let mut wanted: Vec<(Uuid, i64)> = Vec::new();
+) -> Result<Result<Vec<SqliteRow>, PoolName>> {
+    let mut wanted: Vec<(Uuid, Issue, i64)> = Vec::new();
     for slot in slots {
-        match wanted.iter_mut().find(|(pool, _)| *pool == slot.pool) {
-            Some((_, count)) => *count += 1,
-            None => wanted.push((slot.pool, 1)),
+        match wanted.iter_mut().find(|(pool, ..)| *pool == slot.pool) {
+            Some((.., count)) => *count += 1,
+            None => wanted.push((slot.pool, slot.issue, 1)),
         }
     }
     let mut sql = draw_statement(&wanted, now);
@@ -180,36 +192,77 @@ async fn draw(
     let mut drawn = Vec::with_capacity(slots.len());
     for slot in slots {
         match by_pool.get_mut(&slot.pool).and_then(VecDeque::pop_front) {
-            Some(row) => drawn.push(read_claimed(&row, slot.name.clone())?),
+            Some(row) => drawn.push(row),
             None => return Ok(Err(slot.pool_name.clone())),
         }
     }
     Ok(Ok(drawn))
 }
 
-/// The next keys of each (pool, count), with all that a claim gives out: one statement for all pools. The inner
-/// selects read nothing but the index `credentials_draw`; CROSS JOIN keeps SQLite from starting at another
-/// table.
-fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> QueryBuilder<Sqlite> {
+/// The credentials of drawn rows, one per slot. What is to be signed for those without certificate is asked of `intend`.
+fn certified(arming: &Arming, rows: &[SqliteRow], intend: Intend) -> Result<Vec<ClaimedCredential>> {
+    let mut uncertified = Vec::new();
+    for (slot, row) in arming.slots.iter().zip(rows) {
+        if slot.issue == Issue::AtClaim {
+            uncertified.push(UncertifiedKey {
+                credential: CredentialId(row.uuid("id")?),
+                public_key_der: row.blob("public_key_der")?,
+                profile: slot.profile.clone(),
+                tenant: arming.tenant.clone(),
+                vnf_instance: arming.vnf_instance.clone(),
+                vdu: arming.vdu.clone(),
+                vnfci: arming.vnfci.clone(),
+            });
+        }
+    }
+    let intents = if uncertified.is_empty() {
+        Vec::new()
+    } else {
+        intend(&uncertified).map_err(StoreError::Conflict)?
+    };
+    let mut intents = intents.into_iter();
+    let mut claimed = Vec::with_capacity(rows.len());
+    for (slot, row) in arming.slots.iter().zip(rows) {
+        let certificate = match slot.issue {
+            Issue::Ahead => read_certificate(row)?,
+            Issue::AtClaim => ClaimedCertificate::Intended(intents.next().ok_or_else(|| {
+                StoreError::Conflict(format!("nothing is to be signed for slot {}", slot.name))
+            })?),
+        };
+        claimed.push(read_claimed(row, slot.name.clone(), certificate)?);
+    }
+    Ok(claimed)
+}
+
+/// The next keys of each (pool, when it issues, count), with all that a claim gives out: one statement for all pools.
+/// The inner selects read nothing but the indexes `credentials_draw` and `credentials_draw_uncertified`; CROSS JOIN
+/// keeps SQLite from starting at another table.
+fn draw_statement(wanted: &[(Uuid, Issue, i64)], now: Timestamp) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(CLAIMED_COLUMNS).push(" FROM (");
-    for (place, (pool, count)) in wanted.iter().enumerate() {
+    for (place, (pool, issue, count)) in wanted.iter().enumerate() {
         if place > 0 {
             sql.push(" UNION ALL ");
         }
-        sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = 'AVAILABLE' AND pool = ");
-        sql.push_bind(pool.as_bytes().as_slice());
-        // The plus keeps SQLite from searching by time and then sorting the whole pool.
-        sql.push(" AND +usable_until > ").push_bind(now.unix_micros());
+        sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = ");
+        match issue {
+            Issue::Ahead => {
+                // The plus keeps SQLite from searching by time and then sorting the whole pool.
+                sql.push("'AVAILABLE' AND +usable_until > ").push_bind(now.unix_micros());
+            }
+            Issue::AtClaim => {
+                sql.push("'GENERATED'");
+            }
+        }
+        sql.push(" AND pool = ").push_bind(pool.as_bytes().as_slice());
         // In the text, not bound: SQLite looks at the value of a bound LIMIT when it plans, and so prepares the
         // statement again at every execution. There are no more texts than slots of a VNFCI.
         sql.push(" ORDER BY epoch, id LIMIT ").push(*count).push(") AS d").push(place);
     }
     sql.push(
-        ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
-         WHERE c.id = d.id AND b.credential = c.id
-         AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
-         ORDER BY c.epoch, c.id",
+        ") AS d CROSS JOIN credentials c CROSS JOIN key_blobs b
+         LEFT JOIN certificates ce ON ce.credential = c.id
+         WHERE c.id = d.id AND b.credential = c.id ORDER BY c.epoch, c.id",
     );
     sql
 }
@@ -217,7 +270,7 @@ fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> QueryBuilder<Sqlite
 /// Writes a claim and binds its credentials to it.
 async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
     let mut sql = QueryBuilder::new(
-        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_point,
+        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_key,
              state, deadline, created_at) ",
     );
     sql.push_values([claim], |mut row, claim| {
@@ -227,7 +280,7 @@ async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) ->
             .push_bind(claim.vnf_instance.as_str())
             .push_bind(claim.vnfci.as_str())
             .push_bind(claim.request.0.as_bytes().as_slice())
-            .push_bind(claim.recipient_point.as_slice())
+            .push_bind(claim.recipient_key.0.as_slice())
             .push_bind(claim.state.as_str())
             .push_bind(claim.deadline.unix_micros())
             .push_bind(now.unix_micros());
@@ -238,8 +291,20 @@ async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) ->
     sql.push(", slot = ");
     let slots = claim.credentials.iter().map(|c| (&c.credential.id.0, c.slot.as_str()));
     value_by_id(&mut sql, "id", slots);
-    sql.push(" WHERE key_state = 'AVAILABLE' AND id IN ");
+    sql.push(" WHERE key_state IN ('GENERATED', 'AVAILABLE') AND id IN ");
     id_list(&mut sql, claim.credentials.iter().map(|c| &c.credential.id.0));
+    let intents: Vec<_> = claim
+        .credentials
+        .iter()
+        .filter_map(|c| match &c.certificate {
+            ClaimedCertificate::Intended(intent) => Some(NewRow::intent(c.credential.id, intent)),
+            ClaimedCertificate::Signed(_) => None,
+        })
+        .collect();
+    if !intents.is_empty() {
+        sql.push("; ");
+        certificates::insert(&mut sql, &intents);
+    }
     statement(&mut sql).execute(tx).await?;
     Ok(())
 }
@@ -254,21 +319,20 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
     let mut sql = QueryBuilder::<Sqlite>::new(
         "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
         cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
-        cl.recipient_point AS recipient_point, cl.state AS state, cl.deadline AS deadline, ",
+        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline, ",
     );
     sql.push(CLAIMED_COLUMNS);
     sql.push(
         " FROM claims cl CROSS JOIN credentials c CROSS JOIN certificates ce
           LEFT JOIN key_blobs b ON b.credential = c.id
-          WHERE c.claim_id = cl.id
-          AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id) AND cl.id IN ",
+          WHERE c.claim_id = cl.id AND ce.credential = c.id AND cl.id IN ",
     );
     id_list(&mut sql, ids);
     sql.push(" ORDER BY cl.deadline, cl.id, c.slot");
     let mut claims: Vec<ClaimRecord> = Vec::new();
     for row in statement(&mut sql).fetch_all(tx).await? {
         let id = ClaimId(row.uuid("claim")?);
-        let credential = read_claimed(&row, row.parsed("slot")?)?;
+        let credential = read_claimed(&row, row.parsed("slot")?, read_certificate(&row)?)?;
         match claims.last_mut() {
             Some(claim) if claim.id == id => claim.credentials.push(credential),
             _ => claims.push(ClaimRecord {
@@ -278,7 +342,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
                 vnf_instance: row.parsed("vnf_instance")?,
                 vnfci: row.parsed("vnfci")?,
                 request: RequestId(row.uuid("request")?),
-                recipient_point: row.blob("recipient_point")?,
+                recipient_key: row.hash("recipient_key")?,
                 state: row.parsed("state")?,
                 deadline: row.time("deadline")?,
                 credentials: vec![credential],
@@ -288,7 +352,29 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
     Ok(claims)
 }
 
-fn read_claimed(row: &SqliteRow, slot: SlotName) -> Result<ClaimedCredential> {
+fn read_certificate(row: &SqliteRow) -> Result<ClaimedCertificate> {
+    if let Some(der) = row.blob_or_null("der")? {
+        return Ok(ClaimedCertificate::Signed(der));
+    }
+    Ok(ClaimedCertificate::Intended(CertificateIntent {
+        issuer: IssuerId(row.uuid("issuer")?),
+        serial: row.blob("serial")?,
+        tbs_der: row.blob("tbs_der")?,
+        not_before: row.time("not_before")?,
+        not_after: row.time("not_after")?,
+        usable_until: row.time("usable_until")?,
+    }))
+}
+
+fn read_claimed(
+    row: &SqliteRow,
+    slot: SlotName,
+    certificate: ClaimedCertificate,
+) -> Result<ClaimedCredential> {
+    let (issuer, not_after) = match &certificate {
+        ClaimedCertificate::Intended(intent) => (intent.issuer, intent.not_after),
+        ClaimedCertificate::Signed(_) => (IssuerId(row.uuid("issuer")?), row.time("not_after")?),
+    };
     Ok(ClaimedCredential {
         slot,
         credential: EventCredential {
@@ -296,9 +382,9 @@ fn read_claimed(row: &SqliteRow, slot: SlotName) -> Result<ClaimedCredential> {
             public_key: row.hash("public_key")?,
         },
         public_key_der: row.blob("public_key_der")?,
-        issuer: IssuerId(row.uuid("issuer")?),
-        certificate_der: row.blob("der")?,
-        not_after: row.time("not_after")?,
+        issuer,
+        certificate,
+        not_after,
         epoch: EpochId(row.uuid("epoch")?),
         key_blob: row.blob_or_null("key_blob")?.unwrap_or_default(),
         dek_blob: row.blob_or_null("dek_blob")?.unwrap_or_default(),
@@ -322,6 +408,11 @@ pub(super) async fn confirm(
             return Ok(ConfirmOutcome::TooLate.into());
         }
         ClaimState::Open if record.deadline <= now => return Ok(ConfirmOutcome::TooLate.into()),
+        ClaimState::Open if record.credentials.iter().any(|c| c.certificate.der().is_none()) => {
+            return Err(StoreError::Conflict(format!(
+                "claim {claim} has a certificate that is not signed yet"
+            )));
+        }
         ClaimState::Open => {}
     }
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
@@ -520,15 +611,21 @@ mod tests {
 
     #[tokio::test]
     async fn drawing_from_a_pool_of_any_size_reads_its_index_in_order() {
-        let pools = [(Uuid::now_v7(), 1), (Uuid::now_v7(), 3)];
+        let pools = [
+            (Uuid::now_v7(), Issue::Ahead, 1),
+            (Uuid::now_v7(), Issue::Ahead, 3),
+            (Uuid::now_v7(), Issue::AtClaim, 2),
+        ];
         let plan = plan(draw_statement(&pools, Timestamp::from_unix_seconds(0))).await;
         // Each inner select is one search of the index, in its order: no sort of the pool.
-        for pool in ["d0", "d1"] {
+        for (pool, index) in
+            [("d0", "credentials_draw"), ("d1", "credentials_draw"), ("d2", "credentials_draw_uncertified")]
+        {
             let steps = format!(
-                "CO-ROUTINE {pool}\nSEARCH credentials USING COVERING INDEX credentials_draw (pool=?)\nSCAN {pool}"
+                "CO-ROUTINE {pool}\nSEARCH credentials USING COVERING INDEX {index} (pool=?)\nSCAN {pool}"
             );
             assert!(plan.contains(&steps), "{plan}");
         }
-        assert!(!plan.contains("SCAN credentials") && !plan.contains("SCAN certificates"), "{plan}");
+        assert!(!plan.contains("SCAN credentials") && !plan.contains("SCAN ce"), "{plan}");
     }
 }

@@ -19,6 +19,7 @@ const UNIQUE: &[(&str, &str)] = &[
     ("credentials.id", "a credential with the same id"),
     ("credentials.claim_id", "a credential for this slot of the claim"),
     ("certificates.issuer", "a certificate of this issuer with the same serial number"),
+    ("certificates.credential", "a certificate of this credential"),
     ("certificates.sha256", "this certificate"),
     ("claims.initial_credential", "an open claim of this initial credential"),
     ("claims.id", "a claim with the same id"),

@@ -8,6 +8,7 @@
 mod anchor_crls;
 mod anchors;
 mod audit;
+mod certificates;
 mod change;
 mod claims;
 mod credentials;
@@ -32,11 +33,11 @@ pub use open::SqliteOptions;
 use super::records::{
     Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome,
     ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
+    NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
+    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
-use super::{Mutation, Result, Store};
+use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{EpochChange, EpochState, RevocationReason};
@@ -304,6 +305,14 @@ impl Store for SqliteStore {
         change!(self, Outcome, mutation, |tx, now| credentials::insert(tx, &credentials, now))
     }
 
+    async fn record_certificates(
+        &self,
+        certificates: Vec<(CredentialId, NewCertificate)>,
+        mutation: Mutation<Vec<RecordOutcome>>,
+    ) -> Result<Vec<RecordOutcome>> {
+        change!(self, Outcome, mutation, |tx, now| certificates::record(tx, &certificates))
+    }
+
     async fn register_vnfcis(
         &self,
         tenant: &TenantId,
@@ -388,9 +397,10 @@ impl Store for SqliteStore {
     async fn reserve_claim(
         &self,
         request: ClaimRequest,
+        intend: Intend,
         mutation: Mutation<ClaimOutcome>,
     ) -> Result<ClaimOutcome> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::reserve(tx, &request, now))
+        change!(self, BodyOnly, mutation, |tx, now| claims::reserve(tx, &request, intend, now))
     }
 
     async fn claim(&self, claim: ClaimId) -> Result<Option<ClaimRecord>> {

@@ -56,6 +56,12 @@ pub(super) trait Columns {
         Sha256Hash::try_from(self.blob(column)?.as_slice()).map_err(|e| unreadable(&e))
     }
 
+    /// A 32-byte BLOB or NULL.
+    fn hash_or_null(&self, column: &str) -> Result<Option<Sha256Hash>> {
+        let bytes = self.blob_or_null(column)?;
+        bytes.map(|b| Sha256Hash::try_from(b.as_slice()).map_err(|e| unreadable(&e))).transpose()
+    }
+
     /// Microseconds.
     fn time(&self, column: &str) -> Result<Timestamp> {
         self.int(column).map(Timestamp::from_unix_micros)
