@@ -16,6 +16,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Bits of the smallest RSA key of which signatures are accepted.
+const SMALLEST_RSA: usize = 2_048;
+
 /// An identity to be registered.
 #[derive(Debug, Clone)]
 pub struct NewIdentity {
@@ -101,7 +104,7 @@ impl Broker {
     ) -> Result<Identity, BrokerError> {
         let authorised = authorise(caller, Rpc::AddIdentity, Target::default())?;
         self.check_identity(&new).await?;
-        let facts = certificate(&new.certificate_der)?;
+        let facts = strong_certificate(&new.certificate_der)?;
         let now = self.store.now().await?;
         if now >= facts.not_after {
             return Err(invalid("identity.certificate_der", format!("expired at {}", facts.not_after)));
@@ -298,6 +301,19 @@ pub(super) fn one(event: Event, authorised: &Authorised, request: &Request) -> M
 
 pub(super) fn certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
     CertificateFacts::parse(der).map_err(|error| invalid("certificate_der", error.to_string()))
+}
+
+/// A certificate whose key can prove or vouch for anything: with a smaller one every handshake, or every path, would be
+/// refused later and out of the operator's sight.
+pub(super) fn strong_certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
+    let facts = certificate(der)?;
+    match facts.rsa_bits() {
+        Some(bits) if bits < SMALLEST_RSA => Err(invalid(
+            "certificate_der",
+            format!("has an RSA key of {bits} bits: give one of {SMALLEST_RSA} or more, or an EC key"),
+        )),
+        _ => Ok(facts),
+    }
 }
 
 pub(super) fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {

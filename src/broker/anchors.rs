@@ -4,7 +4,7 @@
 use crate::audit::details::{self, AnchorDetails, AnchorUpdatedDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
-use crate::broker::admin::{certificate, invalid, one};
+use crate::broker::admin::{certificate, invalid, one, strong_certificate};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::CertificateFacts;
 use crate::ca::path::{
@@ -69,7 +69,11 @@ impl Broker {
         let target = Target { tenant: Some(&new.tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::AddAnchor, target)?;
         let now = self.store.now().await?;
-        let facts = certificate(&new.certificate_der)?;
+        let facts = strong_certificate(&new.certificate_der)?;
+        if !facts.is_ca {
+            let problem = "is no CA certificate (basicConstraints does not say cA)";
+            return Err(invalid("certificate_der", problem));
+        }
         let conformance = if new.strict { Conformance::Strict } else { Conformance::Processing };
         let rules = Rules { conformance, ..Rules::new(Purpose::TlsClient, now) };
         Certificate::from_der(&new.certificate_der)
