@@ -102,12 +102,14 @@ pub fn verify(
     }
     let leaf = Certificate::from_der(leaf_der.as_ref())?;
     let facts = CertificateFacts::parse(leaf_der.as_ref()).map_err(|error| PathError::Malformed(error.0))?;
-    // What is not needed for a path need not be readable.
-    let intermediates: Vec<_> =
-        intermediates.iter().filter_map(|der| Certificate::from_der(der.as_ref()).ok()).collect();
+    let intermediates: Vec<_> = intermediates.iter().map(|der| Certificate::from_der(der.as_ref())).collect();
+    // What is not needed for a path need not be readable; if there is no path it is the reason.
+    let unreadable = intermediates.iter().find_map(|read| read.as_ref().err().cloned());
+    let intermediates: Vec<_> = intermediates.into_iter().flatten().collect();
     let work = Work::default();
     let mut reached = Vec::new();
-    let mut nearest = PathError::UnknownIssuer("no trust anchor is configured".to_owned());
+    let none = || PathError::UnknownIssuer(format!("none of {} trust anchors", anchors.len()));
+    let mut nearest = unreadable.unwrap_or_else(none);
     // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
     for anchor in anchors {
         match path::validate(
@@ -300,6 +302,14 @@ mod tests {
         let evidence = verify(&[blue.client("red")], &anchors, now()).unwrap();
         assert_eq!(evidence.tenant().as_str(), "blue");
         assert_eq!(evidence.anchors().iter().map(AnchorName::as_str).collect::<Vec<_>>(), ["vim", "second"]);
+    }
+
+    #[test]
+    fn thousands_of_other_anchors_do_not_use_up_the_work() {
+        let (blue, red) = (OperatorCa::new(), OperatorCa::new());
+        let mut anchors: Vec<_> = (0..3_000).map(|i| red.anchor("red", &format!("vim-{i}"))).collect();
+        anchors.push(blue.anchor("blue", "vim"));
+        assert_eq!(verify(&[blue.client("amf-1")], &anchors, now()).unwrap().tenant().as_str(), "blue");
     }
 
     #[test]

@@ -26,6 +26,10 @@ impl<'a> Search<'a> {
             return Err(PathError::UnknownIssuer(what));
         }
         let mut nearest = PathError::UnknownIssuer(format!("of {}", leaf.shown()));
+        // Costs no step: there may be thousands of anchors, and nearly all have nothing to do with the leaf.
+        if !self.pool.iter().chain([leaf]).any(|child| self.may_have_issued(self.anchor, child)) {
+            return Err(nearest);
+        }
         let found = self.extend(&mut vec![leaf], &mut nearest)?;
         found.ok_or(nearest)
     }
