@@ -8,7 +8,7 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use keybroker::ca::issue::root;
-use keybroker::ca::path::{Certificate, Conformance, Purpose, Revocation, Rules, ValidPath, Work, validate};
+use keybroker::ca::path::{Conformance, Purpose, Revocation, Rules, ValidPath, validate_chain};
 use keybroker::ca::profile::{INSTALLED, VNFCI_TRANSPORT};
 use keybroker::ca::{
     CertificateFacts, CrlEntry, NameValues, PathError, Profile, SigningCa, Tbs, assemble, crl, pem,
@@ -105,8 +105,9 @@ fn hierarchy(root_key: SoftwareKey) -> Hierarchy {
     let root_tbs = root("keybroker root 1", &root_key.spki(), DAY * 3650, now(), rng).unwrap();
     let root_der = root_key.certify(&root_tbs);
     let root_ca = SigningCa::new(&root_der, ROOT_CRL).unwrap();
-    let sub_tbs =
-        root_ca.sub_ca(&"default".parse().unwrap(), 1, &sub_key.spki(), DAY * 1095, now(), rng).unwrap();
+    let sub_tbs = root_ca
+        .sub_ca(&"default".parse().unwrap(), "main", 1, &sub_key.spki(), DAY * 1095, now(), rng)
+        .unwrap();
     let sub_der = root_key.certify(&sub_tbs);
     let sub_ca = SigningCa::new(&sub_der, SUB_CRL).unwrap();
     let profile = transport();
@@ -156,12 +157,12 @@ impl Hierarchy {
     }
 
     fn crl(&self, number: u64, entries: &[CrlEntry]) -> Vec<u8> {
-        let tbs = crl(&self.sub_ca, number, now(), now().plus(DAY), entries);
+        let tbs = crl(&self.sub_ca, None, number, now(), now().plus(DAY), entries);
         tbs.assemble(&self.sub_key.sign(&tbs.der))
     }
 
     fn root_crl(&self) -> Vec<u8> {
-        let tbs = crl(&self.root_ca, 1, now(), now().plus(DAY * 30), &[]);
+        let tbs = crl(&self.root_ca, None, 1, now(), now().plus(DAY * 30), &[]);
         tbs.assemble(&self.root_key.sign(&tbs.der))
     }
 
@@ -364,13 +365,12 @@ fn a_pool_expires_spread_over_the_jitter_and_no_serial_number_repeats() {
 
 /// What a strict relying party says of a chain (leaf first) as a TLS client's.
 fn judged(chain: &[Vec<u8>], anchor: &[u8], now: Timestamp) -> Result<ValidPath, PathError> {
-    let chain: Vec<_> = chain.iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
     let rules = Rules {
         conformance: Conformance::Strict,
         revocation: Revocation::Off,
         ..Rules::new(Purpose::TlsClient, now)
     };
-    validate(&chain[0], &chain[1..], &Certificate::from_der(anchor)?, &[], &rules, &Work::default())
+    validate_chain(chain, anchor, &rules)
 }
 
 #[test]

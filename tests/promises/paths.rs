@@ -105,6 +105,7 @@ async fn a_delivered_certificate_that_is_revoked_is_refused_at_once_on_its_open_
         issuer_id: known.credentials[0].issuer_id.clone(),
         serial: known.credentials[0].serial.clone(),
         reason: proto::RevocationReason::KeyCompromise.into(),
+        ..Default::default()
     };
     let mut nfvo = LifecycleServiceClient::new(site.management("nfvo").await);
     nfvo.revoke_certificate(request).await.unwrap();

@@ -156,6 +156,21 @@ pub fn validate(
     build::Search { pool: intermediates, anchor, crls, rules, work, crl_issuers: &[] }.find(leaf)
 }
 
+/// [`validate`] of a chain as it is presented: DER, the leaf first, the others in any order, without CRLs.
+///
+/// # Errors
+/// [`PathError`].
+pub fn validate_chain(
+    chain: &[impl AsRef<[u8]>],
+    anchor: &[u8],
+    rules: &Rules,
+) -> Result<ValidPath, PathError> {
+    let mut chain = chain.iter().map(|der| Certificate::from_der(der.as_ref()));
+    let leaf = chain.next().ok_or(PathError::Empty)??;
+    let intermediates = chain.collect::<Result<Vec<_>, _>>()?;
+    validate(&leaf, &intermediates, &Certificate::from_der(anchor)?, &[], rules, &Work::default())
+}
+
 /// Whether a certificate can be an anchor under these rules: a CA's, within its validity, with no critical extension that
 /// is unknown here.
 ///
