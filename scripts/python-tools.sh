@@ -3,11 +3,12 @@
 #   pkilint              linters for certificates and CRLs (RFC 5280)
 #   grpcio, grpcio-tools the Python client of docs/
 #   cryptography         the Python client's cryptography
+#   cryptography-vectors NIST's path validation suite (PKITS), nothing but data
 # Needs python3 with venv (Debian: python3-venv) and a package index for the first run.
 set -eu
 cd "$(dirname "$0")/.."
 tools=target/python
-if [ -x "$tools/bin/lint_crl" ] && "$tools/bin/python" -c 'import grpc, grpc_tools, cryptography' 2>/dev/null; then
+if [ -x "$tools/bin/lint_crl" ] && "$tools/bin/python" -c 'import grpc, grpc_tools, cryptography, cryptography_vectors' 2>/dev/null; then
     echo "$tools is ready"
     exit 0
 fi
@@ -15,6 +16,7 @@ python3 -m venv "$tools" || {
     echo "python3 -m venv failed: install python3-venv (Debian) and run 'make tools' again" >&2
     exit 1
 }
-"$tools/bin/pip" install --quiet --disable-pip-version-check \
-    pkilint==0.13.3 grpcio==1.85.1 grpcio-tools==1.85.1 cryptography==50.0.2
+"$tools/bin/python" -m pip install --quiet --disable-pip-version-check \
+    pkilint==0.13.3 grpcio==1.85.1 grpcio-tools==1.85.1 cryptography==50.0.2 \
+    cryptography-vectors==50.0.2
 echo "$tools is ready"

@@ -80,6 +80,8 @@ named!(
         AddAnchor = "AddAnchor",
         /// `AdminService.ListAnchors`.
         ListAnchors = "ListAnchors",
+        /// `AdminService.UpdateAnchor`.
+        UpdateAnchor = "UpdateAnchor",
         /// `AdminService.RemoveAnchor`.
         RemoveAnchor = "RemoveAnchor",
         /// `AdminService.AddIdentity`.
@@ -169,6 +171,7 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         | Rpc::RemoveTenant
         | Rpc::AddAnchor
         | Rpc::ListAnchors
+        | Rpc::UpdateAnchor
         | Rpc::RemoveAnchor
         | Rpc::AddIdentity
         | Rpc::ListIdentities
@@ -368,6 +371,7 @@ mod tests {
         RemoveTenant           E - - - - -
         AddAnchor              E - - - - -
         ListAnchors            E - - - - -
+        UpdateAnchor           E - - - - -
         RemoveAnchor           E - - - - -
         AddIdentity            E - - - - -
         ListIdentities         E - - - - -

@@ -6,7 +6,8 @@
 
 use crate::audit::history::Tracker;
 use crate::audit::{AuditPublicKey, ChainedEntry, SignedHead, SignedReceipt, next_hash};
-use crate::ca::{CertificateFacts, NameValues, Profile, SigningCa, certificates_from_pem, validate_client};
+use crate::ca::path::{self, Certificate, Conformance, Crl, PolicySet, Purpose, Revocation, Rules, Work};
+use crate::ca::{CertificateFacts, NameValues, Profile, SigningCa, certificates_from_pem};
 use crate::clock::{HumaneDuration, Timestamp};
 use crate::config::Config;
 use crate::hsm::ObjectId;
@@ -17,9 +18,11 @@ use crate::nfv::{
     TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use crate::sealing::{Binding, Envelope, RecipientKey, RecipientPublicKey, Suite, matches_public_key, open};
+use der::{Reader, SliceReader};
 use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A target: its name, which is also that of its seeds' folder and of its libFuzzer binary, and what it runs.
@@ -29,6 +32,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("recipient", recipient),
     ("certificate", certificate),
+    ("crl", crl),
     ("signature", signature),
     ("token", token),
     ("audit_log", audit_log),
@@ -133,19 +137,43 @@ fn certificate(data: &[u8]) {
             let _ = name.as_str().parse::<CertificateName>();
         }
     }
-    let (first, second) = data.split_at(data.len() / 2);
-    let anchor = x509::Anchor {
-        tenant: tenant(),
-        // Unwrap safety: it is a name by its form.
-        #[allow(clippy::unwrap_used)]
-        name: "anchor".parse().unwrap(),
-        der: data.to_vec(),
-    };
-    let _ = x509::verify(&[data], std::slice::from_ref(&anchor), now);
-    let _ = x509::verify(&[first, second], &[anchor], now);
-    let _ = validate_client(&[data, data], &[data], now);
+    // Certificates end to end: the first is the anchor of the others.
+    if let [anchor, ref chain @ ..] = elements(data)[..]
+        && let Ok(certificate) = Certificate::from_der(anchor)
+    {
+        let rules = Rules { conformance: Conformance::Strict, ..Rules::new(Purpose::TlsClient, now) };
+        let _ = path::check_anchor(&certificate, &rules);
+        let anchor = x509::Anchor {
+            tenant: tenant(),
+            // Unwrap safety: it is a name by its form.
+            #[allow(clippy::unwrap_used)]
+            name: "anchor".parse().unwrap(),
+            certificate: Arc::new(certificate),
+            crls: Vec::new(),
+            revocation: Revocation::Off,
+            policies: PolicySet::new(),
+            conformance: Conformance::Processing,
+        };
+        let _ = x509::verify(chain, std::slice::from_ref(&anchor), now);
+        let _ = x509::verify(&[data], &[anchor], now);
+    }
     if let Ok(blocks) = certificates_from_pem(data) {
         assert!(!blocks.is_empty());
+    }
+}
+
+/// A CRL of an operator's CA; or after a CA's certificate and one to be judged, asked about it.
+fn crl(data: &[u8]) {
+    let _ = Crl::from_der(data);
+    let [anchor, leaf, crl] = elements(data)[..] else { return };
+    if let (Ok(anchor), Ok(leaf), Ok(crl)) =
+        (Certificate::from_der(anchor), Certificate::from_der(leaf), Crl::from_der(crl))
+    {
+        assert!(!crl.is_older_than(&crl) && crl.replaces(&crl));
+        let _ = crl.verify(&anchor);
+        let now = Timestamp::from_unix_seconds(1_800_000_000);
+        let rules = Rules { revocation: Revocation::Require, ..Rules::new(Purpose::Any, now) };
+        let _ = path::validate(&leaf, &[], &anchor, &[Arc::new(crl)], &rules, &Work::default());
     }
 }
 
@@ -299,6 +327,17 @@ fn stable<T: FromStr + Display + PartialEq + Debug>(text: &str) {
 fn split(data: &[u8]) -> (&[u8], &[u8]) {
     let Some((first, rest)) = data.split_first() else { return (&[], &[]) };
     rest.split_at(rest.len() * usize::from(first % 17) / 16)
+}
+
+/// DER values end to end; what follows the last whole one is left out.
+fn elements(data: &[u8]) -> Vec<&[u8]> {
+    let mut elements = Vec::new();
+    if let Ok(mut reader) = SliceReader::new(data) {
+        while let Ok(element) = reader.tlv_bytes() {
+            elements.push(element);
+        }
+    }
+    elements
 }
 
 fn tenant() -> TenantId {

@@ -8,10 +8,10 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use keybroker::ca::issue::root;
+use keybroker::ca::path::{Conformance, Purpose, Revocation, Rules, ValidPath, validate_chain};
 use keybroker::ca::profile::{INSTALLED, VNFCI_TRANSPORT};
 use keybroker::ca::{
     CertificateFacts, CrlEntry, NameValues, PathError, Profile, SigningCa, Tbs, assemble, crl, pem,
-    validate_client,
 };
 use keybroker::clock::Timestamp;
 use keybroker::credential::RevocationReason;
@@ -363,32 +363,38 @@ fn a_pool_expires_spread_over_the_jitter_and_no_serial_number_repeats() {
     assert!(made.iter().all(|tbs| (0x40..0x80).contains(&tbs.serial[0])));
 }
 
+/// What a strict relying party says of a chain (leaf first) as a TLS client's.
+fn judged(chain: &[Vec<u8>], anchor: &[u8], now: Timestamp) -> Result<ValidPath, PathError> {
+    let rules = Rules {
+        conformance: Conformance::Strict,
+        revocation: Revocation::Off,
+        ..Rules::new(Purpose::TlsClient, now)
+    };
+    validate_chain(chain, anchor, &rules)
+}
+
 #[test]
 fn a_client_path_is_judged_with_the_reason_for_the_auditor() {
     let ca = hierarchy(SoftwareKey::p256());
     let other = hierarchy(SoftwareKey::p256());
     let chain = [ca.client_der.clone(), ca.sub_der.clone()];
-    let anchors = [other.root_der.clone(), ca.root_der.clone(), ca.root_der.clone()];
-    // Every anchor that it leads to, so that ambiguity is seen.
-    assert_eq!(validate_client(&chain, &anchors, now()), Ok(vec![1, 2]));
-    assert_eq!(validate_client(&chain, &anchors, now().plus(DAY * 91)), Err(PathError::Expired));
-    assert_eq!(validate_client(&chain, &anchors, now().minus(DAY)), Err(PathError::NotYetValid));
-    assert_eq!(validate_client(&chain[..0], &anchors, now()), Err(PathError::Empty));
+    let judge = |chain: &[Vec<u8>], now| judged(chain, &ca.root_der, now);
+    assert_eq!(judge(&chain, now()).unwrap().length(), 2);
+    // An operator may have configured the sub-CA: the path ends there.
+    assert_eq!(judged(&chain, &ca.sub_der, now()).unwrap().length(), 1);
+    assert!(matches!(judge(&chain, now().plus(DAY * 91)), Err(PathError::Expired(_))));
+    assert!(matches!(judge(&chain, now().minus(DAY)), Err(PathError::NotYetValid(_))));
     let server = [ca.server_der.clone(), ca.sub_der.clone()];
-    assert_eq!(validate_client(&server, &anchors, now()), Err(PathError::WrongUsage));
-    let unknown = |result| matches!(result, Err(PathError::UnknownIssuer(_)));
-    assert!(unknown(validate_client(&chain, &anchors[..1], now())));
-    assert!(unknown(validate_client(&chain[..1], &anchors, now())), "without the sub-CA");
-    assert!(unknown(validate_client(&chain, &anchors[..0], now())));
+    assert!(matches!(judge(&server, now()), Err(PathError::WrongUsage(_))));
+    assert!(matches!(judged(&chain, &other.root_der, now()), Err(PathError::UnknownIssuer(_))));
+    assert!(matches!(judge(&chain[..1], now()), Err(PathError::UnknownIssuer(_))), "without the sub-CA");
     let mut forged = ca.client_der.clone();
     *forged.last_mut().unwrap() ^= 1;
-    assert!(unknown(validate_client(&[forged, ca.sub_der.clone()], &anchors, now())));
-    assert!(matches!(
-        validate_client(&[vec![0x30, 0], ca.sub_der.clone()], &anchors, now()),
-        Err(PathError::Malformed(_))
-    ));
+    assert!(matches!(judge(&[forged, ca.sub_der.clone()], now()), Err(PathError::Signature(_))));
+    let garbage = [vec![0x30, 0], ca.sub_der.clone()];
+    assert!(matches!(judge(&garbage, now()), Err(PathError::Malformed(_))));
     // A CA's certificate is no client's.
-    assert!(matches!(validate_client(&chain[1..], &anchors, now()), Err(PathError::Invalid(_))));
+    assert!(matches!(judge(&chain[1..], now()), Err(PathError::WrongUsage(_))));
 }
 
 #[test]
@@ -401,7 +407,6 @@ fn only_a_ca_certificate_issues() {
 #[test]
 fn no_changed_byte_of_a_certificate_panics_a_reader_or_passes_validation() {
     let ca = hierarchy(SoftwareKey::p256());
-    let anchors = [ca.root_der.clone()];
     for place in 0..ca.client_der.len() {
         for change in [0x01, 0x20, 0x80] {
             let mut changed = ca.client_der.clone();
@@ -409,7 +414,7 @@ fn no_changed_byte_of_a_certificate_panics_a_reader_or_passes_validation() {
             let _ = CertificateFacts::parse(&changed);
             let _ = SigningCa::new(&changed, SUB_CRL);
             let chain = [changed, ca.sub_der.clone()];
-            assert!(validate_client(&chain, &anchors, now()).is_err(), "byte {place} changed by {change:#x}");
+            assert!(judged(&chain, &ca.root_der, now()).is_err(), "byte {place} changed by {change:#x}");
         }
     }
 }

@@ -15,11 +15,25 @@ CREATE TABLE anchors (
     certificate_der BLOB   NOT NULL,
     fingerprint     BLOB   NOT NULL,
     public_key      BLOB   NOT NULL,
+    revocation      TEXT   NOT NULL,
+    policies        TEXT   NOT NULL,
+    strict          BIGINT NOT NULL,
     created_at      BIGINT NOT NULL,
     PRIMARY KEY (tenant, name)
 );
 CREATE UNIQUE INDEX anchors_fingerprint ON anchors (fingerprint);
 CREATE UNIQUE INDEX anchors_public_key ON anchors (public_key);
+
+CREATE TABLE anchor_crls (
+    tenant      TEXT   NOT NULL,
+    anchor      TEXT   NOT NULL,
+    fingerprint BLOB   NOT NULL,
+    der         BLOB   NOT NULL,
+    created_at  BIGINT NOT NULL,
+    PRIMARY KEY (tenant, anchor, fingerprint),
+    FOREIGN KEY (tenant, anchor) REFERENCES anchors (tenant, name)
+);
+CREATE INDEX anchor_crls_fingerprint ON anchor_crls (fingerprint);
 
 CREATE TABLE identities (
     name            TEXT   NOT NULL PRIMARY KEY,

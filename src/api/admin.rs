@@ -6,9 +6,10 @@ use super::proto::{self, admin_service_server::AdminService};
 use crate::authorisation::{Role, Rpc};
 use crate::broker::BrokerError;
 use crate::broker::admin::NewIdentity;
+use crate::broker::anchors::{AnchorWithCrls, NewAnchor};
 use crate::broker::hierarchy::Ca;
 use crate::nfv::VnfInstanceId;
-use crate::store::records::{Anchor, Identity, Tenant};
+use crate::store::records::{Identity, Revocation, Tenant};
 use tonic::{Request, Response, Status};
 
 /// The longest profile file.
@@ -65,11 +66,34 @@ impl AdminService for Admin {
     ) -> Result<Response<proto::AddAnchorResponse>, Status> {
         self.0
             .call(Rpc::AddAnchor, request, |call, caller, message| async move {
+                let new = NewAnchor {
+                    tenant: required("tenant", &message.tenant)?,
+                    name: required("name", &message.name)?,
+                    certificate_der: certificate("certificate_der", message.certificate_der)?,
+                    revocation: crl_policy(message.crl_policy)?.unwrap_or(Revocation::IfPresent),
+                    policies: message.acceptable_policies,
+                    strict: message.strict,
+                };
+                let anchor = call.broker.add_anchor(&caller, call.request()?, new).await?;
+                Ok(proto::AddAnchorResponse { anchor: Some(shown_anchor(anchor)) })
+            })
+            .await
+    }
+
+    async fn update_anchor(
+        &self,
+        request: Request<proto::UpdateAnchorRequest>,
+    ) -> Result<Response<proto::UpdateAnchorResponse>, Status> {
+        self.0
+            .call(Rpc::UpdateAnchor, request, |call, caller, message| async move {
                 let tenant = required("tenant", &message.tenant)?;
                 let name = required("name", &message.name)?;
-                let der = certificate("certificate_der", message.certificate_der)?;
-                let anchor = call.broker.add_anchor(&caller, call.request()?, tenant, name, der).await?;
-                Ok(proto::AddAnchorResponse { anchor: Some(shown_anchor(anchor)) })
+                let policy = crl_policy(message.crl_policy)?;
+                let anchor = call
+                    .broker
+                    .update_anchor(&caller, call.request()?, tenant, name, policy, message.crls_der)
+                    .await?;
+                Ok(proto::UpdateAnchorResponse { anchor: Some(shown_anchor(anchor)) })
             })
             .await
     }
@@ -350,12 +374,41 @@ fn shown_tenant(tenant: Tenant) -> proto::Tenant {
     proto::Tenant { tenant: tenant.id.into(), created_at: to_timestamp(tenant.created_at) }
 }
 
-fn shown_anchor(anchor: Anchor) -> proto::Anchor {
+/// None: not said.
+fn crl_policy(number: i32) -> Result<Option<Revocation>, BrokerError> {
+    match proto::CrlPolicy::try_from(number) {
+        Ok(proto::CrlPolicy::Unspecified) => Ok(None),
+        Ok(proto::CrlPolicy::Off) => Ok(Some(Revocation::Off)),
+        Ok(proto::CrlPolicy::IfPresent) => Ok(Some(Revocation::IfPresent)),
+        Ok(proto::CrlPolicy::Require) => Ok(Some(Revocation::Require)),
+        Err(_) => Err(invalid("crl_policy", "is not one of off, if present, require")),
+    }
+}
+
+fn shown_anchor(AnchorWithCrls { anchor, crls }: AnchorWithCrls) -> proto::Anchor {
+    let policy = match anchor.revocation {
+        Revocation::Off => proto::CrlPolicy::Off,
+        Revocation::IfPresent => proto::CrlPolicy::IfPresent,
+        Revocation::Require => proto::CrlPolicy::Require,
+    };
     proto::Anchor {
         tenant: anchor.tenant.into(),
         name: anchor.name.into(),
         certificate_der: anchor.certificate_der,
         created_at: to_timestamp(anchor.created_at),
+        crl_policy: policy.into(),
+        acceptable_policies: anchor.policies,
+        crls: crls
+            .iter()
+            .map(|crl| proto::AnchorCrl {
+                sha256: crl.fingerprint().0.to_vec(),
+                issuer: crl.issuer().to_owned(),
+                this_update: to_timestamp(crl.this_update()),
+                next_update: crl.next_update().and_then(to_timestamp),
+                entries: crl.entries() as u64,
+            })
+            .collect(),
+        strict: anchor.strict,
     }
 }
 

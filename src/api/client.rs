@@ -2,6 +2,7 @@
 //! do.
 
 use super::proto;
+use crate::ca::path::ServersUnder;
 use crate::identity::token::EXPORTER_LABEL;
 use crate::nfv::RequestId;
 use crate::sealing::RecipientPublicKey;
@@ -9,7 +10,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -134,14 +135,10 @@ impl ClientTls {
     }
 
     fn config(&self) -> Result<ClientConfig, MaterialError> {
-        let mut roots = RootCertStore::empty();
-        for root in certificates(&self.trust_anchor_pem)
-            .map_err(|e| MaterialError(format!("the trust anchor {}", e.0)))?
-        {
-            roots
-                .add(CertificateDer::from(root))
-                .map_err(|e| MaterialError(format!("the trust anchor cannot be used: {e}")))?;
-        }
+        let anchors = certificates(&self.trust_anchor_pem)
+            .map_err(|e| MaterialError(format!("the trust anchor {}", e.0)))?;
+        let servers = ServersUnder::new(&anchors)
+            .map_err(|e| MaterialError(format!("the trust anchor cannot be used: {e}")))?;
         let chain = self.certificate_chain_der.iter().cloned().map(CertificateDer::from).collect();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.to_vec()));
         let unusable = |e: rustls::Error| {
@@ -151,7 +148,8 @@ impl ClientTls {
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .map_err(unusable)?
-                .with_root_certificates(roots)
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(servers))
                 .with_client_auth_cert(chain, key)
                 .map_err(unusable)?;
         config.alpn_protocols = vec![b"h2".to_vec()];

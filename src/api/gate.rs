@@ -374,6 +374,7 @@ mutations!(
     ImportCaRequest,
     RemoveTenantRequest,
     AddAnchorRequest,
+    UpdateAnchorRequest,
     RemoveAnchorRequest,
     AddIdentityRequest,
     RemoveIdentityRequest,

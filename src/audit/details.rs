@@ -68,6 +68,20 @@ details! {
         subject: String,
     }
 
+    /// `ANCHOR_UPDATED`
+    AnchorUpdatedDetails {
+        /// Name of the anchor.
+        anchor: AnchorName,
+        /// SHA-256 of its certificate's DER.
+        certificate: Sha256Hash,
+        /// What is demanded of CRLs now.
+        crl_policy: String,
+        /// SHA-256 of CRLs that were added, DER.
+        crls_added: Vec<Sha256Hash>,
+        /// SHA-256 of CRLs that they replace.
+        crls_removed: Vec<Sha256Hash>,
+    }
+
     /// `IDENTITY_ADDED`, `IDENTITY_REMOVED`
     IdentityDetails {
         /// Name of the identity.

@@ -19,6 +19,8 @@ named!(
         TenantRemoved = "TENANT_REMOVED",
         /// A trust anchor for initial credentials was added.
         AnchorAdded = "ANCHOR_ADDED",
+        /// A trust anchor's CRLs, or what is demanded of them, were changed.
+        AnchorUpdated = "ANCHOR_UPDATED",
         /// A trust anchor was removed.
         AnchorRemoved = "ANCHOR_REMOVED",
         /// An identity (operator, NFVO ...) was registered.

@@ -1,6 +1,6 @@
 //! What an operator configures while the broker runs.
 
-use crate::audit::details::{self, AnchorDetails, ProfileDetails, TenantDetails};
+use crate::audit::details::{self, ProfileDetails, TenantDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
 use crate::broker::initialise::{default_tenant, identity_event};
@@ -8,9 +8,9 @@ use crate::broker::profiles::{self, Profiles};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::{CertificateFacts, Profile};
 use crate::hsm::HsmStatus;
-use crate::nfv::{AnchorName, IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
+use crate::nfv::{IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
 use crate::store::Mutation;
-use crate::store::records::{Anchor, Identity, Page, Pool, PoolFilter, Tenant};
+use crate::store::records::{Identity, Page, Pool, PoolFilter, Tenant};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -89,80 +89,6 @@ impl Broker {
             .tenant(&tenant)
             .details(details::json(&TenantDetails { tenant: tenant.clone() }));
         Ok(self.store.remove_tenant(&tenant, one(event, &authorised, &request)).await?)
-    }
-
-    /// Adds a trust anchor: a CA certificate within its validity.
-    ///
-    /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::Invalid`], [`BrokerError::AlreadyExists`],
-    /// [`BrokerError::Precondition`] if it is an anchor already.
-    pub async fn add_anchor(
-        &self,
-        caller: &Caller,
-        request: Request,
-        tenant: TenantId,
-        name: AnchorName,
-        certificate_der: Vec<u8>,
-    ) -> Result<Anchor, BrokerError> {
-        let authorised =
-            authorise(caller, Rpc::AddAnchor, Target { tenant: Some(&tenant), ..Target::default() })?;
-        let now = self.store.now().await?;
-        let facts = strong_certificate(&certificate_der)?;
-        if !facts.is_ca {
-            return Err(invalid(
-                "certificate_der",
-                "is no CA certificate (basicConstraints does not say cA)",
-            ));
-        }
-        if now >= facts.not_after {
-            return Err(invalid("certificate_der", format!("expired at {}", facts.not_after)));
-        }
-        let anchor = Anchor {
-            tenant: tenant.clone(),
-            name,
-            certificate_der,
-            fingerprint: facts.fingerprint,
-            public_key: facts.public_key,
-            created_at: now,
-        };
-        let event = self.event(&authorised, EventKind::AnchorAdded, &request).await?;
-        let event = anchor_event(event, &anchor, &facts);
-        self.store.add_anchor(anchor.clone(), one(event, &authorised, &request)).await?;
-        Ok(anchor)
-    }
-
-    /// Anchors of one tenant or of all.
-    ///
-    /// # Errors
-    /// [`BrokerError::Denied`].
-    pub async fn anchors(
-        &self,
-        caller: &Caller,
-        tenant: Option<TenantId>,
-    ) -> Result<Vec<Anchor>, BrokerError> {
-        authorise(caller, Rpc::ListAnchors, Target { tenant: tenant.as_ref(), ..Target::default() })?;
-        Ok(self.store.anchors(tenant.as_ref()).await?)
-    }
-
-    /// Removes a trust anchor; initial credentials under it become void.
-    ///
-    /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::NotFound`].
-    pub async fn remove_anchor(
-        &self,
-        caller: &Caller,
-        request: Request,
-        tenant: TenantId,
-        name: AnchorName,
-    ) -> Result<(), BrokerError> {
-        let target = Target { tenant: Some(&tenant), ..Target::default() };
-        let authorised = authorise(caller, Rpc::RemoveAnchor, target)?;
-        let anchors = self.store.anchors(Some(&tenant)).await?;
-        let mut event = self.event(&authorised, EventKind::AnchorRemoved, &request).await?.tenant(&tenant);
-        if let Some(anchor) = anchors.iter().find(|anchor| anchor.name == name) {
-            event = anchor_event(event, anchor, &certificate(&anchor.certificate_der)?);
-        }
-        Ok(self.store.remove_anchor(&tenant, &name, one(event, &authorised, &request)).await?)
     }
 
     /// Registers an identity by its client certificate.
@@ -358,7 +284,7 @@ impl Broker {
         Ok(())
     }
 
-    async fn event(
+    pub(super) async fn event(
         &self,
         authorised: &Authorised,
         kind: EventKind,
@@ -369,25 +295,17 @@ impl Broker {
 }
 
 /// A change with one event.
-fn one(event: Event, authorised: &Authorised, request: &Request) -> Mutation<()> {
+pub(super) fn one(event: Event, authorised: &Authorised, request: &Request) -> Mutation<()> {
     Mutation::new(move |()| vec![event]).request(request.key(authorised.actor()))
 }
 
-fn anchor_event(event: Event, anchor: &Anchor, facts: &CertificateFacts) -> Event {
-    event.tenant(&anchor.tenant).details(details::json(&AnchorDetails {
-        anchor: anchor.name.clone(),
-        certificate: anchor.fingerprint,
-        subject: facts.subject.clone(),
-    }))
-}
-
-fn certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
+pub(super) fn certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
     CertificateFacts::parse(der).map_err(|error| invalid("certificate_der", error.to_string()))
 }
 
 /// A certificate whose key can prove or vouch for anything: with a smaller one every handshake, or every path, would be
 /// refused later and out of the operator's sight.
-fn strong_certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
+pub(super) fn strong_certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
     let facts = certificate(der)?;
     match facts.rsa_bits() {
         Some(bits) if bits < SMALLEST_RSA => Err(invalid(
@@ -398,7 +316,7 @@ fn strong_certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
     }
 }
 
-fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {
+pub(super) fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {
     BrokerError::Invalid { field: field.to_owned(), problem: problem.into() }
 }
 

@@ -23,7 +23,7 @@ use crate::nfv::{
 use crate::sealing::{OaepHash, RecipientPublicKey, Suite};
 use crate::store::Mutation;
 use crate::store::records::{
-    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
 };
 use tracing::{Instrument, Span, trace_span};
 
@@ -171,17 +171,6 @@ impl Broker {
         token::verify(&registered, &token, &fields, &proof.proof, purpose, now).map_err(|refusal| {
             BrokerError::from(refusal).concerning(&registered.tenant, Some(&registered.vnfci))
         })
-    }
-
-    /// The anchors of all tenants: the tenant follows from the one that matches.
-    pub(super) async fn x509_anchors(&self) -> Result<Vec<x509::Anchor>, BrokerError> {
-        let anchors = self.store.anchors(None).await?;
-        let of_identity = |anchor: Anchor| x509::Anchor {
-            tenant: anchor.tenant,
-            name: anchor.name,
-            der: anchor.certificate_der,
-        };
-        Ok(anchors.into_iter().map(of_identity).collect())
     }
 
     /// The first suite of the tenant's token, in our order, that the recipient understands and its key can take. Never one

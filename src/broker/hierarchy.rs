@@ -10,6 +10,7 @@ use crate::audit::signature::AuditSignature;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::authorities::{Authority, unissued};
 use crate::broker::{Broker, BrokerError, Request};
+use crate::ca::path::{self, Purpose, Rules};
 use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
@@ -231,10 +232,10 @@ impl Broker {
         let trial = signing
             .client("import", "trial", &spki, Duration::from_secs(600), now, &mut rand::rng())
             .map_err(|error| invalid("certificate_der", error.to_string()))?;
-        let mut path = vec![self.sign_certificate(&key, &trial).await?, certificate_der.clone()];
+        let mut chain = vec![self.sign_certificate(&key, &trial).await?, certificate_der.clone()];
         let (root, between) = chain_der.split_last().ok_or_else(|| no_root("certificate_der"))?;
-        path.extend_from_slice(between);
-        ca::validate_client(&path, std::slice::from_ref(root), now).map_err(|error| {
+        chain.extend_from_slice(between);
+        path::validate_chain(&chain, root, &Rules::new(Purpose::TlsClient, now)).map_err(|error| {
             invalid("certificate_der", format!("cannot issue: a certificate under it is refused: {error}"))
         })?;
         // 4.

@@ -1,6 +1,7 @@
 //! The use cases: one file each, a numbered script. Only this module (and `main.rs`) touches the store.
 
 pub mod admin;
+pub mod anchors;
 mod at_claim;
 pub mod audit;
 pub mod authorities;
@@ -123,6 +124,8 @@ pub struct Broker {
     authorities: ArcSwap<authorities::Authorities>,
     /// CAs outside of the broker; owner: `enrol_pool`.
     issuers: ArcSwap<enrol_pool::ExternalIssuers>,
+    /// Anchors' certificates and CRLs, parsed; owner: `anchors`.
+    trust: ArcSwap<anchors::Parsed>,
     /// OCSP responders and what they signed; owner: `ocsp`.
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
@@ -320,6 +323,7 @@ impl Broker {
             hsm,
             settings: ArcSwap::from_pointee(settings),
             issuers: ArcSwap::default(),
+            trust: ArcSwap::from_pointee(anchors::Parsed::default()),
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),

@@ -4,8 +4,8 @@ use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
 use der::asn1::{Ia5StringRef, PrintableStringRef, UintRef, Utf8StringRef};
 use der::{Decode, Encode, Reader, SliceReader, Tagged};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -172,10 +172,24 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, InvalidCertific
     Ok(certificates)
 }
 
+/// Every `X509 CRL` block of a PEM file, DER, in the file's order. Other blocks are passed over.
+///
+/// # Errors
+/// [`InvalidCertificate`] if a block is broken or there is none.
+pub fn crls_from_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, InvalidCertificate> {
+    let crls = CertificateRevocationListDer::pem_slice_iter(pem)
+        .map(|block| block.map(|der| der.to_vec()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| InvalidCertificate(format!("broken PEM: {error}")))?;
+    if crls.is_empty() {
+        return Err(InvalidCertificate("no block -----BEGIN X509 CRL----- in the file".to_owned()));
+    }
+    Ok(crls)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::path::validate_client;
     use proptest::prelude::*;
 
     #[test]
@@ -198,7 +212,8 @@ mod tests {
                 *first = 0x30;
             }
             let _ = CertificateFacts::parse(&bytes);
-            prop_assert!(validate_client(&[bytes.clone()], &[bytes], Timestamp::from_unix_seconds(0)).is_err());
+            prop_assert!(crate::ca::path::Certificate::from_der(&bytes).is_err());
+            prop_assert!(crate::ca::path::Crl::from_der(&bytes).is_err());
         }
     }
 }

@@ -18,8 +18,8 @@ pub mod request;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
 pub use csr::{CertificationRequest, InvalidRequest};
-pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem};
+pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, crls_from_pem, pem};
 pub use issue::{IssueError, SigningCa, Tbs, assemble};
 pub use names::{NameError, NameValues};
-pub use path::{PathError, validate_client};
+pub use path::PathError;
 pub use profile::{OnEmpty, Profile, ProfileError};

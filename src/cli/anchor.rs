@@ -5,8 +5,11 @@ use super::failure::Failure;
 use super::files;
 use super::output::OutputArgs;
 use crate::api::proto::admin_service_client::AdminServiceClient;
-use crate::api::proto::{AddAnchorRequest, Anchor, ListAnchorsRequest, RemoveAnchorRequest};
-use crate::ca::CertificateFacts;
+use crate::api::proto::{
+    AddAnchorRequest, Anchor, AnchorCrl, CrlPolicy, ListAnchorsRequest, RemoveAnchorRequest,
+    UpdateAnchorRequest,
+};
+use crate::ca::{CertificateFacts, crls_from_pem};
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -21,6 +24,18 @@ pub(super) enum AnchorCommand {
         /// The CA certificate, PEM
         #[arg(long, value_name = "FILE")]
         certificate: PathBuf,
+        /// What is demanded of CRLs where a certificate under it is shown
+        #[arg(long, value_enum, default_value_t = Demanded::IfPresent)]
+        crl_policy: Demanded,
+        /// A CRL of the CA, or of one below it, PEM; may be repeated
+        #[arg(long, value_name = "FILE")]
+        crl: Vec<PathBuf>,
+        /// A certificate policy (object identifier); a path must be valid for one of them; may be repeated
+        #[arg(long, value_name = "OID")]
+        policy: Vec<String>,
+        /// Refuse certificates that are not as RFC 5280 section 4 demands of CAs
+        #[arg(long)]
+        strict: bool,
         /// The tenant
         #[arg(long, default_value = "default")]
         tenant: TenantId,
@@ -45,6 +60,22 @@ pub(super) enum AnchorCommand {
         #[command(flatten)]
         connection: ConnectionArgs,
     },
+    /// Add CRLs to an anchor, or change what is demanded of them
+    Update {
+        /// Its name
+        name: AnchorName,
+        /// What is demanded of CRLs from now on
+        #[arg(long, value_enum)]
+        crl_policy: Option<Demanded>,
+        /// A CRL, PEM; it replaces that of the same issuer; may be repeated
+        #[arg(long, value_name = "FILE")]
+        crl: Vec<PathBuf>,
+        /// The tenant
+        #[arg(long, default_value = "default")]
+        tenant: TenantId,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
     /// Remove an anchor: open initial credentials under it become void
     Remove {
         /// Its name
@@ -57,10 +88,33 @@ pub(super) enum AnchorCommand {
     },
 }
 
+/// What is demanded of CRLs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Demanded {
+    /// No CRL is looked at
+    Off,
+    /// What a CRL withdraws is refused; a CA without a CRL is accepted
+    IfPresent,
+    /// Every certificate must be covered by a current CRL
+    Require,
+}
+
+impl Demanded {
+    fn number(self) -> i32 {
+        match self {
+            Self::Off => CrlPolicy::Off,
+            Self::IfPresent => CrlPolicy::IfPresent,
+            Self::Require => CrlPolicy::Require,
+        }
+        .into()
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
-        AnchorCommand::Add { name, certificate, tenant, connection } => {
+        AnchorCommand::Add { name, certificate, crl_policy, crl, policy, strict, tenant, connection } => {
+            let crls_der = crls(&crl)?;
             let certificates = files::read_certificates(&certificate)?;
             let [certificate_der] = certificates.as_slice() else {
                 let problem = format!("{} has several certificates: give one CA", certificate.display());
@@ -72,8 +126,21 @@ pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<()
                 tenant: tenant.to_string(),
                 name: name.to_string(),
                 certificate_der: certificate_der.clone(),
+                crl_policy: crl_policy.number(),
+                acceptable_policies: policy,
+                strict,
             };
-            let added = client.add_anchor(request).await?.into_inner().anchor.unwrap_or_default();
+            let mut added = client.add_anchor(request).await?.into_inner().anchor.unwrap_or_default();
+            if !crls_der.is_empty() {
+                let request = UpdateAnchorRequest {
+                    request_id: request_id(),
+                    tenant: tenant.to_string(),
+                    name: name.to_string(),
+                    crl_policy: CrlPolicy::Unspecified.into(),
+                    crls_der,
+                };
+                added = client.update_anchor(request).await?.into_inner().anchor.unwrap_or_default();
+            }
             output.object(&object(&added));
         }
         AnchorCommand::List { tenant, connection } => {
@@ -88,6 +155,21 @@ pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<()
                 found.ok_or_else(|| Failure::failed(format!("anchor {tenant}/{name} does not exist")))?;
             output.object(&object(found));
         }
+        AnchorCommand::Update { name, crl_policy, crl, tenant, connection } => {
+            if crl_policy.is_none() && crl.is_empty() {
+                return Err(Failure::usage("nothing to change: give --crl or --crl-policy".to_owned()));
+            }
+            let request = UpdateAnchorRequest {
+                request_id: request_id(),
+                tenant: tenant.to_string(),
+                name: name.to_string(),
+                crl_policy: crl_policy.map_or(CrlPolicy::Unspecified.into(), Demanded::number),
+                crls_der: crls(&crl)?,
+            };
+            let mut client = AdminServiceClient::new(connection.connect().await?.channel);
+            let updated = client.update_anchor(request).await?.into_inner().anchor.unwrap_or_default();
+            output.object(&object(&updated));
+        }
         AnchorCommand::Remove { name, tenant, connection } => {
             let mut client = AdminServiceClient::new(connection.connect().await?.channel);
             let request = RemoveAnchorRequest {
@@ -100,6 +182,18 @@ pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Every CRL of PEM files, DER.
+fn crls(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut crls = Vec::new();
+    for path in paths {
+        let pem = files::read(path)?;
+        let found =
+            crls_from_pem(&pem).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        crls.extend(found);
+    }
+    Ok(crls)
 }
 
 async fn anchors(connection: &ConnectionArgs, tenant: Option<&TenantId>) -> Result<Vec<Anchor>, Failure> {
@@ -116,6 +210,24 @@ fn object(anchor: &Anchor) -> Value {
         "subject": facts.as_ref().map(|facts| facts.subject.clone()),
         "not_after": facts.as_ref().map(|facts| facts.not_after.to_string()),
         "certificate_sha256": Sha256Hash::of(&anchor.certificate_der),
+        "crl_policy": match anchor.crl_policy() {
+            CrlPolicy::Off => "off",
+            CrlPolicy::Require => "require",
+            CrlPolicy::IfPresent | CrlPolicy::Unspecified => "if-present",
+        },
+        "acceptable_policies": anchor.acceptable_policies,
+        "strict": anchor.strict,
+        "crls": anchor.crls.iter().map(crl_object).collect::<Vec<_>>(),
         "created_at": time_text(anchor.created_at),
+    })
+}
+
+fn crl_object(crl: &AnchorCrl) -> Value {
+    json!({
+        "issuer": crl.issuer,
+        "this_update": time_text(crl.this_update),
+        "next_update": time_text(crl.next_update),
+        "entries": crl.entries,
+        "crl_sha256": hex::encode(&crl.sha256),
     })
 }

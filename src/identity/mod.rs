@@ -241,13 +241,7 @@ impl Refusal {
     /// Stable code for the audit log's `reason_code` and for metrics.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Path(PathError::Empty) => "NO_CERTIFICATE",
-            Self::Path(PathError::Malformed(_)) => "CERTIFICATE_MALFORMED",
-            Self::Path(PathError::UnknownIssuer(_)) => "CERTIFICATE_UNKNOWN_ISSUER",
-            Self::Path(PathError::Expired) => "CERTIFICATE_EXPIRED",
-            Self::Path(PathError::NotYetValid) => "CERTIFICATE_NOT_YET_VALID",
-            Self::Path(PathError::WrongUsage) => "CERTIFICATE_WRONG_USAGE",
-            Self::Path(PathError::Invalid(_)) => "CERTIFICATE_PATH_INVALID",
+            Self::Path(error) => error.code(),
             Self::Ambiguous(_) => "CERTIFICATE_AMBIGUOUS",
             Self::NotRegistered(_) => "NOT_REGISTERED",
             Self::WrongKind(_) => "WRONG_KIND",

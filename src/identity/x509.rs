@@ -3,23 +3,51 @@
 //! Two steps with the caller's look-up in between: [`verify`] judges the path and says the tenant, which follows
 //! from the anchor and never from the subject; [`match_registration`] finds the one registration that it is for.
 
+pub use crate::ca::path::Revocation;
+
 use super::{
     CertificateName, InitialCredential, InitialCredentialKind, InitialCredentialState, Purpose, Refusal,
     Verified,
 };
-use crate::ca::{CertificateFacts, PathError, validate_client};
+use crate::ca::CertificateFacts;
+use crate::ca::path::{
+    self, Certificate, Conformance, Crl, PathError, PolicyRules, PolicySet, Purpose as Use, Rules, Work,
+};
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
+use std::sync::Arc;
 
 /// A trust anchor that an operator configured for one tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Anchor {
     /// Whose anchor it is.
     pub tenant: TenantId,
     /// Its name, unique in the tenant.
     pub name: AnchorName,
-    /// Its certificate, DER.
-    pub der: Vec<u8>,
+    /// Its certificate.
+    pub certificate: Arc<Certificate>,
+    /// CRLs of its own and of CAs below it.
+    pub crls: Vec<Arc<Crl>>,
+    /// What is demanded of them.
+    pub revocation: Revocation,
+    /// Certificate policies of which a path must be valid for one; empty: none is demanded.
+    pub policies: PolicySet,
+    /// How much of RFC 5280's profile is demanded.
+    pub conformance: Conformance,
+}
+
+impl Anchor {
+    fn rules(&self, now: Timestamp) -> Rules {
+        let acceptable = (!self.policies.is_empty()).then(|| self.policies.clone());
+        let policies =
+            PolicyRules { require_explicit: acceptable.is_some(), acceptable, ..PolicyRules::default() };
+        Rules {
+            policies,
+            revocation: self.revocation,
+            conformance: self.conformance,
+            ..Rules::new(Use::TlsClient, now)
+        }
+    }
 }
 
 /// A client certificate with a valid path to anchors of exactly one tenant. Only [`verify`] makes it.
@@ -67,11 +95,40 @@ pub fn verify(
     anchors: &[Anchor],
     now: Timestamp,
 ) -> Result<X509Evidence, Refusal> {
-    let ders: Vec<&[u8]> = anchors.iter().map(|anchor| anchor.der.as_slice()).collect();
-    let mut reached = validate_client(chain, &ders, now)?.into_iter().map(|index| &anchors[index]);
-    let leaf = chain.first().ok_or(PathError::Empty)?;
-    let facts = CertificateFacts::parse(leaf.as_ref()).map_err(|error| PathError::Malformed(error.0))?;
-    let first = reached.next().ok_or_else(|| PathError::UnknownIssuer("no anchor".to_owned()))?;
+    let (leaf_der, intermediates) = chain.split_first().ok_or(PathError::Empty)?;
+    if chain.len() > path::MAX_CHAIN {
+        let problem = format!("more than {} certificates", path::MAX_CHAIN);
+        return Err(PathError::Malformed(problem).into());
+    }
+    let leaf = Certificate::from_der(leaf_der.as_ref())?;
+    let facts = CertificateFacts::parse(leaf_der.as_ref()).map_err(|error| PathError::Malformed(error.0))?;
+    let intermediates: Vec<_> = intermediates.iter().map(|der| Certificate::from_der(der.as_ref())).collect();
+    // What is not needed for a path need not be readable; if there is no path it is the reason.
+    let unreadable = intermediates.iter().find_map(|read| read.as_ref().err().cloned());
+    let intermediates: Vec<_> = intermediates.into_iter().flatten().collect();
+    let work = Work::default();
+    let mut reached = Vec::new();
+    let none = || PathError::UnknownIssuer(format!("none of {} trust anchors", anchors.len()));
+    let mut nearest = unreadable.unwrap_or_else(none);
+    // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
+    for anchor in anchors {
+        match path::validate(
+            &leaf,
+            &intermediates,
+            &anchor.certificate,
+            &anchor.crls,
+            &anchor.rules(now),
+            &work,
+        ) {
+            Ok(_) => reached.push(anchor),
+            // What one anchor refuses by its rules, another one may not accept by laxer ones.
+            Err(error @ (PathError::Revoked(_) | PathError::TooMuchWork(_))) => return Err(error.into()),
+            Err(error) if error.nearness() > nearest.nearness() => nearest = error,
+            Err(_) => {}
+        }
+    }
+    let mut reached = reached.into_iter();
+    let first = reached.next().ok_or(nearest)?;
     let mut names_of_anchors = vec![first.name.clone()];
     for anchor in reached {
         if anchor.tenant != first.tenant {
@@ -193,7 +250,15 @@ mod tests {
         }
 
         fn anchor(&self, tenant: &str, name: &str) -> Anchor {
-            Anchor { tenant: tenant.parse().unwrap(), name: name.parse().unwrap(), der: self.der.clone() }
+            Anchor {
+                tenant: tenant.parse().unwrap(),
+                name: name.parse().unwrap(),
+                certificate: Arc::new(Certificate::from_der(&self.der).unwrap()),
+                crls: Vec::new(),
+                revocation: Revocation::IfPresent,
+                policies: PolicySet::new(),
+                conformance: Conformance::Strict,
+            }
         }
     }
 
@@ -237,6 +302,14 @@ mod tests {
         let evidence = verify(&[blue.client("red")], &anchors, now()).unwrap();
         assert_eq!(evidence.tenant().as_str(), "blue");
         assert_eq!(evidence.anchors().iter().map(AnchorName::as_str).collect::<Vec<_>>(), ["vim", "second"]);
+    }
+
+    #[test]
+    fn thousands_of_other_anchors_do_not_use_up_the_work() {
+        let (blue, red) = (OperatorCa::new(), OperatorCa::new());
+        let mut anchors: Vec<_> = (0..3_000).map(|i| red.anchor("red", &format!("vim-{i}"))).collect();
+        anchors.push(blue.anchor("blue", "vim"));
+        assert_eq!(verify(&[blue.client("amf-1")], &anchors, now()).unwrap().tenant().as_str(), "blue");
     }
 
     #[test]

@@ -29,18 +29,27 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-/// A self-signed certificate and its key.
+/// A certificate of a CA made for it, and its key.
 struct Made {
     certificate: Vec<u8>,
+    ca: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Made {
     fn new(name: &str) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate =
-            rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
-        Self { certificate: certificate.der().to_vec(), key: key.serialize_der() }
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut ca = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let ca_certificate = ca.self_signed(&ca_key).unwrap();
+        let certificate = params.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap();
+        Self {
+            certificate: certificate.der().to_vec(),
+            ca: ca_certificate.der().to_vec(),
+            key: key.serialize_der(),
+        }
     }
 
     fn certificate_pem(&self) -> String {
@@ -55,7 +64,7 @@ impl Made {
     /// As a client that trusts `server`.
     fn client(&self, server: &Made) -> ClientTls {
         ClientTls {
-            trust_anchor_pem: server.certificate_pem().into_bytes(),
+            trust_anchor_pem: pem("CERTIFICATE", &server.ca).into_bytes(),
             certificate_chain_der: vec![self.certificate.clone()],
             key_der: self.key.clone().into(),
         }
@@ -158,7 +167,7 @@ async fn by_hand(
 
 fn trusting(server: &Made) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(server.certificate.clone())).unwrap();
+    roots.add(CertificateDer::from(server.ca.clone())).unwrap();
     ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

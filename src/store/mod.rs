@@ -15,13 +15,13 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent, CertificateRecord, CertificateSelector,
-    CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead,
-    CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci,
-    OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
-    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent,
-    Vnfci, VnfciFilter,
+    Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent,
+    CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
+    ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
+    Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
+    NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels,
+    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
+    TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -137,7 +137,14 @@ pub trait Store: Send + Sync + 'static {
     async fn add_anchor(&self, anchor: Anchor, mutation: Mutation<()>) -> Result<()>;
     /// The anchors of one tenant, or of all.
     async fn anchors(&self, tenant: Option<&TenantId>) -> Result<Vec<Anchor>>;
-    /// Removes an anchor; open initial credentials that depend on it become `VOID`.
+    /// Changes an anchor: what is demanded of CRLs, and its CRLs. One that it has already is not added again.
+    /// `NotFound`.
+    async fn update_anchor(&self, update: AnchorUpdate, mutation: Mutation<()>) -> Result<()>;
+    /// The CRLs of all anchors, without their contents.
+    async fn anchor_crls(&self) -> Result<Vec<AnchorCrl>>;
+    /// A CRL of an anchor, DER, by its SHA-256.
+    async fn anchor_crl(&self, fingerprint: Sha256Hash) -> Result<Option<Vec<u8>>>;
+    /// Removes an anchor with its CRLs; open initial credentials that depend on it become `VOID`.
     async fn remove_anchor(&self, tenant: &TenantId, name: &AnchorName, mutation: Mutation<()>)
     -> Result<()>;
     /// Registers an identity. `AlreadyExists` if the name exists or the certificate is registered already.

@@ -15,6 +15,7 @@ mod claim;
 mod enrolment;
 mod log;
 
+pub use crate::identity::x509::Revocation;
 pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, UncertifiedKey,
@@ -55,8 +56,40 @@ pub struct Anchor {
     pub fingerprint: Sha256Hash,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub public_key: Sha256Hash,
+    /// What is demanded of CRLs.
+    pub revocation: Revocation,
+    /// Certificate policies (object identifiers, dotted), of which a path must be valid for one; empty: none is demanded.
+    pub policies: Vec<String>,
+    /// Whether certificates must be as RFC 5280 section 4 demands of CAs.
+    pub strict: bool,
     /// Since when.
     pub created_at: Timestamp,
+}
+
+/// A change of an anchor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnchorUpdate {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: AnchorName,
+    /// What is demanded of CRLs from now on; none: as before.
+    pub revocation: Option<Revocation>,
+    /// CRLs to be added, DER.
+    pub added: Vec<Vec<u8>>,
+    /// CRLs to be removed, SHA-256.
+    pub removed: Vec<Sha256Hash>,
+}
+
+/// That an anchor has a CRL, of its own CA or of one below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnchorCrl {
+    /// Whose anchor.
+    pub tenant: TenantId,
+    /// The anchor's name.
+    pub anchor: AnchorName,
+    /// SHA-256 of the CRL.
+    pub fingerprint: Sha256Hash,
 }
 
 /// A registered client of the management listener.

@@ -194,6 +194,7 @@ async fn a_malformed_certificate_anchor_or_profile_is_told_from_a_good_one() {
             tenant: "default".into(),
             name: "bad".into(),
             certificate_der,
+            ..Default::default()
         };
         let refused = client.add_anchor(request).await.expect_err(what);
         names_field(&refused, "certificate_der", &[hint]);

@@ -189,9 +189,18 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             tenant: tenant(),
             name: "theirs".into(),
             certificate_der: SoftwareCa::new("theirs").certificate_der,
+            ..Default::default()
         }
         .encode_to_vec(),
         "AdminService/ListAnchors" => proto::ListAnchorsRequest { tenant: tenant() }.encode_to_vec(),
+        "AdminService/UpdateAnchor" => proto::UpdateAnchorRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            name: ANCHOR.into(),
+            crl_policy: proto::CrlPolicy::Require.into(),
+            crls_der: Vec::new(),
+        }
+        .encode_to_vec(),
         "AdminService/RemoveAnchor" => {
             proto::RemoveAnchorRequest { request_id: request_id(), tenant: tenant(), name: ANCHOR.into() }
                 .encode_to_vec()

@@ -9,8 +9,8 @@ use keybroker::identity::CertificateName;
 use keybroker::nfv::{IssuerId, Sha256Hash, TenantId};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
-    Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter, RegisterOutcome,
-    Tenant,
+    AnchorUpdate, Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter,
+    RegisterOutcome, Revocation, Tenant,
 };
 
 promises![
@@ -18,6 +18,7 @@ promises![
     a_tenant_with_pools_or_vnfcis_stays,
     an_anchor_belongs_to_one_tenant,
     removing_an_anchor_voids_what_depends_on_it,
+    crls_are_kept_with_their_anchor,
     an_identity_is_found_by_its_certificate_until_it_is_removed,
     a_name_and_a_certificate_register_one_identity,
     an_issuers_generation_is_unique_and_roots_come_first,
@@ -77,6 +78,35 @@ async fn an_anchor_belongs_to_one_tenant(f: Fixture) {
     assert_eq!(f.store.anchors(None).await.unwrap().len(), 2);
     let own = f.store.anchors(Some(&other)).await.unwrap();
     assert_eq!(own, [f.anchor(&other, "oem", b"own ca", b"own key")]);
+}
+
+async fn crls_are_kept_with_their_anchor(f: Fixture) {
+    f.store.add_anchor(f.anchor(&f.tenant, "oem", b"ca", b"key"), silent()).await.unwrap();
+    let update = |name: &str, revocation, added: &[&[u8]], removed: &[&[u8]]| AnchorUpdate {
+        tenant: f.tenant.clone(),
+        name: name.parse().unwrap(),
+        revocation,
+        added: added.iter().map(|der| der.to_vec()).collect(),
+        removed: removed.iter().map(|der| Sha256Hash::of(der)).collect(),
+    };
+    let missing = f.store.update_anchor(update("no", None, &[b"crl"], &[]), unaudited()).await;
+    assert_eq!(missing, Err(StoreError::NotFound("anchor no of tenant default".into())));
+    f.store.update_anchor(update("oem", None, &[b"old", &b"other"[..]], &[]), silent()).await.unwrap();
+    let off = Some(Revocation::Off);
+    f.store.update_anchor(update("oem", off, &[b"new", &b"other"[..]], &[b"old"]), silent()).await.unwrap();
+    assert_eq!(f.store.anchors(None).await.unwrap()[0].revocation, Revocation::Off);
+    let listed = f.store.anchor_crls().await.unwrap();
+    let mut listed: Vec<_> =
+        listed.into_iter().map(|crl| (crl.anchor.to_string(), crl.fingerprint)).collect();
+    let mut expected: Vec<_> =
+        [&b"new"[..], b"other"].map(|der| ("oem".to_owned(), Sha256Hash::of(der))).into();
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+    assert_eq!(f.store.anchor_crl(Sha256Hash::of(b"new")).await.unwrap(), Some(b"new".to_vec()));
+    assert_eq!(f.store.anchor_crl(Sha256Hash::of(b"old")).await.unwrap(), None);
+    f.store.remove_anchor(&f.tenant, &"oem".parse().unwrap(), silent()).await.unwrap();
+    assert_eq!(f.store.anchor_crls().await.unwrap(), []);
 }
 
 async fn removing_an_anchor_voids_what_depends_on_it(f: Fixture) {

@@ -11,8 +11,8 @@ use keybroker::nfv::{
 use keybroker::store::records::{
     Anchor, CertificateIntent, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, CustodyEnd, Epoch, InitialCredential, InitialCredentialKind,
-    IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page, Pool, RecordOutcome, RegisterOutcome, Slot,
-    Tenant, UncertifiedKey,
+    IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page, Pool, RecordOutcome, RegisterOutcome,
+    Revocation, Slot, Tenant, UncertifiedKey,
 };
 use keybroker::store::sqlite::SqliteStore;
 use keybroker::store::{Intend, Mutation, RequestKey, Store};
@@ -295,6 +295,9 @@ impl Fixture {
             certificate_der: certificate.to_vec(),
             fingerprint: Sha256Hash::of(certificate),
             public_key: Sha256Hash::of(key),
+            revocation: Revocation::Require,
+            policies: vec!["1.3.6.1.4.1.32473.1".into(), "2.5.29.32.0".into()],
+            strict: true,
             created_at: self.now(),
         }
     }

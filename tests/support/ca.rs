@@ -1,10 +1,12 @@
 //! A CA in software for VNFCIs' initial certificates and for clients of the management listener: also for
 //! certificates as they must not be.
 
+use keybroker::ca::CertificateFacts;
 use keybroker::clock::{Clock, SystemClock};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason,
+    RevokedCertParams, SanType,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,6 +96,27 @@ impl SoftwareCa {
     /// A client certificate with this common name and the URI `urn:vnfci:NAME`.
     pub fn client(&self, name: &str) -> Credential {
         self.issue(name, Shape::default())
+    }
+
+    /// A CRL with these certificates, DER: `number` hours newer than one of yesterday, current for `days`.
+    pub fn crl(&self, number: u64, days: i64, revoked: &[&Credential]) -> Vec<u8> {
+        let now = OffsetDateTime::from_unix_timestamp(SystemClock.now().unix_seconds()).unwrap();
+        let this_update = now - time::Duration::days(2) + time::Duration::hours(number.cast_signed());
+        let entry = |credential: &&Credential| RevokedCertParams {
+            serial_number: CertificateFacts::parse(credential.certificate_der()).unwrap().serial.into(),
+            revocation_time: this_update,
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update: this_update + time::Duration::days(days),
+            crl_number: number.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().der().to_vec()
     }
 
     /// A certificate of any shape.

@@ -65,6 +65,7 @@ impl Site {
             tenant: tenant.into(),
             name: name.into(),
             certificate_der: ca.certificate_der.clone(),
+            ..Default::default()
         };
         AdminServiceClient::new(self.management("operator").await).add_anchor(request).await.unwrap();
     }

@@ -92,6 +92,7 @@ impl Site {
             tenant: "default".to_owned(),
             name: ANCHOR.to_owned(),
             certificate_der: mano.certificate_der.clone(),
+            ..AddAnchorRequest::default()
         };
         AdminServiceClient::new(operator.channel).add_anchor(anchor).await?;
         let (nfvo, auditor) = (by("nfvo").connect().await?, by("auditor").connect().await?);

@@ -1,7 +1,7 @@
 //! Table `anchors`.
 
-use super::tenants;
 use super::value::Columns;
+use super::{anchor_crls, tenants};
 use crate::nfv::{AnchorName, TenantId};
 use crate::store::records::Anchor;
 use crate::store::{Result, StoreError};
@@ -33,14 +33,18 @@ pub(super) async fn add(tx: &mut SqliteConnection, anchor: &Anchor) -> Result<()
         )));
     }
     sqlx::query(
-        "INSERT INTO anchors (tenant, name, certificate_der, fingerprint, public_key, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO anchors (tenant, name, certificate_der, fingerprint, public_key, revocation, policies,
+             strict, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(anchor.tenant.as_str())
     .bind(anchor.name.as_str())
     .bind(anchor.certificate_der.as_slice())
     .bind(anchor.fingerprint.0.as_slice())
     .bind(anchor.public_key.0.as_slice())
+    .bind(anchor.revocation.as_str())
+    .bind(anchor.policies.join(" "))
+    .bind(i64::from(anchor.strict))
     .bind(anchor.created_at.unix_micros())
     .execute(tx)
     .await?;
@@ -63,12 +67,16 @@ fn read(row: &SqliteRow) -> Result<Anchor> {
         certificate_der: row.blob("certificate_der")?,
         fingerprint: row.hash("fingerprint")?,
         public_key: row.hash("public_key")?,
+        revocation: row.parsed("revocation")?,
+        policies: row.text("policies")?.split_whitespace().map(str::to_owned).collect(),
+        strict: row.int("strict")? != 0,
         created_at: row.time("created_at")?,
     })
 }
 
 /// Removes an anchor and voids the open initial credentials under it.
 pub(super) async fn remove(tx: &mut SqliteConnection, tenant: &TenantId, name: &AnchorName) -> Result<()> {
+    anchor_crls::remove_all(tx, tenant, name).await?;
     let removed = sqlx::query("DELETE FROM anchors WHERE tenant = $1 AND name = $2")
         .bind(tenant.as_str())
         .bind(name.as_str())

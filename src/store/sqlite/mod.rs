@@ -5,6 +5,7 @@
 //! statements keep to SQL that PostgreSQL has too; the schema is in `migrations/sqlite`, explained in
 //! `docs/schema.md`.
 
+mod anchor_crls;
 mod anchors;
 mod audit;
 mod awaiting;
@@ -33,12 +34,13 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord, CertificateSelector, CertificateStatus,
-    ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
-    CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord,
-    Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
-    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord,
+    CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
+    ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
+    EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
+    NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
+    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
+    UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -145,6 +147,18 @@ impl Store for SqliteStore {
 
     async fn anchors(&self, tenant: Option<&TenantId>) -> Result<Vec<Anchor>> {
         read!(self, |tx| anchors::list(tx, tenant))
+    }
+
+    async fn update_anchor(&self, update: AnchorUpdate, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| anchor_crls::update(tx, &update, now))
+    }
+
+    async fn anchor_crls(&self) -> Result<Vec<AnchorCrl>> {
+        read!(self, |tx| anchor_crls::list(tx))
+    }
+
+    async fn anchor_crl(&self, fingerprint: Sha256Hash) -> Result<Option<Vec<u8>>> {
+        read!(self, |tx| anchor_crls::one(tx, fingerprint))
     }
 
     async fn remove_anchor(

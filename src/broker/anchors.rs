@@ -1,0 +1,290 @@
+//! Trust anchors: CAs whose certificates are accepted as initial credentials, what is demanded of paths to them, and their
+//! CRLs.
+
+use crate::audit::details::{self, AnchorDetails, AnchorUpdatedDetails};
+use crate::audit::event::{Event, EventKind};
+use crate::authorisation::{Caller, Rpc, Target, authorise};
+use crate::broker::admin::{certificate, invalid, one, strong_certificate};
+use crate::broker::{Broker, BrokerError, Request};
+use crate::ca::CertificateFacts;
+use crate::ca::path::{
+    self, Certificate, Conformance, Crl, PathError, PolicySet, Purpose, Revocation, Rules,
+};
+use crate::identity::x509;
+use crate::nfv::{AnchorName, Sha256Hash, TenantId};
+use crate::store::records::{Anchor, AnchorUpdate};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Acceptable policies of one anchor.
+const POLICIES_MAX: usize = 64;
+/// CRLs in one call.
+const CRLS_MAX: usize = 100;
+
+/// An anchor to be added.
+#[derive(Debug, Clone)]
+pub struct NewAnchor {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: AnchorName,
+    /// A CA certificate.
+    pub certificate_der: Vec<u8>,
+    /// What is demanded of CRLs.
+    pub revocation: Revocation,
+    /// Object identifiers, dotted.
+    pub policies: Vec<String>,
+    /// Whether certificates must conform to RFC 5280 section 4.
+    pub strict: bool,
+}
+
+/// An anchor and its CRLs.
+#[derive(Debug, Clone)]
+pub struct AnchorWithCrls {
+    /// The anchor.
+    pub anchor: Anchor,
+    /// Its CRLs.
+    pub crls: Vec<Arc<Crl>>,
+}
+
+/// Certificates and CRLs by their SHA-256: they are parsed once, not at every claim.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Parsed {
+    certificates: HashMap<Sha256Hash, Arc<Certificate>>,
+    crls: HashMap<Sha256Hash, Arc<Crl>>,
+}
+
+impl Broker {
+    /// Adds a trust anchor: a CA certificate within its validity.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`], [`BrokerError::AlreadyExists`],
+    /// [`BrokerError::Precondition`] if it is an anchor already.
+    pub async fn add_anchor(
+        &self,
+        caller: &Caller,
+        request: Request,
+        new: NewAnchor,
+    ) -> Result<AnchorWithCrls, BrokerError> {
+        let target = Target { tenant: Some(&new.tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::AddAnchor, target)?;
+        let now = self.store.now().await?;
+        let facts = strong_certificate(&new.certificate_der)?;
+        if !facts.is_ca {
+            let problem = "is no CA certificate (basicConstraints does not say cA)";
+            return Err(invalid("certificate_der", problem));
+        }
+        let conformance = if new.strict { Conformance::Strict } else { Conformance::Processing };
+        let rules = Rules { conformance, ..Rules::new(Purpose::TlsClient, now) };
+        Certificate::from_der(&new.certificate_der)
+            .and_then(|parsed| path::check_anchor(&parsed, &rules))
+            .map_err(|error| invalid("certificate_der", format!("cannot be an anchor: {error}")))?;
+        if new.policies.len() > POLICIES_MAX {
+            return Err(invalid("acceptable_policies", format!("has more than {POLICIES_MAX} policies")));
+        }
+        policies(&new.policies).map_err(|policy| {
+            invalid("acceptable_policies", format!("{policy:?} is no object identifier"))
+        })?;
+        let anchor = Anchor {
+            tenant: new.tenant,
+            name: new.name,
+            certificate_der: new.certificate_der,
+            fingerprint: facts.fingerprint,
+            public_key: facts.public_key,
+            revocation: new.revocation,
+            policies: new.policies,
+            strict: new.strict,
+            created_at: now,
+        };
+        let event = self.event(&authorised, EventKind::AnchorAdded, &request).await?;
+        let event = anchor_event(event, &anchor, &facts);
+        self.store.add_anchor(anchor.clone(), one(event, &authorised, &request)).await?;
+        Ok(AnchorWithCrls { anchor, crls: Vec::new() })
+    }
+
+    /// Changes what is demanded of CRLs under an anchor, and adds CRLs: each replaces that of the same issuer and scope.
+    /// Whose a CRL is, is verified whenever it is used; a CRL in the anchor's own name is verified here already.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Invalid`] for what is no CRL or has critical
+    /// extensions that are unknown, [`BrokerError::Precondition`] for one older than the one that it would replace.
+    pub async fn update_anchor(
+        &self,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: AnchorName,
+        revocation: Option<Revocation>,
+        crls_der: Vec<Vec<u8>>,
+    ) -> Result<AnchorWithCrls, BrokerError> {
+        let target = Target { tenant: Some(&tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::UpdateAnchor, target)?;
+        let mut found = self.anchors_with_crls(Some(&tenant)).await?.into_iter();
+        let Some(AnchorWithCrls { mut anchor, crls: known }) = found.find(|found| found.anchor.name == name)
+        else {
+            return Err(BrokerError::NotFound(format!("anchor {name} of tenant {tenant}")));
+        };
+        if crls_der.len() > CRLS_MAX {
+            return Err(invalid("crls_der", format!("has more than {CRLS_MAX} CRLs")));
+        }
+        let certificate = Certificate::from_der(&anchor.certificate_der).map_err(internal)?;
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        for (index, der) in crls_der.into_iter().enumerate() {
+            let refused = |error| invalid(&format!("crls_der[{index}]"), format!("{error}"));
+            let crl = Crl::from_der(&der).map_err(refused)?;
+            match crl.verify(&certificate) {
+                // Of a CA below, or of another key of the same name.
+                Ok(()) | Err(PathError::UnknownIssuer(_)) => {}
+                Err(error) => return Err(refused(error)),
+            }
+            for old in known.iter().filter(|old| crl.replaces(old) && crl.fingerprint() != old.fingerprint())
+            {
+                if crl.is_older_than(old) {
+                    return Err(BrokerError::Precondition(format!(
+                        "crls_der[{index}] of {} is older than the one that the anchor has, of {}",
+                        crl.issuer(),
+                        old.this_update()
+                    )));
+                }
+                removed.push(old.fingerprint());
+            }
+            added.push(der);
+        }
+        anchor.revocation = revocation.unwrap_or(anchor.revocation);
+        let event = self.event(&authorised, EventKind::AnchorUpdated, &request).await?.tenant(&tenant);
+        let event = event.details(details::json(&AnchorUpdatedDetails {
+            anchor: name.clone(),
+            certificate: anchor.fingerprint,
+            crl_policy: anchor.revocation.to_string(),
+            crls_added: added.iter().map(|der| Sha256Hash::of(der)).collect(),
+            crls_removed: removed.clone(),
+        }));
+        let update = AnchorUpdate { tenant: tenant.clone(), name: name.clone(), revocation, added, removed };
+        self.store.update_anchor(update, one(event, &authorised, &request)).await?;
+        let mut updated = self.anchors_with_crls(Some(&tenant)).await?.into_iter();
+        let updated = updated.find(|found| found.anchor.name == name);
+        updated.ok_or_else(|| BrokerError::NotFound(format!("anchor {name} of tenant {tenant}")))
+    }
+
+    /// Anchors of one tenant or of all.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
+    pub async fn anchors(
+        &self,
+        caller: &Caller,
+        tenant: Option<TenantId>,
+    ) -> Result<Vec<AnchorWithCrls>, BrokerError> {
+        authorise(caller, Rpc::ListAnchors, Target { tenant: tenant.as_ref(), ..Target::default() })?;
+        self.anchors_with_crls(tenant.as_ref()).await
+    }
+
+    /// Removes a trust anchor with its CRLs; initial credentials under it become void.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`].
+    pub async fn remove_anchor(
+        &self,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: AnchorName,
+    ) -> Result<(), BrokerError> {
+        let target = Target { tenant: Some(&tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::RemoveAnchor, target)?;
+        let anchors = self.store.anchors(Some(&tenant)).await?;
+        let mut event = self.event(&authorised, EventKind::AnchorRemoved, &request).await?.tenant(&tenant);
+        if let Some(anchor) = anchors.iter().find(|anchor| anchor.name == name) {
+            event = anchor_event(event, anchor, &certificate(&anchor.certificate_der)?);
+        }
+        Ok(self.store.remove_anchor(&tenant, &name, one(event, &authorised, &request)).await?)
+    }
+
+    /// The anchors of all tenants, ready to judge paths: the tenant follows from the one that matches.
+    pub(super) async fn x509_anchors(&self) -> Result<Vec<x509::Anchor>, BrokerError> {
+        let anchors = self.anchors_with_crls(None).await?;
+        let known = self.trust.load_full();
+        let mut certificates = HashMap::with_capacity(anchors.len());
+        let mut ready = Vec::with_capacity(anchors.len());
+        for AnchorWithCrls { anchor, crls } in anchors {
+            let certificate = match known.certificates.get(&anchor.fingerprint) {
+                Some(certificate) => Arc::clone(certificate),
+                None => Arc::new(Certificate::from_der(&anchor.certificate_der).map_err(internal)?),
+            };
+            certificates.insert(anchor.fingerprint, Arc::clone(&certificate));
+            let acceptable = policies(&anchor.policies).map_err(|policy| {
+                BrokerError::Internal(format!("policy {policy:?} of anchor {}", anchor.name))
+            })?;
+            ready.push(x509::Anchor {
+                tenant: anchor.tenant,
+                name: anchor.name,
+                certificate,
+                crls,
+                revocation: anchor.revocation,
+                policies: acceptable,
+                conformance: if anchor.strict { Conformance::Strict } else { Conformance::Processing },
+            });
+        }
+        if differ(&certificates, &known.certificates) {
+            self.trust.store(Arc::new(Parsed { certificates, ..Parsed::clone(&known) }));
+        }
+        Ok(ready)
+    }
+
+    /// Anchors with their CRLs. Contents are read from the store when they are new only.
+    async fn anchors_with_crls(&self, tenant: Option<&TenantId>) -> Result<Vec<AnchorWithCrls>, BrokerError> {
+        let anchors = self.store.anchors(tenant).await?;
+        let listed = self.store.anchor_crls().await?;
+        let known = self.trust.load_full();
+        let mut crls = HashMap::with_capacity(listed.len());
+        for fingerprint in listed.iter().map(|listed| listed.fingerprint) {
+            let crl = match known.crls.get(&fingerprint) {
+                Some(crl) => Arc::clone(crl),
+                None => match self.store.anchor_crl(fingerprint).await? {
+                    Some(der) => Arc::new(Crl::from_der(&der).map_err(internal)?),
+                    // Replaced since it was listed; what replaced it is found at the next reading.
+                    None => return Err(changed_meanwhile()),
+                },
+            };
+            crls.insert(fingerprint, crl);
+        }
+        if differ(&crls, &known.crls) {
+            self.trust.store(Arc::new(Parsed { crls: crls.clone(), ..Parsed::clone(&known) }));
+        }
+        let with_crls = |anchor: Anchor| {
+            let own = listed.iter().filter(|crl| crl.tenant == anchor.tenant && crl.anchor == anchor.name);
+            let own = own.filter_map(|crl| crls.get(&crl.fingerprint).cloned()).collect();
+            AnchorWithCrls { anchor, crls: own }
+        };
+        Ok(anchors.into_iter().map(with_crls).collect())
+    }
+}
+
+fn differ<V>(now: &HashMap<Sha256Hash, V>, before: &HashMap<Sha256Hash, V>) -> bool {
+    now.len() != before.len() || now.keys().any(|fingerprint| !before.contains_key(fingerprint))
+}
+
+/// Says which one is no object identifier.
+fn policies(texts: &[String]) -> Result<PolicySet, String> {
+    texts.iter().map(|text| text.parse().map_err(|_| text.clone())).collect()
+}
+
+fn anchor_event(event: Event, anchor: &Anchor, facts: &CertificateFacts) -> Event {
+    event.tenant(&anchor.tenant).details(details::json(&AnchorDetails {
+        anchor: anchor.name.clone(),
+        certificate: anchor.fingerprint,
+        subject: facts.subject.clone(),
+    }))
+}
+
+fn internal(error: PathError) -> BrokerError {
+    BrokerError::Internal(format!("an anchor or CRL in the store: {error}"))
+}
+
+fn changed_meanwhile() -> BrokerError {
+    BrokerError::Unavailable {
+        code: "STORE_UNAVAILABLE",
+        reason: "an anchor's CRL was being replaced".to_owned(),
+        retry_after: std::time::Duration::from_secs(1),
+    }
+}
