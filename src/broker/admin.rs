@@ -6,6 +6,7 @@ use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
 use crate::broker::initialise::{default_tenant, identity_event};
 use crate::broker::profiles::{self, Profiles};
 use crate::broker::{Broker, BrokerError, Request};
+use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, Profile};
 use crate::hsm::HsmStatus;
 use crate::nfv::{IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
@@ -199,6 +200,12 @@ impl Broker {
         let authorised = authorise(caller, Rpc::AddProfile, Target::default())?;
         let profile = Profile::parse(name.clone(), &toml)
             .map_err(|error| invalid("profile.toml", error.to_string()))?;
+        if let ProfileIssuer::External(issuer) = profile.issuer()
+            && !self.issuers.load().contains_key(issuer)
+        {
+            let problem = format!("issuer {issuer} is not configured: add [issuer.{issuer}], then SIGHUP");
+            return Err(invalid("profile.toml", problem));
+        }
         if let Some(user) = self.pools_of(&name).await?.iter().find(|pool| pool.issue != profile.issue()) {
             let problem = format!(
                 "pool {} of tenant {} uses profile {name} with issue = \"{}\", which cannot change under it; add a \

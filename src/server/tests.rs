@@ -371,7 +371,7 @@ fn a_certificate_that_is_not_for_the_key_in_the_hsm_is_found_at_start() {
     let (server, other) = (Made::new("localhost"), Made::new("localhost"));
     let sign = signing(&other, Arc::new(AtomicUsize::new(0)));
     let problem = TlsMaterial::from_hsm(vec![server.certificate], sign).unwrap_err().to_string();
-    assert!(problem.contains("not for the TLS server key"), "{problem}");
+    assert!(problem.contains("not for the TLS key"), "{problem}");
     let sign = signing(&other, Arc::new(AtomicUsize::new(0)));
     assert!(TlsMaterial::from_hsm(vec![], sign).is_err());
 }
