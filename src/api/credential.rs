@@ -7,7 +7,7 @@ use super::proto::{self, credential_service_server::CredentialService};
 use crate::authorisation::{Caller, Rpc};
 use crate::broker::BrokerError;
 use crate::broker::claim::{Claim, SealedClaim, SealedCredential};
-use crate::broker::confirm::Confirm;
+use crate::broker::confirm::{Confirm, Confirmation};
 use crate::broker::release::Release;
 use crate::broker::revocation::TrustChain;
 use crate::sealing::{RecipientPoint, RecipientPublicKey, RsaPublicKey, Suite};
@@ -44,19 +44,42 @@ impl CredentialService for Credentials {
             self.0
                 .call_with_evidence("Confirm", request, |call, message| async move {
                     let confirm = parse_confirm(&call, message)?;
-                    let newly_confirmed = call.broker.confirm(&call.peer, confirm).await?;
-                    Ok(proto::ConfirmResponse { newly_confirmed })
+                    call.broker.confirm(&call.peer, confirm).await.map(confirmed)
                 })
                 .await
         } else {
             self.0
                 .call(Rpc::Confirm, request, |call, caller, message| async move {
                     let confirm = parse_confirm(&call, message)?;
-                    let newly_confirmed = call.broker.confirm_delivered(&caller, confirm).await?;
-                    Ok(proto::ConfirmResponse { newly_confirmed })
+                    call.broker.confirm_delivered(&caller, confirm).await.map(confirmed)
                 })
                 .await
         }
+    }
+
+    async fn renew(
+        &self,
+        request: Request<proto::RenewRequest>,
+    ) -> Result<Response<proto::ClaimResponse>, Status> {
+        if self.0.face() == Face::Bootstrap {
+            return Err(error::not_here(
+                "Renew is served by the VNFCI listener (listen.vnfci), with a delivered certificate",
+            ));
+        }
+        self.0
+            .call(Rpc::Renew, request, |call, caller, message| async move {
+                let claim = Claim {
+                    request: call.request()?,
+                    recipient: recipient(
+                        &message.recipient_public_key,
+                        &message.recipient_rsa_public_key_der,
+                    )?,
+                    suites: suites(&message.suites)?,
+                    token: None,
+                };
+                Ok(sealed(call.broker.renew(&caller, &call.peer, claim).await?))
+            })
+            .await
     }
 
     async fn release(
@@ -97,7 +120,10 @@ impl CredentialService for Credentials {
                     let Some(tenant) = &caller.tenant else {
                         return Err(BrokerError::Internal("a VNFCI without a tenant".into()));
                     };
-                    call.broker.trust_chain(tenant).await.map(trust_chain)
+                    let mut chain = trust_chain(call.broker.trust_chain(tenant).await?);
+                    let renew_after = call.broker.renew_after_for_peer(&call.peer).await?;
+                    chain.renew_after = renew_after.and_then(to_timestamp);
+                    Ok(chain)
                 })
                 .await
         }
@@ -154,6 +180,13 @@ fn parse_confirm(call: &Call, message: proto::ConfirmRequest) -> Result<Confirm,
     })
 }
 
+fn confirmed(confirmation: Confirmation) -> proto::ConfirmResponse {
+    proto::ConfirmResponse {
+        newly_confirmed: confirmation.newly_confirmed,
+        renew_after: to_timestamp(confirmation.renew_after),
+    }
+}
+
 fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
     proto::ClaimResponse {
         claim_id: claim.claim.to_string(),
@@ -163,6 +196,7 @@ fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
         context_request_id: claim.context_request.to_string(),
         credentials: claim.credentials.into_iter().map(sealed_credential).collect(),
         confirm_by: to_timestamp(claim.confirm_by),
+        renew_after: to_timestamp(claim.renew_after),
     }
 }
 
@@ -185,6 +219,7 @@ fn trust_chain(chain: TrustChain) -> proto::GetTrustChainResponse {
         chain_der: chain.chain_der,
         root_der: chain.root_der,
         crl_url: chain.crl_url,
+        renew_after: None,
     }
 }
 

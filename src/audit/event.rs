@@ -49,6 +49,8 @@ named!(
         CertificatesIssued = "CERTIFICATES_ISSUED",
         /// The VNFCI proved possession of every key.
         Confirmed = "CONFIRMED",
+        /// MANO asked VNFCIs to renew their credentials.
+        RenewalRequested = "RENEWAL_REQUESTED",
         /// The VNFCI gave its credentials back.
         Released = "RELEASED",
         /// MANO reported the end of VNFCIs.

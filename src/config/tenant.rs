@@ -19,6 +19,9 @@ pub struct Tenant {
     /// From a claim to its confirmation.
     #[serde(default = "default_confirm_deadline")]
     pub confirm_deadline: HumaneDuration,
+    /// How long renewed certificates stay valid beside those that replace them.
+    #[serde(default = "default_renewal_overlap")]
+    pub renewal_overlap: HumaneDuration,
     /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
     #[serde(default)]
     pub token: Option<String>,
@@ -93,6 +96,7 @@ impl Default for Tenant {
         Self {
             destruction_horizon: default_destruction_horizon(),
             confirm_deadline: default_confirm_deadline(),
+            renewal_overlap: default_renewal_overlap(),
             token: None,
             pin_file: None,
             module: None,
@@ -108,4 +112,9 @@ fn default_destruction_horizon() -> HumaneDuration {
 /// 15 minutes.
 fn default_confirm_deadline() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+/// 1 hour.
+fn default_renewal_overlap() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(3_600))
 }

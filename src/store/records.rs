@@ -16,7 +16,7 @@ mod log;
 
 pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
-    ClaimedCredential, ConfirmOutcome, UncertifiedKey,
+    ClaimedCredential, ConfirmOutcome, Renewal, RenewalRequestOutcome, UncertifiedKey,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 
@@ -337,6 +337,8 @@ pub struct Vnfci {
     pub credentials: Vec<CertificateRecord>,
     /// Since when.
     pub registered_at: Timestamp,
+    /// Since when MANO waits for its renewal; none if it does not.
+    pub renewal_requested_at: Option<Timestamp>,
 }
 
 /// Which VNFCIs.

@@ -21,6 +21,7 @@ mod leases;
 mod open;
 mod pools;
 mod rearmings;
+mod renewals;
 mod tenants;
 mod terminations;
 mod value;
@@ -33,8 +34,8 @@ use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
-    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome,
+    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -426,6 +427,29 @@ impl Store for SqliteStore {
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
         change!(self, BodyOnly, mutation, |tx, now| claims::release(tx, claim, &end, now))
+    }
+
+    async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
+        snapshot!(self, |tx| renewals::ended_overlaps(tx, now, limit))
+    }
+
+    async fn end_overlap(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys> {
+        change!(self, Outcome, mutation, |tx, now| renewals::end_overlap(tx, claim, &end, now))
+    }
+
+    async fn request_renewals(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        mutation: Mutation<Vec<RenewalRequestOutcome>>,
+    ) -> Result<Vec<RenewalRequestOutcome>> {
+        let tenant = tenant.clone();
+        change!(self, Outcome, mutation, |tx, now| renewals::request(tx, &tenant, &vnfcis, now))
     }
 
     async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>> {
