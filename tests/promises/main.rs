@@ -16,6 +16,7 @@ mod hsm_away;
 mod hsm_faults;
 mod key_types;
 mod refusals;
+mod renewal;
 mod restart;
 mod roles;
 mod secrets;

@@ -80,6 +80,13 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             signatures: victim.claimed.release_signatures(),
         }
         .encode_to_vec(),
+        "CredentialService/Renew" => proto::RenewRequest {
+            request_id: request_id(),
+            recipient_public_key: victim.vnfci.recipient.public_key().as_bytes().to_vec(),
+            recipient_rsa_public_key_der: Vec::new(),
+            suites: vec![victim.claimed.response.suite.clone()],
+        }
+        .encode_to_vec(),
         "CredentialService/GetTrustChain" => proto::GetTrustChainRequest {}.encode_to_vec(),
         "PoolService/CreatePool" => proto::CreatePoolRequest {
             request_id: request_id(),
@@ -135,6 +142,12 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
                 vnfci_id: vnfci_id(),
                 initial_credential: announcement("x", &SLOTS, token(), None).initial_credential,
             }],
+        }
+        .encode_to_vec(),
+        "LifecycleService/RequestRenewal" => proto::RequestRenewalRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            vnfci_ids: vec![vnfci_id()],
         }
         .encode_to_vec(),
         "LifecycleService/ScaleIn" => proto::ScaleInRequest {

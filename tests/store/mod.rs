@@ -10,6 +10,7 @@ mod leases;
 mod lifecycle;
 mod production;
 mod rearming;
+mod renewal;
 mod requests;
 mod sequences;
 mod sqlite;
