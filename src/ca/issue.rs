@@ -9,10 +9,11 @@ use super::encode::{
 };
 use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, check_dns_name, dns_name, plain_name};
-use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
+use super::profile::{CertificateNames, ExtendedKeyUsage, Profile, RevocationStatus};
 use crate::clock::Timestamp;
 use crate::hsm::SignatureAlgorithm;
 use crate::nfv::{Sha256Hash, TenantId};
+use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280 as id;
 use const_oid::db::{rfc5912, rfc8410};
 use der::Decode;
@@ -167,7 +168,8 @@ impl SigningCa {
         let usages = extended_key_usage(profile.eku());
         extensions.push(&usages);
         if !names.general_names.is_empty() {
-            alternative_names = subject_alt_name(names.subject_is_empty, &names.general_names);
+            let critical = names.subject_is_empty || profile.san_critical();
+            alternative_names = subject_alt_name(critical, &names.general_names);
             extensions.push(&alternative_names);
         }
         let subject = Subject {
@@ -177,7 +179,10 @@ impl SigningCa {
             not_after,
             extensions: &extensions,
         };
-        self.tbs(&subject, rng)
+        match profile.revocation() {
+            RevocationStatus::Crl => self.tbs(&subject, rng),
+            RevocationStatus::None => self.tbs_with(&subject, &extension(NO_REV_AVAIL, false, &NULL), rng),
+        }
     }
 
     /// A sub-CA of a tenant (this CA is the root): critical basicConstraints with pathLen 0 and keyUsage
@@ -276,10 +281,20 @@ impl SigningCa {
     }
 
     fn tbs(&self, subject: &Subject<'_>, rng: &mut impl CryptoRng) -> Result<Tbs, IssueError> {
+        self.tbs_with(subject, &self.crl_distribution_points, rng)
+    }
+
+    /// With this extension (DER) on how the certificate's revocation is told.
+    fn tbs_with(
+        &self,
+        subject: &Subject<'_>,
+        revocation: &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
         if subject.not_after <= subject.not_before {
             return Err(IssueError::IssuerEnding(self.not_after));
         }
-        let common: [&[u8]; 2] = [&self.authority_key_identifier, &self.crl_distribution_points];
+        let common: [&[u8]; 2] = [&self.authority_key_identifier, revocation];
         tbs_certificate(self.algorithm, &self.algorithm_der, &self.name_der, subject, &common, rng)
     }
 }
@@ -349,6 +364,10 @@ fn tbs_certificate(
 
 /// `[0] EXPLICIT Version`: v3(2).
 const VERSION_3: [u8; 5] = [0xa0, 3, INTEGER, 1, 2];
+
+/// id-ce-noRevAvail (RFC 9608 2): NULL, never critical, and never beside a distribution point.
+const NO_REV_AVAIL: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.56");
+const NULL: [u8; 2] = [5, 0];
 
 /// Critical basicConstraints with cA absent (FALSE is the default and not encoded) and critical keyUsage
 /// digitalSignature: two Extensions that every end-entity certificate begins with.
