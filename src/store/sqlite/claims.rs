@@ -548,7 +548,7 @@ pub(super) async fn close(
 }
 
 /// Where a claim stands, whose it is, and when it ended.
-async fn standing(
+pub(super) async fn standing(
     tx: &mut SqliteConnection,
     claim: ClaimId,
 ) -> Result<(ClaimState, InitialCredentialId, Option<Timestamp>)> {
@@ -575,63 +575,6 @@ pub(super) async fn destroy(
         (ClaimState::Open, ..) => close(tx, claim, ClaimState::Destroyed, end, now).await,
         (state, ..) => Err(StoreError::Conflict(format!("claim {claim} is {state}, not open"))),
     }
-}
-
-/// Takes the credentials of a confirmed claim back.
-pub(super) async fn release(
-    tx: &mut SqliteConnection,
-    claim: ClaimId,
-    end: &CustodyEnd,
-    now: Timestamp,
-) -> Result<Done<DestroyedKeys>> {
-    let (state, initial_credential, ended_at) = standing(tx, claim).await?;
-    match (state, ended_at) {
-        (ClaimState::Confirmed, _) => {
-            let mut outcome = close(tx, claim, ClaimState::Released, end, now).await?;
-            let others = renewals::end_others(tx, initial_credential, now).await?;
-            outcome.keys.extend(others.keys);
-            outcome.revoked.extend(others.revoked);
-            let mut sql = QueryBuilder::new("");
-            vnfcis::move_to(&mut sql, VnfciState::Released, initial_credential, now);
-            statement(&mut sql).execute(tx).await?;
-            Ok(outcome.into())
-        }
-        (ClaimState::Released, Some(at)) => Ok(Done::unchanged(released(tx, initial_credential, at).await?)),
-        (state, _) => Err(StoreError::Conflict(format!(
-            "claim {claim} is {state}: only a confirmed claim can be released"
-        ))),
-    }
-}
-
-/// What the release at this time came to.
-async fn released(
-    tx: &mut SqliteConnection,
-    arming: InitialCredentialId,
-    at: Timestamp,
-) -> Result<DestroyedKeys> {
-    let rows = sqlx::query(
-        "SELECT c.id AS id, c.public_key_sha256 AS public_key, c.custody_ended_at AS custody_ended_at,
-                ce.issuer AS issuer, ce.serial AS serial, ce.revoked_at AS revoked_at
-         FROM credentials c JOIN certificates ce ON ce.credential = c.id
-         JOIN claims cl ON cl.id = c.claim_id
-         WHERE cl.initial_credential = $1 AND cl.ended_at = $2
-         ORDER BY cl.state = 'RELEASED' DESC, cl.id, c.slot, ce.id",
-    )
-    .bind(arming.0.as_bytes().as_slice())
-    .bind(at.unix_micros())
-    .fetch_all(tx)
-    .await?;
-    let mut outcome = DestroyedKeys::default();
-    for row in &rows {
-        let key = EventCredential { id: CredentialId(row.uuid("id")?), public_key: row.hash("public_key")? };
-        if row.time_or_null("custody_ended_at")? == Some(at) && !outcome.keys.contains(&key) {
-            outcome.keys.push(key);
-        }
-        if row.time_or_null("revoked_at")? == Some(at) {
-            outcome.revoked.push((IssuerId(row.uuid("issuer")?), hex::encode(row.blob("serial")?)));
-        }
-    }
-    Ok(outcome)
 }
 
 #[cfg(test)]

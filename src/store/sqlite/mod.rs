@@ -21,6 +21,7 @@ mod leases;
 mod open;
 mod pools;
 mod rearmings;
+mod releases;
 mod renewals;
 mod tenants;
 mod terminations;
@@ -426,7 +427,7 @@ impl Store for SqliteStore {
         end: CustodyEnd,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::release(tx, claim, &end, now))
+        change!(self, BodyOnly, mutation, |tx, now| releases::release(tx, claim, &end, now))
     }
 
     async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {

@@ -3,9 +3,7 @@
 use super::change::Done;
 use super::claims::close;
 use super::value::{CHUNK, Columns, statement, text_list};
-use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
-use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{ClaimId, InitialCredentialId, TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{
     ClaimRecord, ClaimRefusal, ClaimState, CustodyEnd, DestroyedKeys, Renewal, RenewalRequestOutcome,
@@ -108,39 +106,6 @@ pub(super) fn answer_request(sql: &mut QueryBuilder<Sqlite>, confirmed: &ClaimRe
     sql.push_bind(confirmed.created_at.unix_micros());
     sql.push(" AND tenant = ").push_bind(confirmed.tenant.as_str().to_owned());
     sql.push(" AND id = ").push_bind(confirmed.vnfci.as_str().to_owned());
-}
-
-/// Ends what a VNFCI that gives its latest credentials back has left: earlier ones in their overlap, a renewal under way.
-pub(super) async fn end_others(
-    tx: &mut SqliteConnection,
-    arming: InitialCredentialId,
-    now: Timestamp,
-) -> Result<DestroyedKeys> {
-    let rows = sqlx::query(
-        "SELECT cl.id AS id, cl.state AS state FROM claims cl JOIN initial_credentials i
-             ON i.id = cl.initial_credential AND i.tenant = cl.tenant AND i.vnfci = cl.vnfci
-         WHERE i.id = $1 AND cl.state IN ('OPEN', 'RENEWED') ORDER BY cl.id",
-    )
-    .bind(arming.0.as_bytes().as_slice())
-    .fetch_all(&mut *tx)
-    .await?;
-    let end = CustodyEnd {
-        reason: DestructionReason::Released,
-        // The VNFCI signed for the latest keys only.
-        holder_copy: HolderCopy::Unknown,
-        revocation: RevocationReason::CessationOfOperation,
-    };
-    let mut outcome = DestroyedKeys::default();
-    for row in &rows {
-        let state = match row.parsed("state")? {
-            ClaimState::Open => ClaimState::Destroyed,
-            _ => ClaimState::Superseded,
-        };
-        let ended = close(tx, ClaimId(row.uuid("id")?), state, &end, now).await?;
-        outcome.keys.extend(ended.keys);
-        outcome.revoked.extend(ended.revoked);
-    }
-    Ok(outcome)
 }
 
 /// Renewed claims whose overlap has ended, oldest first.
