@@ -51,6 +51,12 @@ named!(
         Confirmed = "CONFIRMED",
         /// MANO asked VNFCIs to renew their credentials.
         RenewalRequested = "RENEWAL_REQUESTED",
+        /// A certificate for a key of the holder's own is about to be signed.
+        EnrolmentStarted = "ENROLMENT_STARTED",
+        /// A VNFCI got a certificate for a key of its own.
+        Enrolled = "ENROLLED",
+        /// The same key asked again and got the same certificate.
+        EnrolmentReplayed = "ENROLMENT_REPLAYED",
         /// The VNFCI gave its credentials back.
         Released = "RELEASED",
         /// MANO reported the end of VNFCIs.

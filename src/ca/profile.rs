@@ -54,6 +54,16 @@ named!(
 );
 
 named!(
+    /// What becomes of names that a certification request asks for and the profile does not give.
+    RequestedNames, "treatment of requested names" {
+        /// They are left out: the certificate has the profile's names.
+        Drop = "DROP",
+        /// The request is refused.
+        Refuse = "REFUSE",
+    }
+);
+
+named!(
     /// What the certificate may be used for (RFC 5280 4.2.1.12).
     ExtendedKeyUsage, "extended key usage" {
         /// TLS client.
@@ -89,6 +99,8 @@ pub struct Profile {
     on_empty: OnEmpty,
     min_remaining_at_claim: Duration,
     validity_jitter: Duration,
+    requested_names: RequestedNames,
+    cryptoperiod: Duration,
 }
 
 /// The file's fields. Unknown ones are refused: a misspelt field must not fall back to a default silently.
@@ -116,7 +128,18 @@ struct ProfileFile {
     on_empty: Option<OnEmpty>,
     min_remaining_at_claim: Option<HumaneDuration>,
     validity_jitter: Option<HumaneDuration>,
+    #[serde(default = "default_requested_names")]
+    requested_names: RequestedNames,
+    cryptoperiod: Option<HumaneDuration>,
 }
+
+/// Clients seldom know what a profile names them.
+fn default_requested_names() -> RequestedNames {
+    RequestedNames::Drop
+}
+
+/// A year: the shorter end of what SP 800-57 part 1 (5.3.6) recommends for an authentication key.
+const CRYPTOPERIOD: Duration = Duration::from_secs(365 * 86_400);
 
 /// The tenant's own sub-CA.
 fn default_issuer() -> ProfileIssuer {
@@ -184,6 +207,8 @@ impl Profile {
             }),
             min_remaining_at_claim: file.min_remaining_at_claim.map_or(validity * 2 / 3, |given| given.0),
             validity_jitter: file.validity_jitter.map_or(validity / 20, |given| given.0),
+            requested_names: file.requested_names,
+            cryptoperiod: file.cryptoperiod.map_or(CRYPTOPERIOD.max(validity), |given| given.0),
         };
         profile.check().map_err(problem)?;
         Ok(profile)
@@ -206,6 +231,13 @@ impl Profile {
         }
         if self.san_critical && self.san.is_empty() {
             return Err("san_critical = true without san: give one, or leave san_critical out".to_owned());
+        }
+        if self.cryptoperiod < self.validity {
+            return Err(
+                "cryptoperiod is shorter than validity: a certificate must not outlast the time that its \
+                        key may be used; raise it, or lower validity"
+                    .to_owned(),
+            );
         }
         // Otherwise a fresh certificate could already count as too old, and the pool would never be ready.
         if self.min_remaining_at_claim.saturating_add(self.validity_jitter) >= self.validity {
@@ -311,6 +343,16 @@ impl Profile {
         self.min_remaining_at_claim
     }
 
+    /// What becomes of names that a certification request asks for beyond the profile's.
+    pub fn requested_names(&self) -> RequestedNames {
+        self.requested_names
+    }
+
+    /// How long one key pair may be used, from its first certificate; the same key is certified again within it only.
+    pub fn cryptoperiod(&self) -> Duration {
+        self.cryptoperiod
+    }
+
     /// Subject and subject alternative names for `values`. Called when a pool is created, too, so that a value
     /// that makes no name is refused to MANO and not met by the producer.
     ///
@@ -414,6 +456,7 @@ mod tests {
             ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
             ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
             ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),
+            ("subject = \"CN={credential}\"\ncryptoperiod = \"6d\"", "raise it"),
             ("subject = \"CN={credential}\"\nkey_type = \"RSA_2048\"\non_empty = \"GENERATE\"", "RETRY"),
         ] {
             let error = parse(toml).unwrap_err().to_string();

@@ -39,6 +39,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         destruction_horizon: tenant.destruction_horizon.0,
         confirm_deadline: tenant.confirm_deadline.0,
         renewal_overlap: tenant.renewal_overlap.0,
+        spend_on_enrolment: tenant.spend_on_enrolment,
     };
     Settings {
         directory: config.directory.clone(),

@@ -22,6 +22,9 @@ pub struct Tenant {
     /// How long renewed certificates stay valid beside those that replace them.
     #[serde(default = "default_renewal_overlap")]
     pub renewal_overlap: HumaneDuration,
+    /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
+    #[serde(default = "default_spend_on_enrolment")]
+    pub spend_on_enrolment: bool,
     /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
     #[serde(default)]
     pub token: Option<String>,
@@ -97,6 +100,7 @@ impl Default for Tenant {
             destruction_horizon: default_destruction_horizon(),
             confirm_deadline: default_confirm_deadline(),
             renewal_overlap: default_renewal_overlap(),
+            spend_on_enrolment: default_spend_on_enrolment(),
             token: None,
             pin_file: None,
             module: None,
@@ -117,4 +121,9 @@ fn default_confirm_deadline() -> HumaneDuration {
 /// 1 hour.
 fn default_renewal_overlap() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(3_600))
+}
+
+/// Single use, as for a claim.
+fn default_spend_on_enrolment() -> bool {
+    true
 }
