@@ -31,7 +31,9 @@ impl CredentialService for Credentials {
         self.0
             .call_with_evidence("Claim", request, |call, message| async move {
                 let claim = parse_claim(&call, message)?;
-                Ok(sealed(call.broker.claim(&call.peer, claim).await?))
+                let claimed = call.broker.claim(&call.peer, claim).await?;
+                let trust_chain_version = call.broker.trust_chain_version(&claimed.tenant);
+                Ok(proto::ClaimResponse { trust_chain_version, ..sealed(claimed) })
             })
             .await
     }
@@ -44,14 +46,17 @@ impl CredentialService for Credentials {
             self.0
                 .call_with_evidence("Confirm", request, |call, message| async move {
                     let confirm = parse_confirm(&call, message)?;
-                    call.broker.confirm(&call.peer, confirm).await.map(confirmed)
+                    call.broker.confirm(&call.peer, confirm).await.map(|done| confirmed(done, 0))
                 })
                 .await
         } else {
             self.0
                 .call(Rpc::Confirm, request, |call, caller, message| async move {
                     let confirm = parse_confirm(&call, message)?;
-                    call.broker.confirm_delivered(&caller, confirm).await.map(confirmed)
+                    let done = call.broker.confirm_delivered(&caller, confirm).await?;
+                    let tenant = caller.tenant.as_ref();
+                    let version = tenant.map_or(0, |tenant| call.broker.trust_chain_version(tenant));
+                    Ok(confirmed(done, version))
                 })
                 .await
         }
@@ -77,7 +82,9 @@ impl CredentialService for Credentials {
                     suites: suites(&message.suites)?,
                     token: None,
                 };
-                Ok(sealed(call.broker.renew(&caller, &call.peer, claim).await?))
+                let renewed = call.broker.renew(&caller, &call.peer, claim).await?;
+                let trust_chain_version = call.broker.trust_chain_version(&renewed.tenant);
+                Ok(proto::ClaimResponse { trust_chain_version, ..sealed(renewed) })
             })
             .await
     }
@@ -180,9 +187,10 @@ fn parse_confirm(call: &Call, message: proto::ConfirmRequest) -> Result<Confirm,
     })
 }
 
-fn confirmed(confirmation: Confirmation) -> proto::ConfirmResponse {
+fn confirmed(confirmation: Confirmation, trust_chain_version: u32) -> proto::ConfirmResponse {
     proto::ConfirmResponse {
         newly_confirmed: confirmation.newly_confirmed,
+        trust_chain_version,
         renew_after: to_timestamp(confirmation.renew_after),
     }
 }
@@ -197,6 +205,7 @@ fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
         credentials: claim.credentials.into_iter().map(sealed_credential).collect(),
         confirm_by: to_timestamp(claim.confirm_by),
         renew_after: to_timestamp(claim.renew_after),
+        trust_chain_version: 0,
     }
 }
 
@@ -220,6 +229,8 @@ fn trust_chain(chain: TrustChain) -> proto::GetTrustChainResponse {
         root_der: chain.root_der,
         crl_url: chain.crl_url,
         renew_after: None,
+        roots_der: chain.roots_der,
+        version: chain.version,
     }
 }
 

@@ -27,6 +27,7 @@ mod pools;
 mod rearmings;
 mod releases;
 mod renewals;
+mod revocation;
 mod tenants;
 mod terminations;
 mod value;
@@ -36,12 +37,12 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome,
-    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
-    NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
-    RegisterOutcome, RenewalRequestOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
+    CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord,
+    Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool,
+    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome,
+    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -426,13 +427,12 @@ impl Store for SqliteStore {
         read!(self, |tx| credentials::by_fingerprint(tx, fingerprint))
     }
 
-    async fn certificate(
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>> {
-        read!(self, |tx| credentials::by_serial(tx, tenant, issuer, serial))
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>> {
+        snapshot!(self, |tx| credentials::selected(tx, tenant, selectors))
     }
 
     async fn revoke_certificates(
@@ -453,24 +453,41 @@ impl Store for SqliteStore {
     }
 
     async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64> {
-        read!(self, |tx| issuers::pending_revocations(tx, issuer))
+        read!(self, |tx| revocation::pending_revocations(tx, issuer))
     }
 
-    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>> {
-        read!(self, |tx| issuers::crl_entries(tx, issuer, now))
+    async fn crl_entries(&self, issuer: IssuerId, unexpired_at: Timestamp) -> Result<Vec<CrlEntry>> {
+        read!(self, |tx| revocation::crl_entries(tx, issuer, unexpired_at))
     }
 
-    async fn record_crl(
+    async fn record_crls(
         &self,
-        crl: CrlRecord,
+        issuer: IssuerId,
+        crls: Vec<CrlRecord>,
         serials: Vec<Vec<u8>>,
         mutation: Mutation<u64>,
     ) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| issuers::record_crl(tx, &crl, &serials))
+        change!(self, Outcome, mutation, |tx, now| revocation::record_crls(tx, issuer, &crls, &serials))
     }
 
-    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>> {
-        read!(self, |tx| issuers::latest_crl(tx, issuer))
+    async fn crl_heads(&self, issuer: IssuerId) -> Result<Vec<CrlHead>> {
+        read!(self, |tx| revocation::crl_heads(tx, issuer))
+    }
+
+    async fn latest_crl(&self, issuer: IssuerId, shard: u32) -> Result<Option<CrlRecord>> {
+        read!(self, |tx| revocation::latest_crl(tx, issuer, shard))
+    }
+
+    async fn certificate_status(&self, issuer: IssuerId, serial: &[u8]) -> Result<Option<CertificateStatus>> {
+        read!(self, |tx| revocation::status(tx, issuer, serial))
+    }
+
+    async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| revocation::record_responder(tx, &responder))
+    }
+
+    async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>> {
+        read!(self, |tx| revocation::responders(tx))
     }
 
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64> {
