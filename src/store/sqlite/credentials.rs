@@ -78,6 +78,16 @@ pub(super) async fn insert(
                 .push_bind(credential.key_blob.as_slice())
                 .push_bind(credential.dek_blob.as_slice());
         });
+        let requests: Vec<_> =
+            credentials.iter().filter_map(|c| c.request.as_ref().map(|request| (c.id, request))).collect();
+        if !requests.is_empty() {
+            sql.push("; INSERT INTO certificate_requests (credential, der, basis) ");
+            sql.push_values(requests, |mut row, (credential, request)| {
+                row.push_bind(credential.0.as_bytes().as_slice())
+                    .push_bind(request.der.as_slice())
+                    .push_bind(request.basis.0.as_slice());
+            });
+        }
         let certified =
             credentials.iter().filter_map(|c| c.certificate.as_ref().map(|ce| NewRow::signed(c.id, ce)));
         let certificates: Vec<_> = certified.collect();
@@ -349,6 +359,16 @@ pub(super) async fn erase_unclaimed(
     }
     sql.push(" LIMIT ").push_bind(i64::from(limit));
     let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
+    destroy_waiting(tx, &rows, custody_end, now).await
+}
+
+/// Erases keys (rows with `id` and `public_key`) that nobody claimed, in this transaction; their custody ends.
+pub(super) async fn destroy_waiting(
+    tx: &mut SqliteConnection,
+    rows: &[SqliteRow],
+    custody_end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<Done<DestroyedKeys>> {
     let keys = rows
         .iter()
         .map(|row| {
