@@ -2,10 +2,12 @@
 //!
 //! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
 
+mod audit;
 mod telemetry;
 mod tenant;
 mod value;
 
+pub use audit::Audit;
 pub use telemetry::Telemetry;
 pub use tenant::Tenant;
 pub use value::{Count, HttpUrl, ServerNames, Share, Suites};
@@ -33,6 +35,9 @@ pub struct Config {
     /// Where clients reach us.
     #[serde(default)]
     pub listen: Listen,
+    /// Where the audit log is exported to.
+    #[serde(default)]
+    pub audit: Audit,
     /// What is logged.
     #[serde(default)]
     pub log: Log,
@@ -294,6 +299,7 @@ impl Config {
         }
         let StoreUrl::Sqlite(database) = &mut self.store.url;
         *database = absolute(database);
+        self.audit.mirror = absolute(&self.audit.mirror);
         const SOFTHSM: &str = "SOFTHSM2_CONF";
         match self.hsm.environment.get_mut(SOFTHSM) {
             Some(path) => *path = absolute(Path::new(path.as_str())).to_string_lossy().into_owned(),

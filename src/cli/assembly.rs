@@ -42,6 +42,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
+        mirror: config.audit.mirror.clone(),
         http_url: config.http_url(),
         crl_validity: config.crl.validity.0,
         crl_refresh: config.crl.refresh.0,

@@ -18,11 +18,11 @@ use records::{
     Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, ChainTip, ClaimOutcome,
     ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
     Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
-    NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
-    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci,
-    VnfciFilter,
+    NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, Recovered, Recovery,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// Why a store's method failed. Nothing was changed, unless the variant says otherwise.
@@ -415,6 +415,21 @@ pub trait Store: Send + Sync + 'static {
     async fn latest_head(&self) -> Result<Option<String>>;
     /// Chained events that match, by index ascending.
     async fn audit_entries(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>>;
+
+    /// Which of these events there are, chained or not.
+    async fn known_events(&self, events: Vec<uuid::Uuid>) -> Result<HashSet<uuid::Uuid>>;
+    /// The hash of one row of the chain.
+    async fn chained_hash(&self, index: u64) -> Result<Option<Sha256Hash>>;
+
+    // Recovery of a database that was rolled back, while no broker serves.
+
+    /// Ends the custody of keys that went out (`UNKNOWN`, reason `RECOVERED`), withdraws certificates, keeps serial numbers
+    /// of certificates that are not in the database until they expire, makes every open initial credential `VOID`, raises
+    /// CRL numbers above those given and makes every CRL due. Again: the same, with what is left.
+    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered>;
+    /// Begins a new chain: all events are to be chained again, `event` as the last of them, heads are forgotten, and marks
+    /// are set.
+    async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()>;
 
     // Leases and marks.
 

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 mod claim;
 mod log;
+mod recovery;
 
 pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, UncertifiedKey,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
+pub use recovery::{Recovered, Recovery};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 

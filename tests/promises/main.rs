@@ -15,6 +15,7 @@ mod endpoints;
 mod hsm_away;
 mod hsm_faults;
 mod key_types;
+mod recovery;
 mod refusals;
 mod restart;
 mod roles;

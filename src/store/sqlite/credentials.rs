@@ -199,6 +199,17 @@ pub(super) async fn held_by_claim(tx: &mut SqliteConnection, claim: ClaimId) -> 
     rows.iter().map(read_held).collect()
 }
 
+/// One credential; empty if there is none.
+pub(super) async fn held_by_credential(
+    tx: &mut SqliteConnection,
+    credential: CredentialId,
+) -> Result<Vec<Held>> {
+    let mut sql = select_held();
+    sql.push(" WHERE c.id = ").push_bind(credential.0.as_bytes().as_slice());
+    let rows = statement(&mut sql).fetch_all(tx).await?;
+    rows.iter().map(read_held).collect()
+}
+
 /// Ends the custody of keys: copies that are left are erased, unexpired certificates are to be withdrawn. A key
 /// whose custody had ended keeps how and when.
 pub(super) async fn end(

@@ -75,7 +75,9 @@ pub(super) async fn crl_entries(
 ) -> Result<Vec<CrlEntry>> {
     let rows = sqlx::query(
         "SELECT serial, revoked_at, reason FROM certificates
-         WHERE issuer = $1 AND state IN ('REVOCATION_PENDING', 'REVOKED') AND not_after > $2 ORDER BY serial",
+         WHERE issuer = $1 AND state IN ('REVOCATION_PENDING', 'REVOKED') AND not_after > $2
+         UNION ALL SELECT serial, revoked_at, reason FROM revoked_serials WHERE issuer = $1 AND not_after > $2
+         ORDER BY serial",
     )
     .bind(issuer.0.as_bytes().as_slice())
     .bind(now.unix_micros())

@@ -21,6 +21,7 @@ mod leases;
 mod open;
 mod pools;
 mod rearmings;
+mod recovery;
 mod tenants;
 mod terminations;
 mod value;
@@ -33,8 +34,8 @@ use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
-    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, Recovered, Recovery, RegisterOutcome,
+    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -46,7 +47,7 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use change::Keep;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use writer::Writer;
@@ -526,6 +527,22 @@ impl Store for SqliteStore {
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>> {
         read!(self, |tx| audit::entries(tx, query))
+    }
+
+    async fn known_events(&self, events: Vec<uuid::Uuid>) -> Result<HashSet<uuid::Uuid>> {
+        snapshot!(self, |tx| recovery::known_events(tx, &events))
+    }
+
+    async fn chained_hash(&self, index: u64) -> Result<Option<Sha256Hash>> {
+        read!(self, |tx| recovery::chained_hash(tx, index))
+    }
+
+    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered> {
+        change!(self, Outcome, mutation, |tx, now| recovery::recover(tx, &recovery, now))
+    }
+
+    async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()> {
+        write!(self, |tx, now| recovery::restart_chain(tx, &event, &marks))
     }
 
     async fn acquire_lease(&self, name: &str, holder: &str, duration: Duration) -> Result<Option<Lease>> {
