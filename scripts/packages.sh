@@ -21,6 +21,8 @@ softhsm_module() {
     return 1
 }
 
+libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*; }
+
 if ! has cargo >/dev/null; then
     echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then run make again" >&2
     exit 1
@@ -36,6 +38,11 @@ test)
     need openssl has openssl
     need gdb has gdb
     need sqlite3 has sqlite3
+    # kryoptic, the second PKCS#11 module, is built from its published source.
+    need pkg-config has pkg-config
+    need libclang-dev libclang
+    need libssl-dev pkg-config --exists libcrypto
+    need libsqlite3-dev pkg-config --exists sqlite3
     [ -x target/python/bin/python ] || need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)

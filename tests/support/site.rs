@@ -2,6 +2,7 @@
 
 use super::ca::SoftwareCa;
 use super::faults::{Faults, faulty_module};
+use super::fresh_token::fresh_token;
 use super::process::{Broker, Finished, keybroker, log_tail, run, run_with};
 use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
@@ -99,7 +100,7 @@ impl Site {
     /// Token and configuration only.
     pub fn prepare(options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("keybroker-test-").tempdir().unwrap();
-        let token = SoftHsmToken::create(directory.path(), keybroker()).unwrap();
+        let token = fresh_token(directory.path(), keybroker());
         let mano_ca = SoftwareCa::new("MANO initial CA");
         let site = Self { directory, token, addresses: Addresses::free(), options, mano_ca, broker: None };
         site.write_config();
@@ -138,7 +139,8 @@ impl Site {
             suites => format!("sealing = {suites:?}\n"),
         };
         let mut module = self.token.module.display().to_string();
-        let mut environment = "SOFTHSM2_CONF = \"softhsm2.conf\"".to_owned();
+        let mut environment =
+            format!("{} = {:?}", self.token.variable, self.token.configuration.display().to_string());
         if options.faulty {
             let control = self.faults().control().display().to_string();
             environment += &format!(", PKCS11_FAULT_MODULE = {module:?}, PKCS11_FAULT_CONTROL = {control:?}");
@@ -185,6 +187,12 @@ impl Site {
     /// Starts the broker and waits until it answers on every listener.
     pub async fn serve(&mut self) {
         assert!(self.broker.is_none(), "it runs already");
+        self.broker = Some(self.start_broker().await);
+    }
+
+    /// A broker that answers on every listener, held by the caller: so that it can be killed and started while clients
+    /// share the site.
+    pub async fn start_broker(&self) -> Broker {
         let mut broker = Broker::start(&self.config(), &self.log(), &self.options.environment);
         until(PATIENCE, "the broker's first answer", async || {
             broker.check();
@@ -193,7 +201,17 @@ impl Site {
             .then_some(())
         })
         .await;
-        self.broker = Some(broker);
+        broker
+    }
+
+    /// The running broker, from now on held by the caller.
+    pub fn take_broker(&mut self) -> Broker {
+        self.broker.take().expect("the broker runs")
+    }
+
+    /// Takes a broker of [`Site::start_broker`] back.
+    pub fn return_broker(&mut self, broker: Broker) {
+        assert!(self.broker.replace(broker).is_none(), "it runs already");
     }
 
     /// The running broker.
