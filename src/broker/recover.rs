@@ -10,7 +10,7 @@
 //! Each step is the same when it is taken again: what was interrupted is run again.
 
 use crate::audit::details::{self, ErasedDetails, LogSide, RecoveredDetails, TerminatedDetails};
-use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::audit::export::{ExportError, ExportReader};
 use crate::audit::lost::Lost;
 use crate::audit::receipt::DestructionReason;
@@ -34,6 +34,8 @@ use uuid::Uuid;
 
 /// Rows compared at a time; keys or claims ended in one commit.
 const BATCH: u32 = 500;
+/// Keys in one event: a client reads it in one message.
+const EVENT_KEYS: usize = 1_000;
 /// Nobody else works on the database: the lease outlasts any recovery.
 const LEASE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -252,10 +254,11 @@ impl Broker {
         let event = Event::new(self.store.now().await?, EventKind::KeysErased, Actor::broker())
             .details(details::json(&details));
         let mutation = Mutation::new(move |recovered: &Recovered| {
-            if recovered.keys.is_empty() {
-                return Vec::new();
-            }
-            vec![event.credentials(recovered.keys.iter().cloned())]
+            let one = |keys: &[EventCredential]| {
+                let id = Uuid::now_v7();
+                Event { id, ..event.clone() }.credentials(keys.iter().cloned())
+            };
+            recovered.keys.chunks(EVENT_KEYS).map(one).collect()
         });
         let recovered = self.store.recover(recovery, mutation).await?;
         begun.done.revoked += recovered.revoked;

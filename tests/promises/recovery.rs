@@ -63,7 +63,7 @@ fn serial(claimed: &Claimed) -> String {
 
 /// Asserts that nothing is delivered, and that the broker says why.
 async fn assert_refuses(site: &mut Site, vnfci: &Vnfci, why: &str) {
-    let refused = vnfci.claim(site).await.unwrap_err();
+    let refused = vnfci.claim(site).await.err().unwrap();
     assert_eq!(
         (refused.code(), reason(&refused).as_str()),
         (Code::Unavailable, "ROLLED_BACK"),
@@ -137,7 +137,7 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
     let announced: BTreeSet<String> = unknown.iter().map(|id| format!("default/{id}")).collect();
     assert_eq!(names(&outcome["register"]), announced.iter().map(String::as_str).collect());
     let unknown_certificates = outcome["unknown_certificates"].as_u64().unwrap();
-    assert!(unknown_certificates >= 4, "6 went out and 1 of those was known: {outcome}");
+    assert!(unknown_certificates >= 3, "7 went out, of 4 that the backup had at most: {outcome}");
     let again = recover(&site, &["--yes"]).await;
     assert_eq!((&again["done"], &again["needed"]), (&false.into(), &false.into()), "{again}");
 
@@ -175,7 +175,7 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
     assert!(number > 1_000, "{number}");
 
     // It delivers again: only keys that nobody had, only to those that MANO arms anew.
-    let refused = waiting.claim(&site).await.unwrap_err();
+    let refused = waiting.claim(&site).await.err().unwrap();
     assert_eq!(refused.code(), Code::Unauthenticated, "an initial credential from before the recovery");
     for vnfci in site.register(&["fresh-1", "fresh-2", "fresh-3"], &SLOTS, By::Certificate).await {
         let claimed = vnfci.claim_patiently(&site).await;
@@ -183,7 +183,7 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
         assert!(!delivered.contains(&claimed.keys[0].credential_id), "delivered twice");
     }
     // A key that went out cannot be given back or confirmed: its certificate is withdrawn.
-    let connection = site.connect(&site.vnfci_url(), &after[0].credential()).await;
+    let connection = site.connect(&site.vnfci_url(), &after[0].keys[0].credential()).await;
     let release = proto::ReleaseRequest {
         request_id: request_id(),
         claim_id: after[0].response.claim_id.clone(),
