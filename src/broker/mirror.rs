@@ -16,6 +16,8 @@ const BATCH: u32 = 1_000;
 pub(super) const MIRROR: &str = "audit_mirror";
 /// Mark of a recovery that was begun, JSON; empty when it is done.
 pub(super) const RECOVERY: &str = "recovery";
+/// Sentences of what a token shows that are told; the log has all.
+const SENTENCES: usize = 3;
 /// What a refused caller is told to wait: someone has to act first.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -23,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(60);
 pub(super) struct Mirroring {
     mirror: Mirror,
     /// What the token showed at start.
-    token_evidence: ArcSwapOption<String>,
+    token_evidence: ArcSwapOption<Vec<String>>,
     /// Why nothing is delivered.
     rolled_back: ArcSwapOption<String>,
     /// As far as this process has seen the mirror go.
@@ -44,8 +46,9 @@ impl Mirroring {
         &self.mirror
     }
 
-    pub(super) fn set_token_evidence(&self, sentence: Option<String>) {
-        self.token_evidence.store(sentence.map(Arc::new));
+    /// Sentences; none if token and database agree.
+    pub(super) fn set_token_evidence(&self, sentences: Vec<String>) {
+        self.token_evidence.store((!sentences.is_empty()).then(|| Arc::new(sentences)));
     }
 
     fn seen(&self) -> Option<Position> {
@@ -77,15 +80,16 @@ impl Broker {
 
     /// Holds database and token against what is known of them outside the database.
     pub(super) async fn look_for_rollback(&self) -> Result<(), BrokerError> {
-        let evidence = match self.mirror.token_evidence.load_full() {
-            Some(sentence) => Some(sentence.to_string()),
-            None => self.compare_mirror().await?,
-        };
-        metrics::gauge!("keybroker_rolled_back").set(f64::from(u8::from(evidence.is_some())));
-        let sentence = evidence.map(|evidence| {
+        let mut evidence: Vec<String> = self.compare_mirror().await?.into_iter().collect();
+        if let Some(sentences) = self.mirror.token_evidence.load_full() {
+            evidence.extend(sentences.iter().take(SENTENCES).cloned());
+        }
+        metrics::gauge!("keybroker_rolled_back").set(f64::from(u8::from(!evidence.is_empty())));
+        let sentence = (!evidence.is_empty()).then(|| {
             Arc::new(format!(
-                "the database was rolled back: {evidence}; nothing is delivered until `keybroker recover` was run \
-                 (docs/operations.md)"
+                "the database was rolled back: {}; nothing is delivered until `keybroker recover` was run \
+                 (docs/operations.md)",
+                evidence.join("; ")
             ))
         });
         if let Some(sentence) = &sentence

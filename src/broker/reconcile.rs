@@ -19,7 +19,7 @@ impl Broker {
     /// Returns the findings.
     pub async fn reconcile(&self) -> Result<Vec<String>, BrokerError> {
         let (mut findings, evidence) = self.compare_tokens().await?;
-        self.mirror.set_token_evidence(evidence.into_iter().next().map(|(_, sentence)| sentence));
+        self.mirror.set_token_evidence(evidence.into_iter().map(|(_, sentence)| sentence).collect());
         self.look_for_rollback().await?;
         findings.extend(self.rolled_back().map(|sentence| sentence.to_string()));
         let now = self.store.now().await?;

@@ -406,7 +406,7 @@ impl Broker {
         let mark = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let marks = vec![mark(ORIGIN, &begun.new_origin), mark(MIRROR, ""), mark(RECOVERY, "")];
         self.store.restart_chain(event, marks).await?;
-        self.mirror.set_token_evidence(None);
+        self.mirror.set_token_evidence(Vec::new());
         while self.chain_events().await? {}
         self.sign_head().await?;
         self.mirror_log().await?;
