@@ -3,8 +3,8 @@
 
 use super::chain::ChainedEntry;
 use super::details::{
-    ClaimDetails, CrlDetails, ErasedDetails, IssuedDetails, ProducedDetails, RearmedDetails,
-    RegisteredDetails, RevocationDetails, TerminatedDetails,
+    ClaimDetails, CrlDetails, EnrolmentDetails, ErasedDetails, IssuedDetails, ProducedDetails,
+    RearmedDetails, RegisteredDetails, RevocationDetails, TerminatedDetails,
 };
 use super::event::EventKind;
 use crate::clock::Timestamp;
@@ -93,6 +93,14 @@ impl Lost {
                 self.all_keys(entry, true, cessation);
                 self.arm(entry);
             }
+            EventKind::Enrolled => {
+                let details: EnrolmentDetails = details(entry)?;
+                for named in &event.credentials {
+                    self.certificate(named.id, details.issuer, &details.serial, details.not_after)?;
+                }
+                self.all_keys(entry, true, cessation);
+                self.arm(entry);
+            }
             EventKind::Confirmed => {
                 self.all_keys(entry, true, cessation);
                 self.arm(entry);
@@ -107,7 +115,8 @@ impl Lost {
                 }
             }
             EventKind::KeysErased => {
-                if details::<ErasedDetails>(entry)?.holder_copy != HolderCopy::NeverDelivered {
+                let details: ErasedDetails = details(entry)?;
+                if details.holder_copy != HolderCopy::NeverDelivered {
                     self.all_keys(entry, true, cessation);
                 }
             }

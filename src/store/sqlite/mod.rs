@@ -12,6 +12,7 @@ mod change;
 mod claims;
 mod credentials;
 mod custody;
+mod enrolments;
 mod epochs;
 mod error;
 mod identities;
@@ -32,10 +33,11 @@ pub use open::SqliteOptions;
 
 use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, Recovered, Recovery, RegisterOutcome,
-    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome,
+    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
+    NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
+    Recovered, Recovery, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
+    UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -401,6 +403,22 @@ impl Store for SqliteStore {
         mutation: Mutation<ConfirmOutcome>,
     ) -> Result<ConfirmOutcome> {
         change!(self, BodyOnly, mutation, |tx, now| claims::confirm(tx, claim, now))
+    }
+
+    async fn record_enrolment(
+        &self,
+        enrolment: NewEnrolment,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome> {
+        change!(self, BodyOnly, mutation, |tx, now| enrolments::record(tx, &enrolment, now))
+    }
+
+    async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>> {
+        read!(self, |tx| enrolments::by_certificate(tx, fingerprint))
+    }
+
+    async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>> {
+        read!(self, |tx| enrolments::of_arming(tx, &arming.tenant, &arming.vnfci, arming.id))
     }
 
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {

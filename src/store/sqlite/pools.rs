@@ -174,6 +174,8 @@ pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timesta
             KeyState::Claimed => levels.claimed = keys,
             KeyState::Delivered => levels.delivered = keys,
             KeyState::Destroyed => levels.destroyed = keys,
+            // Never in the pool: it lends its profile only.
+            KeyState::External => {}
         }
     }
     Ok(levels)
