@@ -148,7 +148,11 @@ impl Broker {
         }
         match position.size.checked_sub(1) {
             None => Ok(position.hash == genesis(&position.origin)),
-            Some(last) => Ok(self.store.chained_hash(last).await? == Some(position.hash)),
+            Some(last) => {
+                let query = AuditQuery { from_index: last, limit: 1, ..AuditQuery::default() };
+                let rows = self.store.audit_entries(&query).await?;
+                Ok(rows.first().is_some_and(|row| row.index == last && row.hash == position.hash))
+            }
         }
     }
 

@@ -4,7 +4,10 @@
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
 pub mod records;
+mod recovery;
 pub mod sqlite;
+
+pub use recovery::RecoveryStore;
 
 use crate::audit::event::{Actor, Event};
 use crate::clock::Timestamp;
@@ -15,14 +18,15 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, ChainTip, ClaimOutcome,
-    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, Recovered, Recovery, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, CertificateSelector,
+    CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead,
+    CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity,
+    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci,
+    OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Why a store's method failed. Nothing was changed, unless the variant says otherwise.
@@ -116,7 +120,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// issuer uses a serial number twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers
 /// may share one commit. Cancelling a call's future does not undo a change that was begun.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// The time that leases and deadlines are held against: the database's in production, the injected
     /// clock's in tests.
     async fn now(&self) -> Result<Timestamp>;
@@ -379,13 +383,12 @@ pub trait Store: Send + Sync + 'static {
 
     // Revocation.
 
-    /// The certificate of an issuer with this serial number (content octets of the INTEGER), within one tenant.
-    async fn certificate(
+    /// The certificates of a tenant that are meant by each selector, in their order; an empty list where there is none.
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>>;
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>>;
     /// Marks unexpired certificates `REVOCATION_PENDING`, by (issuer, serial), within one tenant. Per item.
     async fn revoke_certificates(
         &self,
@@ -396,14 +399,28 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<RevokeOutcome>>;
     /// How many certificates of an issuer are `REVOCATION_PENDING`.
     async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64>;
-    /// The pending and the revoked certificates of an issuer whose notAfter is later than `now`.
-    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>>;
-    /// Keeps a CRL and marks the certificates that it lists (`serials`) `REVOKED`. `Conflict` unless its number is
-    /// greater than the latest one's. Outcome: how many certificates became `REVOKED`.
-    async fn record_crl(&self, crl: CrlRecord, serials: Vec<Vec<u8>>, mutation: Mutation<u64>)
-    -> Result<u64>;
-    /// The issuer's latest CRL.
-    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>>;
+    /// Every pending certificate of an issuer, and the revoked ones whose notAfter is later than `unexpired_at`.
+    async fn crl_entries(&self, issuer: IssuerId, unexpired_at: Timestamp) -> Result<Vec<CrlEntry>>;
+    /// Keeps CRLs of one issuer, of as many shards, and marks the pending certificates that they list (`serials`)
+    /// `REVOKED`. `Conflict`, and none is kept, unless each one's number is greater than the latest of its shard.
+    /// Outcome: how many certificates became `REVOKED`.
+    async fn record_crls(
+        &self,
+        issuer: IssuerId,
+        crls: Vec<CrlRecord>,
+        serials: Vec<Vec<u8>>,
+        mutation: Mutation<u64>,
+    ) -> Result<u64>;
+    /// The latest CRL of every shard of an issuer, without their content, by shard.
+    async fn crl_heads(&self, issuer: IssuerId) -> Result<Vec<CrlHead>>;
+    /// The latest CRL of a shard of an issuer (0: the complete one).
+    async fn latest_crl(&self, issuer: IssuerId, shard: u32) -> Result<Option<CrlRecord>>;
+    /// Where a certificate stands, by issuer and serial number (content octets of the INTEGER), of whatever tenant.
+    async fn certificate_status(&self, issuer: IssuerId, serial: &[u8]) -> Result<Option<CertificateStatus>>;
+    /// Keeps the certificate of an issuer's OCSP responder in place of the one before.
+    async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()>;
+    /// The OCSP responders of all issuers.
+    async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>>;
     /// Marks up to `limit` valid or superseded certificates whose notAfter has passed `EXPIRED`; says how many.
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64>;
 
@@ -438,21 +455,6 @@ pub trait Store: Send + Sync + 'static {
     async fn latest_head(&self) -> Result<Option<String>>;
     /// Chained events that match, by index ascending.
     async fn audit_entries(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>>;
-
-    /// Which of these events there are, chained or not.
-    async fn known_events(&self, events: Vec<uuid::Uuid>) -> Result<HashSet<uuid::Uuid>>;
-    /// The hash of one row of the chain.
-    async fn chained_hash(&self, index: u64) -> Result<Option<Sha256Hash>>;
-
-    // Recovery of a database that was rolled back, while no broker serves.
-
-    /// Ends the custody of keys that went out (`UNKNOWN`, reason `RECOVERED`), withdraws certificates, keeps serial numbers
-    /// of certificates that are not in the database until they expire, makes every open initial credential `VOID`, raises
-    /// CRL numbers above those given and makes every CRL due. Again: the same, with what is left.
-    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered>;
-    /// Begins a new chain: all events are to be chained again, `event` as the last of them, heads are forgotten, and marks
-    /// are set.
-    async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()>;
 
     // Leases and marks.
 

@@ -59,6 +59,7 @@ impl Fixture {
                 IssuerRecord {
                     id: issuer,
                     tenant: Some(tenant.clone()),
+                    name: "main".parse().unwrap(),
                     generation: 1,
                     key: "keybroker:ca:default:1".into(),
                     certificate_der: vec![0x30, 1],
@@ -121,6 +122,7 @@ impl Fixture {
                 not_before: self.now(),
                 not_after: self.now().plus(7 * DAY),
                 usable_until: self.now().plus(2 * DAY),
+                crl_shard: 0,
             }),
         }
     }
@@ -192,6 +194,7 @@ impl Fixture {
                 not_before: now,
                 not_after: now.plus(7 * DAY),
                 usable_until: now.plus(2 * DAY),
+                crl_shard: 0,
             };
             Ok(keys.iter().map(intent).collect())
         })

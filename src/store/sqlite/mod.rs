@@ -23,6 +23,7 @@ mod open;
 mod pools;
 mod rearmings;
 mod recovery;
+mod revocation;
 mod tenants;
 mod terminations;
 mod value;
@@ -32,12 +33,12 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome,
-    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
-    NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
-    Recovered, Recovery, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
+    CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord,
+    Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool,
+    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
+    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -49,7 +50,7 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use change::Keep;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use writer::Writer;
@@ -451,13 +452,12 @@ impl Store for SqliteStore {
         read!(self, |tx| credentials::by_fingerprint(tx, fingerprint))
     }
 
-    async fn certificate(
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>> {
-        read!(self, |tx| credentials::by_serial(tx, tenant, issuer, serial))
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>> {
+        snapshot!(self, |tx| credentials::selected(tx, tenant, selectors))
     }
 
     async fn revoke_certificates(
@@ -478,24 +478,41 @@ impl Store for SqliteStore {
     }
 
     async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64> {
-        read!(self, |tx| issuers::pending_revocations(tx, issuer))
+        read!(self, |tx| revocation::pending_revocations(tx, issuer))
     }
 
-    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>> {
-        read!(self, |tx| issuers::crl_entries(tx, issuer, now))
+    async fn crl_entries(&self, issuer: IssuerId, unexpired_at: Timestamp) -> Result<Vec<CrlEntry>> {
+        read!(self, |tx| revocation::crl_entries(tx, issuer, unexpired_at))
     }
 
-    async fn record_crl(
+    async fn record_crls(
         &self,
-        crl: CrlRecord,
+        issuer: IssuerId,
+        crls: Vec<CrlRecord>,
         serials: Vec<Vec<u8>>,
         mutation: Mutation<u64>,
     ) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| issuers::record_crl(tx, &crl, &serials))
+        change!(self, Outcome, mutation, |tx, now| revocation::record_crls(tx, issuer, &crls, &serials))
     }
 
-    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>> {
-        read!(self, |tx| issuers::latest_crl(tx, issuer))
+    async fn crl_heads(&self, issuer: IssuerId) -> Result<Vec<CrlHead>> {
+        read!(self, |tx| revocation::crl_heads(tx, issuer))
+    }
+
+    async fn latest_crl(&self, issuer: IssuerId, shard: u32) -> Result<Option<CrlRecord>> {
+        read!(self, |tx| revocation::latest_crl(tx, issuer, shard))
+    }
+
+    async fn certificate_status(&self, issuer: IssuerId, serial: &[u8]) -> Result<Option<CertificateStatus>> {
+        read!(self, |tx| revocation::status(tx, issuer, serial))
+    }
+
+    async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| revocation::record_responder(tx, &responder))
+    }
+
+    async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>> {
+        read!(self, |tx| revocation::responders(tx))
     }
 
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64> {
@@ -545,22 +562,6 @@ impl Store for SqliteStore {
 
     async fn audit_entries(&self, query: &AuditQuery) -> Result<Vec<AuditEntry>> {
         read!(self, |tx| audit::entries(tx, query))
-    }
-
-    async fn known_events(&self, events: Vec<uuid::Uuid>) -> Result<HashSet<uuid::Uuid>> {
-        snapshot!(self, |tx| recovery::known_events(tx, &events))
-    }
-
-    async fn chained_hash(&self, index: u64) -> Result<Option<Sha256Hash>> {
-        read!(self, |tx| recovery::chained_hash(tx, index))
-    }
-
-    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered> {
-        change!(self, Outcome, mutation, |tx, now| recovery::recover(tx, &recovery, now))
-    }
-
-    async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()> {
-        write!(self, |tx, now| recovery::restart_chain(tx, &event, &marks))
     }
 
     async fn acquire_lease(&self, name: &str, holder: &str, duration: Duration) -> Result<Option<Lease>> {

@@ -1,15 +1,17 @@
 //! What a recovery changes: tables `credentials`, `certificates`, `revoked_serials`, `initial_credentials`, `crls`, and the
 //! chain's tables.
 
+use super::change::{Keep, change};
 use super::value::{CHUNK, Columns, bigint, id_list, statement};
-use super::{audit, credentials, leases};
+use super::{SqliteStore, audit, credentials, leases};
 use crate::audit::event::Event;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
-use crate::nfv::{CredentialId, Sha256Hash};
-use crate::store::Result;
+use crate::nfv::CredentialId;
 use crate::store::records::{CustodyEnd, Recovered, Recovery};
+use crate::store::{Mutation, RecoveryStore, Result};
+use async_trait::async_trait;
 use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -17,12 +19,27 @@ use uuid::Uuid;
 /// CRL numbers go up by so much beyond the highest that the log tells of: what the mirror had not got yet is passed, too.
 const NUMBERS: i64 = 1_000;
 
+#[async_trait]
+impl RecoveryStore for SqliteStore {
+    async fn known_events(&self, events: Vec<Uuid>) -> Result<HashSet<Uuid>> {
+        let mut connection = self.readers.acquire().await?;
+        known_events(&mut connection, &events).await
+    }
+
+    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered> {
+        change(&self.writer, self.clock.clone(), Keep::Outcome, mutation, move |tx, now| {
+            Box::pin(async move { recover(tx, &recovery, now).await.map(Into::into) })
+        })
+        .await
+    }
+
+    async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()> {
+        self.writer.run(move |tx| Box::pin(async move { restart_chain(tx, &event, &marks).await })).await
+    }
+}
+
 /// Ends the custody of keys that went out, withdraws certificates, voids open initial credentials, raises CRL numbers.
-pub(super) async fn recover(
-    tx: &mut SqliteConnection,
-    recovery: &Recovery,
-    now: Timestamp,
-) -> Result<Recovered> {
+async fn recover(tx: &mut SqliteConnection, recovery: &Recovery, now: Timestamp) -> Result<Recovered> {
     let mut outcome = Recovered::default();
     for (credential, key, certificates) in &recovery.keys {
         let held = credentials::held_by_credential(tx, *credential).await?;
@@ -99,11 +116,7 @@ async fn withdraw(
 
 /// Begins a new chain: the events stay, their places and the heads over them go, the event is the last one. Marks are set
 /// to the given values; an empty one is as good as none.
-pub(super) async fn restart_chain(
-    tx: &mut SqliteConnection,
-    event: &Event,
-    marks: &[(String, String)],
-) -> Result<()> {
+async fn restart_chain(tx: &mut SqliteConnection, event: &Event, marks: &[(String, String)]) -> Result<()> {
     sqlx::query("DELETE FROM audit_chain").execute(&mut *tx).await?;
     sqlx::query("DELETE FROM heads").execute(&mut *tx).await?;
     audit::insert(tx, std::slice::from_ref(event)).await?;
@@ -114,7 +127,7 @@ pub(super) async fn restart_chain(
 }
 
 /// Which of these events there are.
-pub(super) async fn known_events(tx: &mut SqliteConnection, events: &[Uuid]) -> Result<HashSet<Uuid>> {
+async fn known_events(tx: &mut SqliteConnection, events: &[Uuid]) -> Result<HashSet<Uuid>> {
     let mut known = HashSet::new();
     for events in events.chunks(CHUNK) {
         let mut sql = QueryBuilder::new("SELECT id FROM events WHERE id IN ");
@@ -124,13 +137,4 @@ pub(super) async fn known_events(tx: &mut SqliteConnection, events: &[Uuid]) -> 
         }
     }
     Ok(known)
-}
-
-/// The hash of one row of the chain.
-pub(super) async fn chained_hash(tx: &mut SqliteConnection, index: u64) -> Result<Option<Sha256Hash>> {
-    let row = sqlx::query("SELECT hash FROM audit_chain WHERE idx = $1")
-        .bind(bigint(index))
-        .fetch_optional(tx)
-        .await?;
-    row.map(|row| row.hash("hash")).transpose()
 }
