@@ -3,7 +3,9 @@
 //! Every method that changes something is one transaction: the change, its audit events and the record of
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
+pub mod postgres;
 pub mod records;
+mod sql;
 pub mod sqlite;
 
 use crate::audit::event::{Actor, Event};

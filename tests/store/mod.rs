@@ -22,6 +22,11 @@ macro_rules! promises {
             async fn sqlite() {
                 super::$promise($crate::store::fixture::Fixture::sqlite().await).await;
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$promise($crate::store::fixture::Fixture::postgres().await).await;
+            }
         })+
     };
 }

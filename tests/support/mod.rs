@@ -10,6 +10,7 @@
 
 pub mod ca;
 pub mod mano;
+pub mod postgres;
 pub mod process;
 pub mod site;
 pub mod vnfci;

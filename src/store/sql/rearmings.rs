@@ -1,9 +1,11 @@
 //! Tables `vnfcis`, `initial_credentials` and `claims`: VNFCIs get a new initial credential.
 
+use super::connection::Connection;
 use super::credentials::{self, Claims, Ending};
-use super::value::{CHUNK, Columns, statement, text_list};
+use super::statement::{Statement, query};
+use super::value::{CHUNK, text_list};
 use super::vnfcis::{Recognition, recognised_by};
-use super::{anchors, initial_credentials};
+use super::{anchors, initial_credentials, tenants};
 use crate::clock::Timestamp;
 use crate::nfv::{Sha256Hash, TenantId, VnfInstanceId, VnfciId};
 use crate::store::Result;
@@ -11,7 +13,6 @@ use crate::store::records::{
     CustodyEnd, InitialCredential, InitialCredentialKind, InitialCredentialState, RearmOutcome, Rearming,
     VnfciState,
 };
-use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::{HashMap, HashSet};
 
 /// What items of one re-arming are held against.
@@ -38,12 +39,13 @@ struct Standing {
 
 /// Re-arms VNFCIs; refused ones leave the others untouched.
 pub(super) async fn rearm(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     items: Vec<Rearming>,
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<Vec<RearmOutcome>> {
+    tenants::serialise(tx, tenant).await?;
     let mut known = look_up(tx, tenant, &items).await?;
     let ids = items.iter().map(|item| &item.id);
     let mut held = credentials::held_by_vnfcis(tx, tenant, ids, Claims::Open).await?;
@@ -84,12 +86,12 @@ pub(super) async fn rearm(
     Ok(outcomes)
 }
 
-async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, items: &[Rearming]) -> Result<Known> {
+async fn look_up(tx: &mut Connection, tenant: &TenantId, items: &[Rearming]) -> Result<Known> {
     let anchors = anchors::list(tx, Some(tenant)).await?;
     let anchors = anchors.into_iter().map(|anchor| anchor.name.into()).collect();
     let mut known = Known { anchors, ..Known::default() };
     for items in items.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new(
+        let mut sql = Statement::new(
             "SELECT v.id AS id, v.vnf_instance AS vnf_instance, v.state AS state, i.generation AS generation,
                  (SELECT MIN(s.pool_name) FROM slots s JOIN pools p ON p.id = s.pool
                   WHERE s.tenant = v.tenant AND s.vnfci = v.id AND p.deleted_at IS NOT NULL) AS deleted_pool
@@ -97,7 +99,8 @@ async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, items: &[Rearming
         );
         sql.push_bind(tenant.as_str()).push(" AND v.id IN ");
         text_list(&mut sql, items.iter().map(|item| item.id.as_str()));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        sql.lock("FOR NO KEY UPDATE OF v");
+        for row in sql.fetch_all(&mut *tx).await? {
             let standing = Standing {
                 vnf_instance: row.parsed("vnf_instance")?,
                 state: row.parsed("state")?,
@@ -106,12 +109,12 @@ async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, items: &[Rearming
             };
             known.vnfcis.insert(row.text("id")?, standing);
         }
-        let mut sql = QueryBuilder::new(
+        let mut sql = Statement::new(
             "SELECT fingerprint FROM initial_credentials WHERE fingerprint IS NOT NULL AND tenant = ",
         );
         sql.push_bind(tenant.as_str()).push(" AND vnfci IN ");
         text_list(&mut sql, items.iter().map(|item| item.id.as_str()));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        for row in sql.fetch_all(&mut *tx).await? {
             known.used.insert(row.hash("fingerprint")?);
         }
         let kinds: Vec<_> =
@@ -166,24 +169,24 @@ fn judge<'k>(known: &'k Known, item: &Rearming) -> Result<&'k Standing, String> 
 }
 
 async fn write(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     accepted: &[InitialCredential],
     now: Timestamp,
 ) -> Result<()> {
     let ids = || accepted.iter().map(|credential| credential.vnfci.as_str());
     let mut sql =
-        QueryBuilder::new("UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' AND tenant = ");
+        Statement::new("UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' AND tenant = ");
     sql.push_bind(tenant.as_str()).push(" AND vnfci IN ");
     text_list(&mut sql, ids());
-    sql.push("; UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
+    sql.then("UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
     sql.push(" WHERE state = 'OPEN' AND tenant = ").push_bind(tenant.as_str()).push(" AND vnfci IN ");
     text_list(&mut sql, ids());
-    statement(&mut sql).execute(&mut *tx).await?;
+    sql.execute(&mut *tx).await?;
     initial_credentials::insert(tx, accepted, now).await?;
     // Only now: a VNFCI never points to a row that is not there.
     for credential in accepted {
-        sqlx::query(
+        query(
             "UPDATE vnfcis SET initial_credential = $1, ended_at = NULL,
                  state = CASE state WHEN 'RELEASED' THEN 'REGISTERED' ELSE state END
              WHERE tenant = $2 AND id = $3",

@@ -1,18 +1,18 @@
 //! Tables `issuers` and `crls`.
 
+use super::connection::Connection;
 use super::error::unreadable;
-use super::value::{CHUNK, Columns, bigint, statement};
+use super::statement::{Row, Statement, query};
+use super::value::{CHUNK, bigint};
 use crate::clock::Timestamp;
 use crate::nfv::IssuerId;
 use crate::store::records::{CrlEntry, CrlRecord, IssuerRecord};
 use crate::store::{Result, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 /// Adds a CA certificate.
-pub(super) async fn add(tx: &mut SqliteConnection, issuer: &IssuerRecord) -> Result<()> {
+pub(super) async fn add(tx: &mut Connection, issuer: &IssuerRecord) -> Result<()> {
     let chain: Vec<String> = issuer.chain_der.iter().map(hex::encode).collect();
-    sqlx::query(
+    query(
         "INSERT INTO issuers (id, tenant, generation, key_object, certificate_der, chain_der, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
@@ -36,13 +36,12 @@ pub(super) async fn add(tx: &mut SqliteConnection, issuer: &IssuerRecord) -> Res
 }
 
 /// All CA certificates, roots first, by tenant and generation.
-pub(super) async fn list(tx: &mut SqliteConnection) -> Result<Vec<IssuerRecord>> {
-    let rows =
-        sqlx::query("SELECT * FROM issuers ORDER BY COALESCE(tenant, ''), generation").fetch_all(tx).await?;
+pub(super) async fn list(tx: &mut Connection) -> Result<Vec<IssuerRecord>> {
+    let rows = query("SELECT * FROM issuers ORDER BY COALESCE(tenant, ''), generation").fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
-fn read(row: &SqliteRow) -> Result<IssuerRecord> {
+fn read(row: &Row) -> Result<IssuerRecord> {
     let chain = row.text("chain_der")?;
     Ok(IssuerRecord {
         id: IssuerId(row.uuid("id")?),
@@ -59,8 +58,8 @@ fn read(row: &SqliteRow) -> Result<IssuerRecord> {
 }
 
 /// How many certificates wait for a CRL.
-pub(super) async fn pending_revocations(tx: &mut SqliteConnection, issuer: IssuerId) -> Result<u64> {
-    sqlx::query("SELECT COUNT(*) AS n FROM certificates WHERE issuer = $1 AND state = 'REVOCATION_PENDING'")
+pub(super) async fn pending_revocations(tx: &mut Connection, issuer: IssuerId) -> Result<u64> {
+    query("SELECT COUNT(*) AS n FROM certificates WHERE issuer = $1 AND state = 'REVOCATION_PENDING'")
         .bind(issuer.0.as_bytes().as_slice())
         .fetch_one(tx)
         .await?
@@ -69,11 +68,11 @@ pub(super) async fn pending_revocations(tx: &mut SqliteConnection, issuer: Issue
 
 /// What the issuer's next CRL lists, by serial number.
 pub(super) async fn crl_entries(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     issuer: IssuerId,
     now: Timestamp,
 ) -> Result<Vec<CrlEntry>> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT serial, revoked_at, reason FROM certificates
          WHERE issuer = $1 AND state IN ('REVOCATION_PENDING', 'REVOKED') AND not_after > $2 ORDER BY serial",
     )
@@ -93,12 +92,8 @@ pub(super) async fn crl_entries(
 }
 
 /// Keeps a CRL, if its number is new, and calls what it lists revoked.
-pub(super) async fn record_crl(
-    tx: &mut SqliteConnection,
-    crl: &CrlRecord,
-    serials: &[Vec<u8>],
-) -> Result<u64> {
-    let kept = sqlx::query(
+pub(super) async fn record_crl(tx: &mut Connection, crl: &CrlRecord, serials: &[Vec<u8>]) -> Result<u64> {
+    let kept = query(
         "INSERT INTO crls (issuer, number, der, this_update, next_update) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (issuer) DO UPDATE SET number = excluded.number, der = excluded.der,
              this_update = excluded.this_update, next_update = excluded.next_update
@@ -114,8 +109,7 @@ pub(super) async fn record_crl(
     .map_err(|error| match StoreError::from(error) {
         StoreError::NotFound(_) => StoreError::NotFound(format!("issuer {}", crl.issuer)),
         other => other,
-    })?
-    .rows_affected();
+    })?;
     if kept == 0 {
         return Err(StoreError::Conflict(format!(
             "CRL number {} of issuer {} is not greater than that of the CRL before: sign one with a greater number",
@@ -124,7 +118,7 @@ pub(super) async fn record_crl(
     }
     let mut revoked = 0;
     for serials in serials.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new(
+        let mut sql = Statement::new(
             "UPDATE certificates SET state = 'REVOKED' WHERE state = 'REVOCATION_PENDING' AND issuer = ",
         );
         sql.push_bind(crl.issuer.0.as_bytes().as_slice()).push(" AND serial IN (NULL");
@@ -132,14 +126,14 @@ pub(super) async fn record_crl(
             sql.push(", ").push_bind(serial.as_slice());
         }
         sql.push(")");
-        revoked += statement(&mut sql).execute(&mut *tx).await?.rows_affected();
+        revoked += sql.execute(&mut *tx).await?;
     }
     Ok(revoked)
 }
 
 /// The issuer's latest CRL.
-pub(super) async fn latest_crl(tx: &mut SqliteConnection, issuer: IssuerId) -> Result<Option<CrlRecord>> {
-    let row = sqlx::query("SELECT * FROM crls WHERE issuer = $1")
+pub(super) async fn latest_crl(tx: &mut Connection, issuer: IssuerId) -> Result<Option<CrlRecord>> {
+    let row = query("SELECT * FROM crls WHERE issuer = $1")
         .bind(issuer.0.as_bytes().as_slice())
         .fetch_optional(tx)
         .await?;

@@ -1,24 +1,27 @@
 //! Tables `vnfcis`, `claims` and `credentials`: the end of VNFCIs.
 
+use super::connection::Connection;
 use super::credentials::{self, Claims, Ending};
-use super::value::{CHUNK, Columns, statement, text_list};
+use super::statement::{Statement, query};
+use super::tenants;
+use super::value::{CHUNK, text_list};
 use crate::clock::Timestamp;
 use crate::nfv::{TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{CustodyEnd, TerminateOutcome, TerminatedVnf, VnfciState};
 use crate::store::{Result, StoreError};
-use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::HashMap;
 
 /// Ends every live VNFCI of a VNF instance, if there are as many as expected.
 pub(super) async fn whole_vnf(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     vnf_instance: &VnfInstanceId,
     expected_count: u64,
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<TerminatedVnf> {
-    let rows = sqlx::query(
+    tenants::serialise(tx, tenant).await?;
+    let rows = query(
         "SELECT id FROM vnfcis WHERE tenant = $1 AND vnf_instance = $2 AND state IN ('REGISTERED', 'ACTIVE')
          ORDER BY id",
     )
@@ -49,18 +52,20 @@ pub(super) async fn whole_vnf(
 
 /// Ends VNFCIs with everything that they hold.
 pub(super) async fn each(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     items: &[(VnfciId, Option<VnfInstanceId>)],
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<Vec<TerminateOutcome>> {
+    tenants::serialise(tx, tenant).await?;
     let mut states: HashMap<String, (VnfInstanceId, VnfciState)> = HashMap::new();
     for items in items.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("SELECT id, vnf_instance, state FROM vnfcis WHERE tenant = ");
+        let mut sql = Statement::new("SELECT id, vnf_instance, state FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
         text_list(&mut sql, items.iter().map(|(id, _)| id.as_str()));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        sql.lock("FOR NO KEY UPDATE");
+        for row in sql.fetch_all(&mut *tx).await? {
             states.insert(row.text("id")?, (row.parsed("vnf_instance")?, row.parsed("state")?));
         }
     }
@@ -87,17 +92,17 @@ pub(super) async fn each(
     }
     ending.write(tx, end, now).await?;
     for ids in ended.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("UPDATE vnfcis SET state = 'TERMINATED', ended_at = ");
+        let mut sql = Statement::new("UPDATE vnfcis SET state = 'TERMINATED', ended_at = ");
         sql.push_bind(now.unix_micros()).push(" WHERE tenant = ").push_bind(tenant.as_str());
         sql.push(" AND id IN ");
         text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        sql.push("; UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' AND tenant = ");
+        sql.then("UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' AND tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND vnfci IN ");
         text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        sql.push("; UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
+        sql.then("UPDATE claims SET state = 'DESTROYED', ended_at = ").push_bind(now.unix_micros());
         sql.push(" WHERE state = 'OPEN' AND tenant = ").push_bind(tenant.as_str()).push(" AND vnfci IN ");
         text_list(&mut sql, ids.iter().map(|id| id.as_str()));
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(outcomes)
 }

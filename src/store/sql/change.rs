@@ -1,15 +1,14 @@
 //! What surrounds every change: the lease, the request, the events, one transaction.
 
-use super::value::Columns;
-use super::writer::Writer;
-use super::{audit, leases};
-use crate::clock::{Clock, Timestamp};
+use super::connection::Connection;
+use super::statement::query;
+use super::{Engine, audit, leases};
+use crate::clock::Timestamp;
 use crate::store::{Mutation, RequestKey, Result, StoreError};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::SqliteConnection;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a change came to.
 pub(super) struct Done<T> {
@@ -42,22 +41,21 @@ pub(super) enum Keep {
 }
 
 /// Runs one change in one transaction: lease, request, the change itself, its events.
-pub(super) async fn change<T, F>(
-    writer: &Writer,
-    clock: Arc<dyn Clock>,
-    keep: Keep,
-    mutation: Mutation<T>,
-    body: F,
-) -> Result<T>
+pub(super) async fn change<E, T, F>(engine: &E, keep: Keep, mutation: Mutation<T>, body: F) -> Result<T>
 where
+    E: Engine,
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
-    F: for<'c> FnOnce(&'c mut SqliteConnection, Timestamp) -> BoxFuture<'c, Result<Done<T>>> + Send + 'static,
+    F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<Done<T>>>
+        + Clone
+        + Send
+        + 'static,
 {
-    writer
-        .run(move |tx| {
+    let Mutation { request, lease, events } = mutation;
+    // Shared by the attempts: the one that gets as far as to the events makes them.
+    let events = Arc::new(Mutex::new(Some(events)));
+    engine
+        .change(move |tx, now| {
             Box::pin(async move {
-                let now = clock.now();
-                let Mutation { request, lease, events } = mutation;
                 if let Some(lease) = &lease {
                     leases::check(tx, lease, now).await?;
                 }
@@ -74,6 +72,12 @@ where
                 }
                 let Done { outcome, audited } = body(tx, now).await?;
                 if audited {
+                    let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let Some(events) = events else {
+                        return Err(StoreError::Unavailable(
+                            "the change lost against another one; try again".to_owned(),
+                        ));
+                    };
                     audit::insert(tx, &events(&outcome)).await?;
                 }
                 if let Some(request) = &request
@@ -90,11 +94,11 @@ where
 /// Notes the request. If it was made before: its outcome, if one is kept and is a `T`.
 #[allow(clippy::option_option, reason = "new, made before, made before with an outcome")]
 async fn begin_request<T: DeserializeOwned>(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     request: &RequestKey,
     now: Timestamp,
 ) -> Result<Option<Option<T>>> {
-    let inserted = sqlx::query(
+    let inserted = query(
         "INSERT INTO requests (caller, request_id, body, created_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (caller, request_id) DO NOTHING",
     )
@@ -103,12 +107,11 @@ async fn begin_request<T: DeserializeOwned>(
     .bind(request.body.0.as_slice())
     .bind(now.unix_micros())
     .execute(&mut *tx)
-    .await?
-    .rows_affected();
+    .await?;
     if inserted == 1 {
         return Ok(None);
     }
-    let row = sqlx::query("SELECT body, outcome FROM requests WHERE caller = $1 AND request_id = $2")
+    let row = query("SELECT body, outcome FROM requests WHERE caller = $1 AND request_id = $2")
         .bind(&request.caller.0)
         .bind(request.id.0.as_bytes().as_slice())
         .fetch_one(&mut *tx)
@@ -120,14 +123,10 @@ async fn begin_request<T: DeserializeOwned>(
     Ok(Some(outcome.and_then(|json| serde_json::from_str(&json).ok())))
 }
 
-async fn end_request<T: Serialize>(
-    tx: &mut SqliteConnection,
-    request: &RequestKey,
-    outcome: &T,
-) -> Result<()> {
+async fn end_request<T: Serialize>(tx: &mut Connection, request: &RequestKey, outcome: &T) -> Result<()> {
     let json = serde_json::to_string(outcome)
         .map_err(|e| StoreError::Unusable(format!("the outcome of a request cannot be written: {e}")))?;
-    sqlx::query("UPDATE requests SET outcome = $1 WHERE caller = $2 AND request_id = $3")
+    query("UPDATE requests SET outcome = $1 WHERE caller = $2 AND request_id = $3")
         .bind(json)
         .bind(&request.caller.0)
         .bind(request.id.0.as_bytes().as_slice())
@@ -137,10 +136,6 @@ async fn end_request<T: Serialize>(
 }
 
 /// Forgets requests made before `before`; says how many.
-pub(super) async fn forget_requests(tx: &mut SqliteConnection, before: Timestamp) -> Result<u64> {
-    Ok(sqlx::query("DELETE FROM requests WHERE created_at < $1")
-        .bind(before.unix_micros())
-        .execute(tx)
-        .await?
-        .rows_affected())
+pub(super) async fn forget_requests(tx: &mut Connection, before: Timestamp) -> Result<u64> {
+    Ok(query("DELETE FROM requests WHERE created_at < $1").bind(before.unix_micros()).execute(tx).await?)
 }

@@ -1,18 +1,19 @@
 //! Tables `vnfcis` and `slots`.
 
-use super::value::{CHUNK, Columns, statement, text_list};
+use super::connection::{Connection, Dialect};
+use super::statement::{Row, Statement, query};
+use super::value::{CHUNK, text_list};
 use super::{credentials, initial_credentials, pools, tenants};
 use crate::clock::Timestamp;
 use crate::identity::CertificateName;
-use crate::nfv::{InitialCredentialId, PoolName, TenantId, VnfInstanceId, VnfciId};
+use crate::nfv::{ClaimId, InitialCredentialId, PoolName, TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{
     InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool, RegisterOutcome,
     Slot, Vnfci, VnfciFilter, VnfciState,
 };
 use crate::store::{Result, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use uuid::Uuid;
 
 /// What items of one registration are held against.
 struct Known {
@@ -42,7 +43,7 @@ pub(super) fn recognised_by(kind: &InitialCredentialKind) -> Option<Recognition>
 
 /// Registers VNFCIs; refused ones leave the others untouched.
 pub(super) async fn register(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     vnfcis: Vec<NewVnfci>,
     now: Timestamp,
@@ -79,7 +80,7 @@ pub(super) async fn register(
     Ok(outcomes)
 }
 
-async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, vnfcis: &[NewVnfci]) -> Result<Known> {
+async fn look_up(tx: &mut Connection, tenant: &TenantId, vnfcis: &[NewVnfci]) -> Result<Known> {
     let names: BTreeSet<&PoolName> = vnfcis.iter().flat_map(|v| v.slots.iter().map(|s| &s.pool)).collect();
     let pools = pools::by_names(tx, tenant, names).await?;
     let anchors = super::anchors::list(tx, Some(tenant)).await?;
@@ -90,10 +91,10 @@ async fn look_up(tx: &mut SqliteConnection, tenant: &TenantId, vnfcis: &[NewVnfc
         recognised: HashMap::new(),
     };
     for vnfcis in vnfcis.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("SELECT id FROM vnfcis WHERE tenant = ");
+        let mut sql = Statement::new("SELECT id FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
         text_list(&mut sql, vnfcis.iter().map(|v| v.id.as_str()));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        for row in sql.fetch_all(&mut *tx).await? {
             known.vnfcis.insert(row.text("id")?);
         }
         let kinds: Vec<_> = vnfcis.iter().map(|v| &v.kind).filter(|k| recognised_by(k).is_some()).collect();
@@ -141,13 +142,13 @@ fn judge(known: &Known, vnfci: &NewVnfci) -> Result<(), String> {
 }
 
 async fn write(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     accepted: &[(NewVnfci, InitialCredential)],
     known: &Known,
     now: Timestamp,
 ) -> Result<()> {
-    let mut sql = QueryBuilder::new(
+    let mut sql = Statement::new(
         "INSERT INTO vnfcis (tenant, id, vnf_instance, vdu, state, initial_credential, registered_at) ",
     );
     sql.push_values(accepted, |mut row, (vnfci, credential)| {
@@ -159,14 +160,14 @@ async fn write(
             .push_bind(credential.id.0.as_bytes().as_slice())
             .push_bind(now.unix_micros());
     });
-    statement(&mut sql).execute(&mut *tx).await?;
+    sql.execute(&mut *tx).await?;
     let slots: Vec<_> = accepted
         .iter()
         .flat_map(|(vnfci, _)| vnfci.slots.iter().map(move |slot| (&vnfci.id, slot)))
         .filter_map(|(vnfci, slot)| known.pools.get(&slot.pool).map(|pool| (vnfci, slot, pool)))
         .collect();
     for slots in slots.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("INSERT INTO slots (tenant, vnfci, name, pool, pool_name) ");
+        let mut sql = Statement::new("INSERT INTO slots (tenant, vnfci, name, pool, pool_name) ");
         sql.push_values(slots, |mut row, (vnfci, slot, pool)| {
             row.push_bind(tenant.as_str())
                 .push_bind(vnfci.as_str())
@@ -174,18 +175,18 @@ async fn write(
                 .push_bind(pool.id.0.as_bytes().as_slice())
                 .push_bind(pool.name.as_str());
         });
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     let credentials: Vec<_> = accepted.iter().map(|(_, credential)| credential.clone()).collect();
     initial_credentials::insert(tx, &credentials, now).await
 }
 
 /// One VNFCI with its credentials.
-pub(super) async fn by_id(tx: &mut SqliteConnection, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {
+pub(super) async fn by_id(tx: &mut Connection, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {
     let filter = "v.tenant = ";
-    let mut sql = QueryBuilder::new(SELECT);
+    let mut sql = Statement::new(SELECT);
     sql.push(filter).push_bind(tenant.as_str()).push(" AND v.id = ").push_bind(vnfci.as_str());
-    let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
+    let rows = sql.fetch_all(&mut *tx).await?;
     let mut found = complete(tx, &rows).await?;
     let Some(mut record) = found.pop() else {
         return Err(StoreError::NotFound(format!("VNFCI {vnfci} of tenant {tenant}")));
@@ -195,8 +196,8 @@ pub(super) async fn by_id(tx: &mut SqliteConnection, tenant: &TenantId, vnfci: &
 }
 
 /// VNFCIs by tenant and id, without their credentials.
-pub(super) async fn list(tx: &mut SqliteConnection, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>> {
-    let mut sql = QueryBuilder::new(SELECT);
+pub(super) async fn list(tx: &mut Connection, filter: &VnfciFilter, page: &Page) -> Result<Vec<Vnfci>> {
+    let mut sql = Statement::new(SELECT);
     sql.push("1 = 1");
     if let Some(tenant) = &filter.tenant {
         sql.push(" AND v.tenant = ").push_bind(tenant.as_str());
@@ -210,7 +211,7 @@ pub(super) async fn list(tx: &mut SqliteConnection, filter: &VnfciFilter, page: 
         sql.push(" AND (v.tenant, v.id) > (").push_bind(tenant).push(", ").push_bind(id).push(")");
     }
     sql.push(" ORDER BY v.tenant, v.id LIMIT ").push_bind(i64::from(page.limit));
-    let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
+    let rows = sql.fetch_all(&mut *tx).await?;
     complete(tx, &rows).await
 }
 
@@ -219,7 +220,7 @@ const SELECT: &str = "SELECT i.*, v.vdu AS vdu, v.state AS vnfci_state, v.regist
     FROM vnfcis v JOIN initial_credentials i ON i.id = v.initial_credential WHERE ";
 
 /// Adds the slots to rows of [`SELECT`].
-async fn complete(tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Vnfci>> {
+async fn complete(tx: &mut Connection, rows: &[Row]) -> Result<Vec<Vnfci>> {
     let mut vnfcis = Vec::with_capacity(rows.len());
     for row in rows {
         let initial_credential = initial_credentials::read(row)?;
@@ -243,12 +244,12 @@ async fn complete(tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<V
     let keys: Vec<_> = places.keys().cloned().collect();
     for keys in keys.chunks(CHUNK) {
         let mut sql =
-            QueryBuilder::new("SELECT tenant, vnfci, name, pool_name FROM slots WHERE (tenant, vnfci) IN (");
+            Statement::new("SELECT tenant, vnfci, name, pool_name FROM slots WHERE (tenant, vnfci) IN (");
         sql.push_values(keys, |mut row, (tenant, vnfci)| {
             row.push_bind(tenant).push_bind(vnfci);
         });
         sql.push(") ORDER BY tenant, vnfci, name");
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        for row in sql.fetch_all(&mut *tx).await? {
             if let Some(vnfci) = places
                 .get(&(row.text("tenant")?, row.text("vnfci")?))
                 .and_then(|place| vnfcis.get_mut(*place))
@@ -262,26 +263,53 @@ async fn complete(tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<V
 
 /// The VNF instances of VNFCIs that exist.
 pub(super) async fn vnf_instances(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     vnfcis: &[VnfciId],
 ) -> Result<BTreeMap<VnfciId, VnfInstanceId>> {
     let mut found = BTreeMap::new();
     for vnfcis in vnfcis.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("SELECT id, vnf_instance FROM vnfcis WHERE tenant = ");
+        let mut sql = Statement::new("SELECT id, vnf_instance FROM vnfcis WHERE tenant = ");
         sql.push_bind(tenant.as_str()).push(" AND id IN ");
         text_list(&mut sql, vnfcis.iter().map(VnfciId::as_str));
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        for row in sql.fetch_all(&mut *tx).await? {
             found.insert(row.parsed("id")?, row.parsed("vnf_instance")?);
         }
     }
     Ok(found)
 }
 
+/// Whatever happens to the VNFCI of an initial credential waits until this transaction ends.
+pub(super) async fn lock_of_arming(tx: &mut Connection, id: InitialCredentialId) -> Result<()> {
+    lock(
+        tx,
+        "SELECT 1 FROM initial_credentials i JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci WHERE i.id = $1",
+        id.0,
+    )
+    .await
+}
+
+/// Whatever happens to the VNFCI of a claim waits until this transaction ends.
+pub(super) async fn lock_of_claim(tx: &mut Connection, id: ClaimId) -> Result<()> {
+    lock(
+        tx,
+        "SELECT 1 FROM claims c JOIN vnfcis v ON v.tenant = c.tenant AND v.id = c.vnfci WHERE c.id = $1",
+        id.0,
+    )
+    .await
+}
+
+async fn lock(tx: &mut Connection, sql: &'static str, id: Uuid) -> Result<()> {
+    if tx.dialect() == Dialect::Postgres {
+        query(sql).bind(id.as_bytes().as_slice()).locking("FOR NO KEY UPDATE OF v").execute(tx).await?;
+    }
+    Ok(())
+}
+
 /// Adds to a statement that the VNFCI whose latest initial credential this is changes its state, unless it was
 /// terminated. What an earlier arming does says nothing of a VNFCI that was re-armed.
 pub(super) fn move_to(
-    sql: &mut QueryBuilder<sqlx::Sqlite>,
+    sql: &mut Statement,
     state: VnfciState,
     initial_credential: InitialCredentialId,
     now: Timestamp,

@@ -1,19 +1,19 @@
 //! Table `pools`.
 
+use super::connection::Connection;
+use super::statement::{Row, Statement, query};
 use super::tenants;
-use super::value::{Columns, statement, text_list};
+use super::value::text_list;
 use crate::clock::Timestamp;
 use crate::credential::KeyState;
 use crate::nfv::{PoolId, PoolName, TenantId};
 use crate::store::records::{Page, Pool, PoolFilter, PoolLevels};
 use crate::store::{Result, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 /// Creates a pool.
-pub(super) async fn create(tx: &mut SqliteConnection, pool: Pool) -> Result<Pool> {
+pub(super) async fn create(tx: &mut Connection, pool: Pool) -> Result<Pool> {
     tenants::require(tx, &pool.tenant).await?;
-    let same = sqlx::query("SELECT 1 FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
+    let same = query("SELECT 1 FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
         .bind(pool.tenant.as_str())
         .bind(pool.name.as_str())
         .fetch_optional(&mut *tx)
@@ -21,7 +21,7 @@ pub(super) async fn create(tx: &mut SqliteConnection, pool: Pool) -> Result<Pool
     if same.is_some() {
         return Err(StoreError::AlreadyExists(format!("pool {} of tenant {}", pool.name, pool.tenant)));
     }
-    sqlx::query(
+    query(
         "INSERT INTO pools (id, tenant, name, vnf_instance, vdu, profile, target, refill_below, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
@@ -40,8 +40,8 @@ pub(super) async fn create(tx: &mut SqliteConnection, pool: Pool) -> Result<Pool
 }
 
 /// A pool that is not deleted.
-pub(super) async fn by_name(tx: &mut SqliteConnection, tenant: &TenantId, name: &PoolName) -> Result<Pool> {
-    let row = sqlx::query("SELECT * FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
+pub(super) async fn by_name(tx: &mut Connection, tenant: &TenantId, name: &PoolName) -> Result<Pool> {
+    let row = query("SELECT * FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
         .bind(tenant.as_str())
         .bind(name.as_str())
         .fetch_optional(tx)
@@ -51,20 +51,20 @@ pub(super) async fn by_name(tx: &mut SqliteConnection, tenant: &TenantId, name: 
 
 /// Pools of these names that are not deleted.
 pub(super) async fn by_names<'n>(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     names: impl IntoIterator<Item = &'n PoolName>,
 ) -> Result<Vec<Pool>> {
-    let mut sql = QueryBuilder::new("SELECT * FROM pools WHERE deleted_at IS NULL AND tenant = ");
+    let mut sql = Statement::new("SELECT * FROM pools WHERE deleted_at IS NULL AND tenant = ");
     sql.push_bind(tenant.as_str()).push(" AND name IN ");
     text_list(&mut sql, names.into_iter().map(PoolName::as_str));
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
 /// Pools that are not deleted, by tenant and name.
-pub(super) async fn list(tx: &mut SqliteConnection, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>> {
-    let mut sql = QueryBuilder::new("SELECT * FROM pools WHERE deleted_at IS NULL");
+pub(super) async fn list(tx: &mut Connection, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>> {
+    let mut sql = Statement::new("SELECT * FROM pools WHERE deleted_at IS NULL");
     if let Some(tenant) = &filter.tenant {
         sql.push(" AND tenant = ").push_bind(tenant.as_str());
     }
@@ -78,13 +78,13 @@ pub(super) async fn list(tx: &mut SqliteConnection, filter: &PoolFilter, page: &
         sql.push(" AND (tenant, name) > (").push_bind(tenant).push(", ").push_bind(name).push(")");
     }
     sql.push(" ORDER BY tenant, name LIMIT ").push_bind(i64::from(page.limit));
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
 /// Deleted pools that still have keys to erase.
-pub(super) async fn deleted_with_keys(tx: &mut SqliteConnection) -> Result<Vec<Pool>> {
-    let rows = sqlx::query(
+pub(super) async fn deleted_with_keys(tx: &mut Connection) -> Result<Vec<Pool>> {
+    let rows = query(
         "SELECT * FROM pools p WHERE deleted_at IS NOT NULL AND EXISTS (
              SELECT 1 FROM credentials c WHERE c.pool = p.id AND c.key_state IN ('GENERATED', 'AVAILABLE'))
          ORDER BY tenant, name, id",
@@ -96,14 +96,15 @@ pub(super) async fn deleted_with_keys(tx: &mut SqliteConnection) -> Result<Vec<P
 
 /// Changes how many credentials a pool keeps ready.
 pub(super) async fn update(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     name: &PoolName,
     target: u32,
     refill_below: u32,
 ) -> Result<Pool> {
+    tenants::serialise(tx, tenant).await?;
     let pool = by_name(tx, tenant, name).await?;
-    sqlx::query("UPDATE pools SET target = $1, refill_below = $2 WHERE id = $3")
+    query("UPDATE pools SET target = $1, refill_below = $2 WHERE id = $3")
         .bind(i64::from(target))
         .bind(i64::from(refill_below))
         .bind(pool.id.0.as_bytes().as_slice())
@@ -114,13 +115,14 @@ pub(super) async fn update(
 
 /// Marks a pool deleted.
 pub(super) async fn delete(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     name: &PoolName,
     now: Timestamp,
 ) -> Result<Pool> {
+    tenants::serialise(tx, tenant).await?;
     let pool = by_name(tx, tenant, name).await?;
-    let user = sqlx::query(
+    let user = query(
         "SELECT v.id AS id FROM slots s JOIN vnfcis v ON v.tenant = s.tenant AND v.id = s.vnfci
          WHERE s.pool = $1 AND v.state IN ('REGISTERED', 'ACTIVE') LIMIT 1",
     )
@@ -133,7 +135,7 @@ pub(super) async fn delete(
             user.text("id")?
         )));
     }
-    sqlx::query("UPDATE pools SET deleted_at = $1 WHERE id = $2")
+    query("UPDATE pools SET deleted_at = $1 WHERE id = $2")
         .bind(now.unix_micros())
         .bind(pool.id.0.as_bytes().as_slice())
         .execute(tx)
@@ -145,12 +147,12 @@ pub(super) async fn delete(
 const DRAWN: &str = "DRAWN";
 
 /// How many keys of the pool are in which state: kept counts, and a look at those that are too old.
-pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timestamp) -> Result<PoolLevels> {
-    let rows = sqlx::query(
-        "SELECT key_state, keys, (
+pub(super) async fn levels(tx: &mut Connection, pool: PoolId, now: Timestamp) -> Result<PoolLevels> {
+    let rows = query(
+        "SELECT key_state, CAST(SUM(keys) AS BIGINT) AS keys, (
              SELECT COUNT(*) FROM credentials c WHERE c.pool = $1
              AND c.key_state IN ('GENERATED', 'AVAILABLE') AND c.usable_until <= $2) AS aged
-         FROM pool_levels WHERE pool = $1",
+         FROM pool_levels WHERE pool = $1 GROUP BY key_state",
     )
     .bind(pool.0.as_bytes().as_slice())
     .bind(now.unix_micros())
@@ -177,7 +179,7 @@ pub(super) async fn levels(tx: &mut SqliteConnection, pool: PoolId, now: Timesta
     Ok(levels)
 }
 
-fn read(row: &SqliteRow) -> Result<Pool> {
+fn read(row: &Row) -> Result<Pool> {
     Ok(Pool {
         id: PoolId(row.uuid("id")?),
         tenant: row.parsed("tenant")?,

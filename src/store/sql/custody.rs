@@ -1,13 +1,13 @@
 //! Custody and destruction receipts: columns of `credentials`, with the epochs that a key was ever in.
 
-use super::value::{CHUNK, Columns, id_list, statement, value_by_id};
+use super::connection::Connection;
+use super::statement::{Row, Statement};
+use super::value::{CHUNK, id_list, value_by_id};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::nfv::{CredentialId, EpochId, TenantId};
 use crate::store::records::{Custody, CustodyEnd};
 use crate::store::{Result, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 /// What a [`Custody`] is read with; the condition is the caller's. A key's certificate is its newest one.
 const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_state, cl.vnfci AS vnfci,
@@ -23,22 +23,22 @@ const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_s
 
 /// What is known of one key.
 pub(super) async fn of(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: Option<&TenantId>,
     credential: CredentialId,
 ) -> Result<Custody> {
-    let mut sql = QueryBuilder::new(SELECT);
+    let mut sql = Statement::new(SELECT);
     sql.push(" WHERE c.id = ").push_bind(credential.0.as_bytes().as_slice());
     if let Some(tenant) = tenant {
         sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
     }
-    let row = statement(&mut sql).fetch_optional(tx).await?;
+    let row = sql.fetch_optional(tx).await?;
     row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("credential {credential}"))), read)
 }
 
 /// Keys of which nothing is left anywhere, without a receipt; those that ended first come first.
-pub(super) async fn receipts_due(tx: &mut SqliteConnection, limit: u32) -> Result<Vec<Custody>> {
-    let mut sql = QueryBuilder::new(SELECT);
+pub(super) async fn receipts_due(tx: &mut Connection, limit: u32) -> Result<Vec<Custody>> {
+    let mut sql = Statement::new(SELECT);
     sql.push(
         " WHERE c.custody_ended_at IS NOT NULL AND c.claim_id IS NOT NULL AND c.receipt IS NULL
           AND c.erased_at IS NOT NULL AND e.state = 'DESTROYED'
@@ -47,11 +47,11 @@ pub(super) async fn receipts_due(tx: &mut SqliteConnection, limit: u32) -> Resul
           ORDER BY c.custody_ended_at, c.id LIMIT ",
     );
     sql.push_bind(i64::from(limit));
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
-fn read(row: &SqliteRow) -> Result<Custody> {
+fn read(row: &Row) -> Result<Custody> {
     let ended = match row.time_or_null("custody_ended_at")? {
         Some(at) => {
             let end = CustodyEnd {
@@ -88,16 +88,13 @@ fn read(row: &SqliteRow) -> Result<Custody> {
 }
 
 /// Keeps receipts; one that exists is left.
-pub(super) async fn record_receipts(
-    tx: &mut SqliteConnection,
-    receipts: &[(CredentialId, String)],
-) -> Result<()> {
+pub(super) async fn record_receipts(tx: &mut Connection, receipts: &[(CredentialId, String)]) -> Result<()> {
     for receipts in receipts.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("UPDATE credentials SET receipt = ");
+        let mut sql = Statement::new("UPDATE credentials SET receipt = ");
         value_by_id(&mut sql, "id", receipts.iter().map(|(id, receipt)| (&id.0, receipt.as_str())));
         sql.push(" WHERE receipt IS NULL AND id IN ");
         id_list(&mut sql, receipts.iter().map(|(id, _)| &id.0));
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(())
 }

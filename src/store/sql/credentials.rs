@@ -1,8 +1,10 @@
 //! Tables `credentials`, `certificates` and `key_blobs`: production, erasure, revocation.
 
 use super::change::Done;
+use super::connection::Connection;
 use super::epochs;
-use super::value::{CHUNK, Columns, id_list, number_list, statement, text_list};
+use super::statement::{Row, Statement, query};
+use super::value::{CHUNK, id_list, number_list, text_list};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateChange, CertificateState, KeyChange, KeyState, RevocationReason};
@@ -11,29 +13,19 @@ use crate::store::records::{
     CertificateRecord, CustodyEnd, DestroyedKeys, NewCertificate, NewCredential, RevokeOutcome,
 };
 use crate::store::{Result, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// Inserts produced credentials.
-pub(super) async fn insert(
-    tx: &mut SqliteConnection,
-    credentials: &[NewCredential],
-    now: Timestamp,
-) -> Result<()> {
-    let mut per_epoch: BTreeMap<EpochId, usize> = BTreeMap::new();
-    let mut pools: BTreeMap<PoolId, EpochId> = BTreeMap::new();
-    for credential in credentials {
-        *per_epoch.entry(credential.epoch).or_default() += 1;
-        pools.insert(credential.pool, credential.epoch);
-    }
+pub(super) async fn insert(tx: &mut Connection, credentials: &[NewCredential], now: Timestamp) -> Result<()> {
+    let epochs: BTreeSet<EpochId> = credentials.iter().map(|credential| credential.epoch).collect();
+    let pools: BTreeSet<PoolId> = credentials.iter().map(|credential| credential.pool).collect();
     let mut tenants: HashMap<EpochId, TenantId> = HashMap::new();
-    for (epoch, keys) in per_epoch {
-        tenants.insert(epoch, epochs::admit(tx, epoch, keys).await?);
+    for epoch in epochs {
+        tenants.insert(epoch, epochs::admit(tx, epoch).await?);
     }
     let mut pool_tenants: HashMap<PoolId, TenantId> = HashMap::new();
-    for pool in pools.into_keys() {
+    for pool in pools {
         pool_tenants.insert(pool, live_pool(tx, pool).await?);
     }
     if let Some(odd) = credentials.iter().find(|c| tenants.get(&c.epoch) != pool_tenants.get(&c.pool)) {
@@ -43,7 +35,7 @@ pub(super) async fn insert(
         )));
     }
     for credentials in credentials.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new(
+        let mut sql = Statement::new(
             "INSERT INTO credentials (id, tenant, pool, epoch, key_state, public_key_sha256, public_key_der,
                  usable_until, created_at) ",
         );
@@ -62,7 +54,7 @@ pub(super) async fn insert(
                 .push_bind(credential.certificate.as_ref().map(|c| c.usable_until.unix_micros()))
                 .push_bind(now.unix_micros());
         });
-        sql.push("; INSERT INTO key_blobs (credential, key_blob, dek_blob) ");
+        sql.then("INSERT INTO key_blobs (credential, key_blob, dek_blob) ");
         sql.push_values(credentials, |mut row, credential| {
             row.push_bind(credential.id.0.as_bytes().as_slice())
                 .push_bind(credential.key_blob.as_slice())
@@ -71,15 +63,15 @@ pub(super) async fn insert(
         let certificates: Vec<_> =
             credentials.iter().filter_map(|c| c.certificate.as_ref().map(|ce| (c.id, ce))).collect();
         if !certificates.is_empty() {
-            sql.push("; ");
+            sql.then("");
             insert_certificates(&mut sql, &certificates);
         }
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(())
 }
 
-fn insert_certificates(sql: &mut QueryBuilder<Sqlite>, certificates: &[(CredentialId, &NewCertificate)]) {
+fn insert_certificates(sql: &mut Statement, certificates: &[(CredentialId, &NewCertificate)]) {
     sql.push(
         "INSERT INTO certificates (credential, issuer, serial, sha256, der, state, not_before, not_after,
              usable_until, crl_shard) ",
@@ -99,9 +91,10 @@ fn insert_certificates(sql: &mut QueryBuilder<Sqlite>, certificates: &[(Credenti
 }
 
 /// The tenant of a pool that is not deleted.
-async fn live_pool(tx: &mut SqliteConnection, pool: PoolId) -> Result<TenantId> {
-    let row = sqlx::query("SELECT tenant, deleted_at FROM pools WHERE id = $1")
+async fn live_pool(tx: &mut Connection, pool: PoolId) -> Result<TenantId> {
+    let row = query("SELECT tenant, deleted_at FROM pools WHERE id = $1")
         .bind(pool.0.as_bytes().as_slice())
+        .locking("FOR SHARE")
         .fetch_optional(tx)
         .await?
         .ok_or_else(|| StoreError::NotFound(format!("pool {pool}")))?;
@@ -134,8 +127,8 @@ const HELD_COLUMNS: &str = "c.id AS id, c.public_key_sha256 AS public_key,
     ce.issuer AS issuer, ce.serial AS serial, ce.state AS state, ce.not_after AS not_after";
 
 /// A statement that reads [`Held`]s of credentials; the condition is the caller's.
-fn select_held() -> QueryBuilder<Sqlite> {
-    let mut sql = QueryBuilder::new("SELECT ");
+fn select_held() -> Statement {
+    let mut sql = Statement::new("SELECT ");
     sql.push(HELD_COLUMNS).push(" FROM credentials c LEFT JOIN certificates ce ON ce.credential = c.id");
     sql
 }
@@ -151,7 +144,7 @@ pub(super) enum Claims {
 
 /// The credentials of VNFCIs, by VNFCI.
 pub(super) async fn held_by_vnfcis<'i>(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     vnfcis: impl IntoIterator<Item = &'i VnfciId>,
     claims: Claims,
@@ -160,7 +153,7 @@ pub(super) async fn held_by_vnfcis<'i>(
     let mut held: HashMap<String, Vec<Held>> = HashMap::new();
     for ids in ids.chunks(CHUNK) {
         // CROSS JOIN keeps SQLite from starting at the credentials.
-        let mut sql = QueryBuilder::new("SELECT cl.vnfci AS vnfci, ");
+        let mut sql = Statement::new("SELECT cl.vnfci AS vnfci, ");
         sql.push(HELD_COLUMNS);
         sql.push(
             " FROM claims cl CROSS JOIN credentials c LEFT JOIN certificates ce ON ce.credential = c.id
@@ -171,7 +164,7 @@ pub(super) async fn held_by_vnfcis<'i>(
         if claims == Claims::Open {
             sql.push(" AND cl.state = 'OPEN'");
         }
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        for row in sql.fetch_all(&mut *tx).await? {
             held.entry(row.text("vnfci")?).or_default().push(read_held(&row)?);
         }
     }
@@ -179,7 +172,7 @@ pub(super) async fn held_by_vnfcis<'i>(
 }
 
 /// Reads a row with [`HELD_COLUMNS`].
-fn read_held(row: &SqliteRow) -> Result<Held> {
+fn read_held(row: &Row) -> Result<Held> {
     let certificate = match row.int_or_null("certificate")? {
         Some(certificate) => Some(HeldCertificate {
             row: certificate,
@@ -202,17 +195,17 @@ fn read_held(row: &SqliteRow) -> Result<Held> {
 }
 
 /// The credentials of a claim, by slot.
-pub(super) async fn held_by_claim(tx: &mut SqliteConnection, claim: ClaimId) -> Result<Vec<Held>> {
+pub(super) async fn held_by_claim(tx: &mut Connection, claim: ClaimId) -> Result<Vec<Held>> {
     let mut sql = select_held();
     sql.push(" WHERE c.claim_id = ").push_bind(claim.0.as_bytes().as_slice()).push(" ORDER BY c.slot");
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read_held).collect()
 }
 
 /// Ends the custody of keys: copies that are left are erased, unexpired certificates are to be withdrawn. A key
 /// whose custody had ended keeps how and when.
 pub(super) async fn end(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     held: &[Held],
     end: &CustodyEnd,
     now: Timestamp,
@@ -260,12 +253,7 @@ impl Ending {
     }
 
     /// Writes it.
-    pub(super) async fn write(
-        self,
-        tx: &mut SqliteConnection,
-        end: &CustodyEnd,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(super) async fn write(self, tx: &mut Connection, end: &CustodyEnd, now: Timestamp) -> Result<()> {
         for ids in self.erase.chunks(CHUNK) {
             erase_keys(tx, ids, KeyState::Destroyed, now).await?;
         }
@@ -279,7 +267,7 @@ impl Ending {
 /// Deletes the blobs of keys whose state allows it (the caller has looked, in this transaction) and starts the
 /// destruction horizon of every epoch that holds a copy of them.
 pub(super) async fn erase_keys(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     ids: &[Uuid],
     state: KeyState,
     now: Timestamp,
@@ -288,67 +276,60 @@ pub(super) async fn erase_keys(
         KeyState::Delivered => "('CLAIMED')",
         _ => "('GENERATED', 'AVAILABLE', 'CLAIMED')",
     };
-    let mut sql = QueryBuilder::new("UPDATE credentials SET key_state = ");
+    let mut sql = Statement::new("UPDATE credentials SET key_state = ");
     sql.push_bind(state.as_str()).push(", erased_at = ").push_bind(now.unix_micros());
     sql.push(" WHERE key_state IN ").push(from).push(" AND id IN ");
     id_list(&mut sql, ids);
-    sql.push("; DELETE FROM key_blobs WHERE credential IN ");
+    sql.then("DELETE FROM key_blobs WHERE credential IN ");
     id_list(&mut sql, ids);
-    sql.push("; UPDATE epochs SET first_erasure_at = ").push_bind(now.unix_micros());
+    sql.then("UPDATE epochs SET first_erasure_at = ").push_bind(now.unix_micros());
     sql.push(" WHERE first_erasure_at IS NULL AND id IN (SELECT epoch FROM credentials WHERE id IN ");
     id_list(&mut sql, ids);
     sql.push(" UNION SELECT epoch FROM key_epochs WHERE credential IN ");
     id_list(&mut sql, ids);
     sql.push(")");
-    statement(&mut sql).execute(tx).await?;
+    sql.execute(tx).await?;
     Ok(())
 }
 
-async fn end_custody(
-    tx: &mut SqliteConnection,
-    ids: &[Uuid],
-    end: &CustodyEnd,
-    now: Timestamp,
-) -> Result<()> {
-    let mut sql = QueryBuilder::new("UPDATE credentials SET custody_ended_at = ");
+async fn end_custody(tx: &mut Connection, ids: &[Uuid], end: &CustodyEnd, now: Timestamp) -> Result<()> {
+    let mut sql = Statement::new("UPDATE credentials SET custody_ended_at = ");
     sql.push_bind(now.unix_micros());
     sql.push(", custody_reason = ").push_bind(end.reason.as_str());
     sql.push(", custody_holder_copy = ").push_bind(end.holder_copy.as_str());
     sql.push(", custody_revocation = ").push_bind(end.revocation.as_str());
     sql.push(" WHERE custody_ended_at IS NULL AND id IN ");
     id_list(&mut sql, ids);
-    statement(&mut sql).execute(tx).await?;
+    sql.execute(tx).await?;
     Ok(())
 }
 
 async fn withdraw_certificates(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     rows: &[i64],
     reason: RevocationReason,
     now: Timestamp,
 ) -> Result<()> {
     for rows in rows.chunks(CHUNK) {
-        let mut sql =
-            QueryBuilder::new("UPDATE certificates SET state = 'REVOCATION_PENDING', revoked_at = ");
+        let mut sql = Statement::new("UPDATE certificates SET state = 'REVOCATION_PENDING', revoked_at = ");
         sql.push_bind(now.unix_micros()).push(", reason = ").push_bind(reason.as_str());
         sql.push(" WHERE state IN ('VALID', 'SUPERSEDED') AND id IN ");
         number_list(&mut sql, rows);
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(())
 }
 
 /// Erases keys that nobody claimed.
 pub(super) async fn erase_unclaimed(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     pool: PoolId,
     unusable_at: Option<Timestamp>,
     custody_end: &CustodyEnd,
     limit: u32,
     now: Timestamp,
 ) -> Result<Done<DestroyedKeys>> {
-    let mut sql =
-        QueryBuilder::new("SELECT id, public_key_sha256 AS public_key FROM credentials WHERE pool = ");
+    let mut sql = Statement::new("SELECT id, public_key_sha256 AS public_key FROM credentials WHERE pool = ");
     sql.push_bind(pool.0.as_bytes().as_slice());
     sql.push(" AND key_state IN ('GENERATED', 'AVAILABLE')");
     if let Some(at) = unusable_at {
@@ -356,7 +337,9 @@ pub(super) async fn erase_unclaimed(
         sql.push(" AND usable_until <= ").push_bind(at.unix_micros());
     }
     sql.push(" LIMIT ").push_bind(i64::from(limit));
-    let rows = statement(&mut sql).fetch_all(&mut *tx).await?;
+    // What is being drawn is left to who draws it.
+    sql.lock("FOR UPDATE SKIP LOCKED");
+    let rows = sql.fetch_all(&mut *tx).await?;
     let keys = rows
         .iter()
         .map(|row| {
@@ -375,7 +358,7 @@ pub(super) async fn erase_unclaimed(
 
 /// Marks certificates of a tenant for withdrawal.
 pub(super) async fn revoke(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     certificates: &[(IssuerId, Vec<u8>)],
     reason: RevocationReason,
@@ -390,7 +373,7 @@ pub(super) async fn revoke(
             row.push_bind(issuer.0.as_bytes().as_slice()).push_bind(serial.as_slice());
         });
         sql.push(")");
-        for row in statement(&mut sql).fetch_all(&mut *tx).await? {
+        for row in sql.fetch_all(&mut *tx).await? {
             let held = read_held(&row)?;
             if let Some(certificate) = held.certificate {
                 found
@@ -422,18 +405,18 @@ pub(super) async fn revoke(
     withdraw_certificates(tx, &rows, reason, now).await?;
     for ids in waiting.chunks(CHUNK) {
         // Nobody is to draw a withdrawn certificate: its key counts as too old and is erased with those.
-        let mut sql = QueryBuilder::new(
+        let mut sql = Statement::new(
             "UPDATE credentials SET usable_until = 0 WHERE key_state = 'AVAILABLE' AND id IN ",
         );
         id_list(&mut sql, ids);
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(outcomes)
 }
 
 /// Marks certificates whose time has passed.
-pub(super) async fn expire(tx: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<u64> {
-    Ok(sqlx::query(
+pub(super) async fn expire(tx: &mut Connection, now: Timestamp, limit: u32) -> Result<u64> {
+    Ok(query(
         "UPDATE certificates SET state = 'EXPIRED' WHERE state IN ('VALID', 'SUPERSEDED') AND id IN (
              SELECT id FROM certificates WHERE state IN ('VALID', 'SUPERSEDED') AND not_after <= $1
              ORDER BY not_after LIMIT $2)",
@@ -441,8 +424,7 @@ pub(super) async fn expire(tx: &mut SqliteConnection, now: Timestamp, limit: u32
     .bind(now.unix_micros())
     .bind(i64::from(limit))
     .execute(tx)
-    .await?
-    .rows_affected())
+    .await?)
 }
 
 /// What a [`CertificateRecord`] is read with; the condition is the caller's.
@@ -455,43 +437,43 @@ const SELECT_RECORD: &str = "SELECT c.tenant AS tenant, c.id AS id, c.public_key
 
 /// The certificate with this SHA-256.
 pub(super) async fn by_fingerprint(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     fingerprint: Sha256Hash,
 ) -> Result<Option<CertificateRecord>> {
-    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    let mut sql = Statement::new(SELECT_RECORD);
     sql.push(" WHERE ce.sha256 = ").push_bind(fingerprint.0.as_slice());
-    let row = statement(&mut sql).fetch_optional(tx).await?;
+    let row = sql.fetch_optional(tx).await?;
     row.as_ref().map(read_record).transpose()
 }
 
 /// The certificate of an issuer with this serial number, within one tenant.
 pub(super) async fn by_serial(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     issuer: IssuerId,
     serial: &[u8],
 ) -> Result<Option<CertificateRecord>> {
-    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    let mut sql = Statement::new(SELECT_RECORD);
     sql.push(" WHERE ce.issuer = ").push_bind(issuer.0.as_bytes().as_slice());
     sql.push(" AND ce.serial = ").push_bind(serial).push(" AND c.tenant = ").push_bind(tenant.as_str());
-    let row = statement(&mut sql).fetch_optional(tx).await?;
+    let row = sql.fetch_optional(tx).await?;
     row.as_ref().map(read_record).transpose()
 }
 
 /// Every certificate that a VNFCI was ever drawn, newest first.
 pub(super) async fn of_vnfci(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     vnfci: &str,
 ) -> Result<Vec<CertificateRecord>> {
-    let mut sql = QueryBuilder::new(SELECT_RECORD);
+    let mut sql = Statement::new(SELECT_RECORD);
     sql.push(" WHERE cl.tenant = ").push_bind(tenant.as_str()).push(" AND cl.vnfci = ").push_bind(vnfci);
     sql.push(" ORDER BY cl.created_at DESC, cl.id DESC, c.slot");
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read_record).collect()
 }
 
-fn read_record(row: &SqliteRow) -> Result<CertificateRecord> {
+fn read_record(row: &Row) -> Result<CertificateRecord> {
     Ok(CertificateRecord {
         tenant: row.parsed("tenant")?,
         credential: EventCredential {

@@ -1,17 +1,16 @@
 //! Table `anchors`.
 
+use super::connection::Connection;
+use super::statement::{Row, query};
 use super::tenants;
-use super::value::Columns;
 use crate::nfv::{AnchorName, TenantId};
 use crate::store::records::Anchor;
 use crate::store::{Result, StoreError};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
 /// Adds an anchor: no certificate and no public key is an anchor twice, in whatever tenants.
-pub(super) async fn add(tx: &mut SqliteConnection, anchor: &Anchor) -> Result<()> {
+pub(super) async fn add(tx: &mut Connection, anchor: &Anchor) -> Result<()> {
     tenants::require(tx, &anchor.tenant).await?;
-    let same = sqlx::query(
+    let same = query(
         "SELECT tenant, name FROM anchors
          WHERE (tenant = $1 AND name = $2) OR fingerprint = $3 OR public_key = $4
          ORDER BY (tenant = $1 AND name = $2) DESC LIMIT 1",
@@ -32,7 +31,7 @@ pub(super) async fn add(tx: &mut SqliteConnection, anchor: &Anchor) -> Result<()
              tenant and has one name"
         )));
     }
-    sqlx::query(
+    query(
         "INSERT INTO anchors (tenant, name, certificate_der, fingerprint, public_key, created_at)
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -48,15 +47,15 @@ pub(super) async fn add(tx: &mut SqliteConnection, anchor: &Anchor) -> Result<()
 }
 
 /// The anchors of a tenant, or of all, by tenant and name.
-pub(super) async fn list(tx: &mut SqliteConnection, tenant: Option<&TenantId>) -> Result<Vec<Anchor>> {
-    let rows = sqlx::query("SELECT * FROM anchors WHERE $1 IS NULL OR tenant = $1 ORDER BY tenant, name")
+pub(super) async fn list(tx: &mut Connection, tenant: Option<&TenantId>) -> Result<Vec<Anchor>> {
+    let rows = query("SELECT * FROM anchors WHERE $1 IS NULL OR tenant = $1 ORDER BY tenant, name")
         .bind(tenant.map(TenantId::as_str))
         .fetch_all(tx)
         .await?;
     rows.iter().map(read).collect()
 }
 
-fn read(row: &SqliteRow) -> Result<Anchor> {
+fn read(row: &Row) -> Result<Anchor> {
     Ok(Anchor {
         tenant: row.parsed("tenant")?,
         name: row.parsed("name")?,
@@ -68,17 +67,17 @@ fn read(row: &SqliteRow) -> Result<Anchor> {
 }
 
 /// Removes an anchor and voids the open initial credentials under it.
-pub(super) async fn remove(tx: &mut SqliteConnection, tenant: &TenantId, name: &AnchorName) -> Result<()> {
-    let removed = sqlx::query("DELETE FROM anchors WHERE tenant = $1 AND name = $2")
+pub(super) async fn remove(tx: &mut Connection, tenant: &TenantId, name: &AnchorName) -> Result<()> {
+    tenants::serialise(tx, tenant).await?;
+    let removed = query("DELETE FROM anchors WHERE tenant = $1 AND name = $2")
         .bind(tenant.as_str())
         .bind(name.as_str())
         .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        .await?;
     if removed == 0 {
         return Err(StoreError::NotFound(format!("anchor {name} of tenant {tenant}")));
     }
-    sqlx::query(
+    query(
         "UPDATE initial_credentials SET state = 'VOID' WHERE tenant = $1 AND anchor = $2 AND state = 'OPEN'",
     )
     .bind(tenant.as_str())

@@ -1,20 +1,19 @@
 //! Table `identities`.
 
+use super::connection::Connection;
 use super::error::unreadable;
+use super::statement::{Row, query};
 use super::tenants;
-use super::value::Columns;
 use crate::nfv::{IdentityName, Sha256Hash};
 use crate::store::records::Identity;
 use crate::store::{Result, StoreError};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
 /// Registers an identity.
-pub(super) async fn add(tx: &mut SqliteConnection, identity: &Identity) -> Result<()> {
+pub(super) async fn add(tx: &mut Connection, identity: &Identity) -> Result<()> {
     if let Some(tenant) = &identity.tenant {
         tenants::require(tx, tenant).await?;
     }
-    let same = sqlx::query("SELECT name FROM identities WHERE name = $1 OR fingerprint = $2")
+    let same = query("SELECT name FROM identities WHERE name = $1 OR fingerprint = $2")
         .bind(identity.name.as_str())
         .bind(identity.fingerprint.0.as_slice())
         .fetch_optional(&mut *tx)
@@ -28,7 +27,7 @@ pub(super) async fn add(tx: &mut SqliteConnection, identity: &Identity) -> Resul
         }));
     }
     let granted = serde_json::to_string(&identity.granted_vnfs).map_err(|e| unreadable(&e))?;
-    sqlx::query(
+    query(
         "INSERT INTO identities (name, role, tenant, granted_vnfs, certificate_der, fingerprint, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
@@ -45,24 +44,21 @@ pub(super) async fn add(tx: &mut SqliteConnection, identity: &Identity) -> Resul
 }
 
 /// All identities, by name.
-pub(super) async fn list(tx: &mut SqliteConnection) -> Result<Vec<Identity>> {
-    let rows = sqlx::query("SELECT * FROM identities ORDER BY name").fetch_all(tx).await?;
+pub(super) async fn list(tx: &mut Connection) -> Result<Vec<Identity>> {
+    let rows = query("SELECT * FROM identities ORDER BY name").fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
 /// The identity of a certificate.
-pub(super) async fn by_fingerprint(
-    tx: &mut SqliteConnection,
-    fingerprint: Sha256Hash,
-) -> Result<Option<Identity>> {
-    let row = sqlx::query("SELECT * FROM identities WHERE fingerprint = $1")
+pub(super) async fn by_fingerprint(tx: &mut Connection, fingerprint: Sha256Hash) -> Result<Option<Identity>> {
+    let row = query("SELECT * FROM identities WHERE fingerprint = $1")
         .bind(fingerprint.0.as_slice())
         .fetch_optional(tx)
         .await?;
     row.as_ref().map(read).transpose()
 }
 
-fn read(row: &SqliteRow) -> Result<Identity> {
+fn read(row: &Row) -> Result<Identity> {
     Ok(Identity {
         name: row.parsed("name")?,
         role: row.parsed("role")?,
@@ -75,11 +71,7 @@ fn read(row: &SqliteRow) -> Result<Identity> {
 }
 
 /// Removes an identity.
-pub(super) async fn remove(tx: &mut SqliteConnection, name: &IdentityName) -> Result<()> {
-    let removed = sqlx::query("DELETE FROM identities WHERE name = $1")
-        .bind(name.as_str())
-        .execute(tx)
-        .await?
-        .rows_affected();
+pub(super) async fn remove(tx: &mut Connection, name: &IdentityName) -> Result<()> {
+    let removed = query("DELETE FROM identities WHERE name = $1").bind(name.as_str()).execute(tx).await?;
     if removed == 1 { Ok(()) } else { Err(StoreError::NotFound(format!("identity {name}"))) }
 }

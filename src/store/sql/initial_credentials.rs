@@ -1,13 +1,13 @@
 //! Table `initial_credentials`.
 
+use super::connection::Connection;
 use super::error::unreadable;
-use super::value::{CHUNK, Columns, statement, text_list};
+use super::statement::{Row, Statement, query};
+use super::value::{CHUNK, text_list};
 use crate::clock::Timestamp;
 use crate::nfv::{AnchorName, InitialCredentialId, Sha256Hash, TenantId};
 use crate::store::Result;
 use crate::store::records::{InitialCredential, InitialCredentialKind};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, SqliteConnection};
 
 /// The columns of a kind: its text, anchor, fingerprint and name.
 fn columns(kind: &InitialCredentialKind) -> (&'static str, Option<&str>, Option<&[u8]>, Option<&str>) {
@@ -24,12 +24,12 @@ fn columns(kind: &InitialCredentialKind) -> (&'static str, Option<&str>, Option<
 
 /// Inserts initial credentials.
 pub(super) async fn insert(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     credentials: &[InitialCredential],
     now: Timestamp,
 ) -> Result<()> {
     for credentials in credentials.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new(
+        let mut sql = Statement::new(
             "INSERT INTO initial_credentials (id, tenant, vnf_instance, vnfci, generation, kind, anchor,
                  fingerprint, name, state, redraws, expires_at, created_at) ",
         );
@@ -49,13 +49,13 @@ pub(super) async fn insert(
                 .push_bind(credential.expires_at.unix_micros())
                 .push_bind(now.unix_micros());
         });
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(())
 }
 
 /// Reads a row of the table.
-pub(super) fn read(row: &SqliteRow) -> Result<InitialCredential> {
+pub(super) fn read(row: &Row) -> Result<InitialCredential> {
     let kind = match row.text("kind")?.as_str() {
         "X509_FINGERPRINT" => InitialCredentialKind::X509Fingerprint {
             anchor: row.parsed("anchor")?,
@@ -80,11 +80,8 @@ pub(super) fn read(row: &SqliteRow) -> Result<InitialCredential> {
 }
 
 /// One initial credential.
-pub(super) async fn by_id(
-    tx: &mut SqliteConnection,
-    id: InitialCredentialId,
-) -> Result<Option<InitialCredential>> {
-    let row = sqlx::query("SELECT * FROM initial_credentials WHERE id = $1")
+pub(super) async fn by_id(tx: &mut Connection, id: InitialCredentialId) -> Result<Option<InitialCredential>> {
+    let row = query("SELECT * FROM initial_credentials WHERE id = $1")
         .bind(id.0.as_bytes().as_slice())
         .fetch_optional(tx)
         .await?;
@@ -93,32 +90,32 @@ pub(super) async fn by_id(
 
 /// Those of X.509 that a certificate may stand for, newest first.
 pub(super) async fn x509(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     anchor: &AnchorName,
     fingerprint: Sha256Hash,
     names: &[String],
 ) -> Result<Vec<InitialCredential>> {
     // Two searches by index instead of one OR that would read everything under the anchor.
-    let mut sql = QueryBuilder::new("SELECT * FROM (SELECT * FROM initial_credentials WHERE tenant = ");
+    let mut sql = Statement::new("SELECT * FROM (SELECT * FROM initial_credentials WHERE tenant = ");
     sql.push_bind(tenant.as_str()).push(" AND anchor = ").push_bind(anchor.as_str());
     sql.push(" AND fingerprint = ").push_bind(fingerprint.0.as_slice());
     sql.push(" UNION ALL SELECT * FROM initial_credentials WHERE tenant = ").push_bind(tenant.as_str());
     sql.push(" AND anchor = ").push_bind(anchor.as_str()).push(" AND name IN ");
     text_list(&mut sql, names.iter().map(String::as_str));
     sql.push(") AS found ORDER BY created_at DESC, id DESC");
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }
 
 /// Those that a new one of a tenant could be confused with: the same certificate that is open or was used, or
 /// the same name that a VNFCI which has not ended goes by.
 pub(super) async fn rivals(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     kinds: &[&InitialCredentialKind],
 ) -> Result<Vec<InitialCredential>> {
-    let mut sql = QueryBuilder::new(
+    let mut sql = Statement::new(
         "SELECT i.* FROM initial_credentials i JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci
          WHERE i.state IN ('OPEN', 'SPENT') AND i.tenant = ",
     );
@@ -138,6 +135,6 @@ pub(super) async fn rivals(
         }),
     );
     sql.push("))");
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter().map(read).collect()
 }

@@ -1,22 +1,26 @@
 //! Tables `events`, `event_credentials`, `audit_chain` and `heads`.
 
+use super::connection::{Connection, Dialect, Queue};
 use super::error::unreadable;
-use super::value::{CHUNK, Columns, bigint, statement};
+use super::statement::{Row, Statement, query};
+use super::value::{CHUNK, bigint};
 use crate::audit::event::Event;
 use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
 use crate::store::records::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 use crate::store::{Result, StoreError};
-use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
+/// How often events that are not settled yet are looked for at once. Transactions that end between the two looks that
+/// [`next`] takes, at those that run and at whose they are, hold back more than need be.
+const LOOKS: u32 = 3;
+
 /// Appends events, not chained yet, with the index by key.
-pub(super) async fn insert(tx: &mut SqliteConnection, events: &[Event]) -> Result<()> {
+pub(super) async fn insert(tx: &mut Connection, events: &[Event]) -> Result<()> {
     for events in events.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new(
-            "INSERT INTO events (id, time, kind, actor, tenant, vnf_instance, vnfci, json) ",
-        );
+        let mut sql =
+            Statement::new("INSERT INTO events (id, time, kind, actor, tenant, vnf_instance, vnfci, json) ");
         let mut keys = BTreeSet::new();
         let mut rows = Vec::with_capacity(events.len());
         for event in events {
@@ -39,20 +43,20 @@ pub(super) async fn insert(tx: &mut SqliteConnection, events: &[Event]) -> Resul
         let mut chunks = keys.chunks(CHUNK);
         // The first rows travel with the events: one statement less for every claim.
         if let Some(first) = chunks.next() {
-            sql.push("; ");
+            sql.then("");
             index_keys(&mut sql, first);
         }
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
         for chunk in chunks {
-            let mut sql = QueryBuilder::new("");
+            let mut sql = Statement::new("");
             index_keys(&mut sql, chunk);
-            statement(&mut sql).execute(&mut *tx).await?;
+            sql.execute(&mut *tx).await?;
         }
     }
     Ok(())
 }
 
-fn index_keys(sql: &mut QueryBuilder<sqlx::Sqlite>, keys: &[(Sha256Hash, Uuid)]) {
+fn index_keys(sql: &mut Statement, keys: &[(Sha256Hash, Uuid)]) {
     sql.push("INSERT INTO event_credentials (public_key, event_id) ");
     sql.push_values(keys, |mut row, (key, event)| {
         row.push_bind(key.0.as_slice()).push_bind(event.as_bytes().as_slice());
@@ -60,33 +64,63 @@ fn index_keys(sql: &mut QueryBuilder<sqlx::Sqlite>, keys: &[(Sha256Hash, Uuid)])
 }
 
 /// Size and hash of the chain.
-pub(super) async fn tip(tx: &mut SqliteConnection) -> Result<ChainTip> {
-    let row =
-        sqlx::query("SELECT idx, hash FROM audit_chain ORDER BY idx DESC LIMIT 1").fetch_optional(tx).await?;
+pub(super) async fn tip(tx: &mut Connection) -> Result<ChainTip> {
+    let row = query("SELECT idx, hash FROM audit_chain ORDER BY idx DESC LIMIT 1").fetch_optional(tx).await?;
     match row {
         Some(row) => Ok(ChainTip { size: row.number::<u64>("idx")? + 1, hash: Some(row.hash("hash")?) }),
         None => Ok(ChainTip { size: 0, hash: None }),
     }
 }
 
-/// The commit order's number of the last chained event; -1 if none is.
-async fn last_chained(tx: &mut SqliteConnection) -> Result<i64> {
-    let row = sqlx::query(
-        "SELECT e.seq AS seq FROM audit_chain a JOIN events e ON e.id = a.event_id ORDER BY a.idx DESC LIMIT 1",
-    )
-    .fetch_optional(tx)
-    .await?;
-    row.map_or(Ok(-1), |row| row.int("seq"))
+/// Where in the commit order the last chained event is: its transaction and its own number. SQLite, with one writer, has no
+/// need of the former.
+async fn last_chained(tx: &mut Connection) -> Result<(i64, i64)> {
+    let mut sql = Statement::new(match tx.dialect() {
+        Dialect::Sqlite => "SELECT 0 AS xact, e.seq AS seq",
+        Dialect::Postgres => "SELECT e.xact AS xact, e.seq AS seq",
+    });
+    sql.push(" FROM audit_chain a JOIN events e ON e.id = a.event_id ORDER BY a.idx DESC LIMIT 1");
+    let row = sql.fetch_optional(tx).await?;
+    row.map_or(Ok((-1, -1)), |row| Ok((row.int("xact")?, row.int("seq")?)))
+}
+
+/// Adds which events come after the last chained one.
+fn after(sql: &mut Statement, dialect: Dialect, last: (i64, i64)) {
+    match dialect {
+        Dialect::Sqlite => sql.push(" FROM events WHERE seq > ").push_bind(last.1),
+        Dialect::Postgres => {
+            sql.push(" FROM events WHERE (xact, seq) > (").push_bind(last.0).push(", ");
+            sql.push_bind(last.1).push(")")
+        }
+    };
+}
+
+/// One column of the next events in commit order, of those before which none can come any more.
+async fn next(tx: &mut Connection, column: &str, last: (i64, i64), limit: i64) -> Result<Vec<Row>> {
+    let mut sql = Statement::new("SELECT ");
+    sql.push(column);
+    after(&mut sql, tx.dialect(), last);
+    sql.push(match tx.dialect() {
+        Dialect::Sqlite => " ORDER BY seq LIMIT ",
+        Dialect::Postgres => " AND xact < (SELECT settled_before()) ORDER BY xact, seq LIMIT ",
+    });
+    sql.push_bind(limit).fetch_all(tx).await
 }
 
 /// Events that are not chained yet, in commit order, and how many there are.
-pub(super) async fn unchained(tx: &mut SqliteConnection, limit: u32) -> Result<(Vec<UnchainedEvent>, u64)> {
+pub(super) async fn unchained(tx: &mut Connection, limit: u32) -> Result<(Vec<UnchainedEvent>, u64)> {
     let last = last_chained(tx).await?;
-    let rows = sqlx::query("SELECT json FROM events WHERE seq > $1 ORDER BY seq LIMIT $2")
-        .bind(last)
-        .bind(i64::from(limit))
-        .fetch_all(&mut *tx)
-        .await?;
+    let mut looks = LOOKS;
+    let (rows, count) = loop {
+        let rows = next(tx, "json", last, i64::from(limit)).await?;
+        let mut sql = Statement::new("SELECT COUNT(*) AS n");
+        after(&mut sql, tx.dialect(), last);
+        let count: u64 = sql.fetch_one(tx).await?.number("n")?;
+        looks -= 1;
+        if looks == 0 || rows.len() as u64 >= count.min(u64::from(limit)) {
+            break (rows, count);
+        }
+    };
     let events = rows
         .iter()
         .map(|row| {
@@ -95,17 +129,16 @@ pub(super) async fn unchained(tx: &mut SqliteConnection, limit: u32) -> Result<(
             Ok(UnchainedEvent { event, json })
         })
         .collect::<Result<Vec<_>>>()?;
-    let count =
-        sqlx::query("SELECT COUNT(*) AS n FROM events WHERE seq > $1").bind(last).fetch_one(tx).await?;
-    Ok((events, count.number("n")?))
+    Ok((events, count))
 }
 
 /// Gives the next events in commit order their index and hash.
 pub(super) async fn chain(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     expected: &ChainTip,
     entries: &[(Uuid, Sha256Hash)],
 ) -> Result<()> {
+    tx.one_at_a_time(Queue::Chain, &[]).await?;
     let found = tip(tx).await?;
     if found != *expected {
         return Err(StoreError::Conflict(format!(
@@ -114,11 +147,7 @@ pub(super) async fn chain(
         )));
     }
     let last = last_chained(tx).await?;
-    let next = sqlx::query("SELECT id FROM events WHERE seq > $1 ORDER BY seq LIMIT $2")
-        .bind(last)
-        .bind(bigint(entries.len() as u64))
-        .fetch_all(&mut *tx)
-        .await?;
+    let next = next(tx, "id", last, bigint(entries.len() as u64)).await?;
     let next = next.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>>>()?;
     if !next.iter().eq(entries.iter().map(|(id, _)| id)) {
         // An event that is skipped would never be chained.
@@ -128,24 +157,24 @@ pub(super) async fn chain(
     }
     let mut index = bigint(expected.size);
     for entries in entries.chunks(CHUNK) {
-        let mut sql = QueryBuilder::new("INSERT INTO audit_chain (idx, event_id, hash) ");
+        let mut sql = Statement::new("INSERT INTO audit_chain (idx, event_id, hash) ");
         sql.push_values(entries, |mut row, (event, hash)| {
             row.push_bind(index).push_bind(event.as_bytes().as_slice()).push_bind(hash.0.as_slice());
             index += 1;
         });
-        statement(&mut sql).execute(&mut *tx).await?;
+        sql.execute(&mut *tx).await?;
     }
     Ok(())
 }
 
 /// Keeps a signed head.
 pub(super) async fn record_head(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     size: u64,
     signed_head: &str,
     now: Timestamp,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO heads (size, signed_head, created_at) VALUES ($1, $2, $3)
          ON CONFLICT (size) DO UPDATE SET signed_head = excluded.signed_head, created_at = excluded.created_at",
     )
@@ -158,15 +187,14 @@ pub(super) async fn record_head(
 }
 
 /// The latest signed head.
-pub(super) async fn latest_head(tx: &mut SqliteConnection) -> Result<Option<String>> {
-    let row =
-        sqlx::query("SELECT signed_head FROM heads ORDER BY size DESC LIMIT 1").fetch_optional(tx).await?;
+pub(super) async fn latest_head(tx: &mut Connection) -> Result<Option<String>> {
+    let row = query("SELECT signed_head FROM heads ORDER BY size DESC LIMIT 1").fetch_optional(tx).await?;
     row.map(|row| row.text("signed_head")).transpose()
 }
 
 /// Chained events that match.
-pub(super) async fn entries(tx: &mut SqliteConnection, query: &AuditQuery) -> Result<Vec<AuditEntry>> {
-    let mut sql = QueryBuilder::new(
+pub(super) async fn entries(tx: &mut Connection, query: &AuditQuery) -> Result<Vec<AuditEntry>> {
+    let mut sql = Statement::new(
         "SELECT a.idx AS idx, a.hash AS hash, e.json AS json
          FROM audit_chain a JOIN events e ON e.id = a.event_id WHERE a.idx >= ",
     );
@@ -194,7 +222,7 @@ pub(super) async fn entries(tx: &mut SqliteConnection, query: &AuditQuery) -> Re
         sql.push(" AND e.time < ").push_bind(until.unix_micros());
     }
     sql.push(" ORDER BY a.idx LIMIT ").push_bind(i64::from(query.limit));
-    let rows = statement(&mut sql).fetch_all(tx).await?;
+    let rows = sql.fetch_all(tx).await?;
     rows.iter()
         .map(|row| {
             Ok(AuditEntry { index: row.number("idx")?, hash: row.hash("hash")?, json: row.text("json")? })

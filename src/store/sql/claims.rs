@@ -1,9 +1,11 @@
 //! Table `claims`: claim, confirm, release, destroy.
 
 use super::change::Done;
+use super::connection::{Connection, Dialect};
 use super::credentials::{self, erase_keys, held_by_claim};
-use super::value::{CHUNK, Columns, id_list, statement, value_by_id};
-use super::vnfcis;
+use super::statement::{Row, Statement, query};
+use super::value::{CHUNK, id_list, value_by_id};
+use super::{drawing, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
@@ -17,18 +19,17 @@ use crate::store::records::{
     CustodyEnd, DestroyedKeys, InitialCredentialState, VnfciState,
 };
 use crate::store::{Result, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Draws credentials for all slots of a VNFCI, or none, and binds them to one recipient key.
 pub(super) async fn reserve(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<ClaimOutcome> {
+    vnfcis::lock_of_arming(tx, request.initial_credential).await?;
     let arming = arming(tx, request.initial_credential).await?;
     if let Some(refusal) = arming.refusal(now) {
         return Ok(ClaimOutcome::Refused(refusal));
@@ -55,7 +56,7 @@ pub(super) async fn reserve(
             revocation: RevocationReason::Superseded,
         };
         redrawn = close(tx, open, ClaimState::Destroyed, &end, now).await?;
-        sqlx::query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
+        query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
             .bind(request.initial_credential.0.as_bytes().as_slice())
             .execute(&mut *tx)
             .await?;
@@ -112,8 +113,8 @@ impl Arming {
     }
 }
 
-async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Arming> {
-    let rows = sqlx::query(
+async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Result<Arming> {
+    let rows = query(
         "SELECT i.tenant AS tenant, i.vnf_instance AS vnf_instance, i.vnfci AS vnfci, i.state AS state,
                 i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, s.name AS slot,
                 s.pool AS pool, s.pool_name AS pool_name, o.id AS open_claim, o.recipient_point AS recipient_point
@@ -153,7 +154,7 @@ async fn arming(tx: &mut SqliteConnection, id: InitialCredentialId) -> Result<Ar
 }
 
 /// The columns of a [`ClaimedCredential`], from `c`, its newest certificate `ce` and its blobs `b`.
-const CLAIMED_COLUMNS: &str =
+pub(super) const CLAIMED_COLUMNS: &str =
     "c.id AS id, c.public_key_sha256 AS public_key, c.public_key_der AS public_key_der,
     c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der,
     ce.not_after AS not_after, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
@@ -161,7 +162,7 @@ const CLAIMED_COLUMNS: &str =
 /// For each slot the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool that
 /// has too few. Changes nothing.
 async fn draw(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     slots: &[SlotSource],
     now: Timestamp,
 ) -> Result<Result<Vec<ClaimedCredential>, PoolName>> {
@@ -172,9 +173,12 @@ async fn draw(
             None => wanted.push((slot.pool, 1)),
         }
     }
-    let mut sql = draw_statement(&wanted, now);
-    let mut by_pool: HashMap<Uuid, VecDeque<SqliteRow>> = HashMap::new();
-    for row in statement(&mut sql).fetch_all(tx).await? {
+    let rows = match tx.dialect() {
+        Dialect::Sqlite => draw_statement(&wanted, now).fetch_all(tx).await?,
+        Dialect::Postgres => drawing::draw(tx, &wanted, now).await?,
+    };
+    let mut by_pool: HashMap<Uuid, VecDeque<Row>> = HashMap::new();
+    for row in rows {
         by_pool.entry(row.uuid("pool")?).or_default().push_back(row);
     }
     let mut drawn = Vec::with_capacity(slots.len());
@@ -190,9 +194,21 @@ async fn draw(
 /// The next keys of each (pool, count), with all that a claim gives out: one statement for all pools. The inner
 /// selects read nothing but the index `credentials_draw`; CROSS JOIN keeps SQLite from starting at another
 /// table.
-fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> QueryBuilder<Sqlite> {
-    let mut sql = QueryBuilder::new("SELECT ");
+fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> Statement {
+    let mut sql = Statement::new("SELECT ");
     sql.push(CLAIMED_COLUMNS).push(" FROM (");
+    next_keys(&mut sql, wanted, now, "");
+    sql.push(
+        ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
+         WHERE c.id = d.id AND b.credential = c.id
+         AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
+         ORDER BY c.epoch, c.id",
+    );
+    sql
+}
+
+/// Adds a selection of the ids of the next keys of each (pool, count), in the order in which they are drawn.
+pub(super) fn next_keys(sql: &mut Statement, wanted: &[(Uuid, i64)], now: Timestamp, lock: &str) {
     for (place, (pool, count)) in wanted.iter().enumerate() {
         if place > 0 {
             sql.push(" UNION ALL ");
@@ -203,20 +219,13 @@ fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> QueryBuilder<Sqlite
         sql.push(" AND +usable_until > ").push_bind(now.unix_micros());
         // In the text, not bound: SQLite looks at the value of a bound LIMIT when it plans, and so prepares the
         // statement again at every execution. There are no more texts than slots of a VNFCI.
-        sql.push(" ORDER BY epoch, id LIMIT ").push(*count).push(") AS d").push(place);
+        sql.push(" ORDER BY epoch, id LIMIT ").push(*count).push(lock).push(") AS d").push(place);
     }
-    sql.push(
-        ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
-         WHERE c.id = d.id AND b.credential = c.id
-         AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
-         ORDER BY c.epoch, c.id",
-    );
-    sql
 }
 
 /// Writes a claim and binds its credentials to it.
-async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
-    let mut sql = QueryBuilder::new(
+async fn bind(tx: &mut Connection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
+    let mut sql = Statement::new(
         "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_point,
              state, deadline, created_at) ",
     );
@@ -232,7 +241,7 @@ async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) ->
             .push_bind(claim.deadline.unix_micros())
             .push_bind(now.unix_micros());
     });
-    sql.push("; UPDATE credentials SET key_state = ").push_bind(KeyState::Claimed.as_str());
+    sql.then("UPDATE credentials SET key_state = ").push_bind(KeyState::Claimed.as_str());
     sql.push(", claim_id = ").push_bind(claim.id.0.as_bytes().as_slice());
     sql.push(", claimed_at = ").push_bind(now.unix_micros());
     sql.push(", slot = ");
@@ -240,18 +249,18 @@ async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) ->
     value_by_id(&mut sql, "id", slots);
     sql.push(" WHERE key_state = 'AVAILABLE' AND id IN ");
     id_list(&mut sql, claim.credentials.iter().map(|c| &c.credential.id.0));
-    statement(&mut sql).execute(tx).await?;
+    sql.execute(tx).await?;
     Ok(())
 }
 
 /// A claim with its credentials as they are now.
-pub(super) async fn by_id(tx: &mut SqliteConnection, claim: ClaimId) -> Result<Option<ClaimRecord>> {
+pub(super) async fn by_id(tx: &mut Connection, claim: ClaimId) -> Result<Option<ClaimRecord>> {
     Ok(by_ids(tx, &[claim.0]).await?.pop())
 }
 
 /// Claims with their credentials, by deadline.
-async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
-    let mut sql = QueryBuilder::<Sqlite>::new(
+async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
+    let mut sql = Statement::new(
         "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
         cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
         cl.recipient_point AS recipient_point, cl.state AS state, cl.deadline AS deadline, ",
@@ -266,7 +275,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
     id_list(&mut sql, ids);
     sql.push(" ORDER BY cl.deadline, cl.id, c.slot");
     let mut claims: Vec<ClaimRecord> = Vec::new();
-    for row in statement(&mut sql).fetch_all(tx).await? {
+    for row in sql.fetch_all(tx).await? {
         let id = ClaimId(row.uuid("claim")?);
         let credential = read_claimed(&row, row.parsed("slot")?)?;
         match claims.last_mut() {
@@ -288,7 +297,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
     Ok(claims)
 }
 
-fn read_claimed(row: &SqliteRow, slot: SlotName) -> Result<ClaimedCredential> {
+fn read_claimed(row: &Row, slot: SlotName) -> Result<ClaimedCredential> {
     Ok(ClaimedCredential {
         slot,
         credential: EventCredential {
@@ -311,10 +320,11 @@ fn missing(claim: ClaimId) -> StoreError {
 
 /// Confirms an open claim in time.
 pub(super) async fn confirm(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     claim: ClaimId,
     now: Timestamp,
 ) -> Result<Done<ConfirmOutcome>> {
+    vnfcis::lock_of_claim(tx, claim).await?;
     let mut record = by_id(tx, claim).await?.ok_or_else(|| missing(claim))?;
     match record.state {
         ClaimState::Confirmed => return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed)),
@@ -326,13 +336,14 @@ pub(super) async fn confirm(
     }
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
     erase_keys(tx, &ids, KeyState::Delivered, now).await?;
-    let mut sql = QueryBuilder::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
+    let mut sql = Statement::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
     sql.push_bind(now.unix_micros()).push(" WHERE state = 'OPEN' AND id = ");
     sql.push_bind(claim.0.as_bytes().as_slice());
-    sql.push("; UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
-    sql.push_bind(record.initial_credential.0.as_bytes().as_slice()).push("; ");
+    sql.then("UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
+    sql.push_bind(record.initial_credential.0.as_bytes().as_slice());
+    sql.then("");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
-    statement(&mut sql).execute(&mut *tx).await?;
+    sql.execute(&mut *tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
         credential.key_blob.clear();
@@ -343,12 +354,8 @@ pub(super) async fn confirm(
 }
 
 /// Withdraws what earlier armings of the claim's VNFCI had delivered.
-async fn supersede(
-    tx: &mut SqliteConnection,
-    confirmed: &ClaimRecord,
-    now: Timestamp,
-) -> Result<DestroyedKeys> {
-    let rows = sqlx::query(
+async fn supersede(tx: &mut Connection, confirmed: &ClaimRecord, now: Timestamp) -> Result<DestroyedKeys> {
+    let rows = query(
         "SELECT id FROM claims WHERE tenant = $1 AND vnfci = $2 AND state = 'CONFIRMED' AND id <> $3
          AND initial_credential <> $4",
     )
@@ -373,18 +380,13 @@ async fn supersede(
 }
 
 /// Open claims whose deadline has passed, oldest first.
-pub(super) async fn overdue(
-    tx: &mut SqliteConnection,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<ClaimRecord>> {
-    let rows = sqlx::query(
-        "SELECT id FROM claims WHERE state = 'OPEN' AND deadline <= $1 ORDER BY deadline, id LIMIT $2",
-    )
-    .bind(now.unix_micros())
-    .bind(i64::from(limit))
-    .fetch_all(&mut *tx)
-    .await?;
+pub(super) async fn overdue(tx: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
+    let rows =
+        query("SELECT id FROM claims WHERE state = 'OPEN' AND deadline <= $1 ORDER BY deadline, id LIMIT $2")
+            .bind(now.unix_micros())
+            .bind(i64::from(limit))
+            .fetch_all(&mut *tx)
+            .await?;
     let ids = rows.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>>>()?;
     let mut claims = Vec::with_capacity(ids.len());
     for ids in ids.chunks(CHUNK) {
@@ -394,18 +396,17 @@ pub(super) async fn overdue(
 }
 
 /// Moves the deadline of every open claim.
-pub(super) async fn extend_open(tx: &mut SqliteConnection, absence: Duration) -> Result<u64> {
+pub(super) async fn extend_open(tx: &mut Connection, absence: Duration) -> Result<u64> {
     let micros = i64::try_from(absence.as_micros()).unwrap_or(i64::MAX);
-    Ok(sqlx::query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'")
+    Ok(query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'")
         .bind(micros)
         .execute(tx)
-        .await?
-        .rows_affected())
+        .await?)
 }
 
 /// Ends the custody of a claim's keys and the claim itself.
 async fn close(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     claim: ClaimId,
     state: ClaimState,
     end: &CustodyEnd,
@@ -413,7 +414,7 @@ async fn close(
 ) -> Result<DestroyedKeys> {
     let held = held_by_claim(tx, claim).await?;
     let outcome = credentials::end(tx, &held, end, now).await?;
-    sqlx::query("UPDATE claims SET state = $1, ended_at = $2 WHERE id = $3")
+    query("UPDATE claims SET state = $1, ended_at = $2 WHERE id = $3")
         .bind(state.as_str())
         .bind(now.unix_micros())
         .bind(claim.0.as_bytes().as_slice())
@@ -424,10 +425,10 @@ async fn close(
 
 /// Where a claim stands, whose it is, and when it ended.
 async fn standing(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     claim: ClaimId,
 ) -> Result<(ClaimState, InitialCredentialId, Option<Timestamp>)> {
-    let row = sqlx::query("SELECT state, initial_credential, ended_at FROM claims WHERE id = $1")
+    let row = query("SELECT state, initial_credential, ended_at FROM claims WHERE id = $1")
         .bind(claim.0.as_bytes().as_slice())
         .fetch_optional(tx)
         .await?
@@ -441,11 +442,12 @@ async fn standing(
 
 /// Destroys an open claim.
 pub(super) async fn destroy(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     claim: ClaimId,
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<DestroyedKeys> {
+    vnfcis::lock_of_claim(tx, claim).await?;
     match standing(tx, claim).await? {
         (ClaimState::Open, ..) => close(tx, claim, ClaimState::Destroyed, end, now).await,
         (state, ..) => Err(StoreError::Conflict(format!("claim {claim} is {state}, not open"))),
@@ -454,18 +456,19 @@ pub(super) async fn destroy(
 
 /// Takes the credentials of a confirmed claim back.
 pub(super) async fn release(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     claim: ClaimId,
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<Done<DestroyedKeys>> {
+    vnfcis::lock_of_claim(tx, claim).await?;
     let (state, initial_credential, ended_at) = standing(tx, claim).await?;
     match (state, ended_at) {
         (ClaimState::Confirmed, _) => {
             let outcome = close(tx, claim, ClaimState::Released, end, now).await?;
-            let mut sql = QueryBuilder::new("");
+            let mut sql = Statement::new("");
             vnfcis::move_to(&mut sql, VnfciState::Released, initial_credential, now);
-            statement(&mut sql).execute(tx).await?;
+            sql.execute(tx).await?;
             Ok(outcome.into())
         }
         (ClaimState::Released, Some(at)) => Ok(Done::unchanged(released(tx, claim, at).await?)),
@@ -476,8 +479,8 @@ pub(super) async fn release(
 }
 
 /// What the release at this time came to.
-async fn released(tx: &mut SqliteConnection, claim: ClaimId, at: Timestamp) -> Result<DestroyedKeys> {
-    let rows = sqlx::query(
+async fn released(tx: &mut Connection, claim: ClaimId, at: Timestamp) -> Result<DestroyedKeys> {
+    let rows = query(
         "SELECT c.id AS id, c.public_key_sha256 AS public_key, c.custody_ended_at AS custody_ended_at,
                 ce.issuer AS issuer, ce.serial AS serial, ce.revoked_at AS revoked_at
          FROM credentials c JOIN certificates ce ON ce.credential = c.id
@@ -503,19 +506,18 @@ async fn released(tx: &mut SqliteConnection, claim: ClaimId, at: Timestamp) -> R
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::store::sql::Engine;
     use crate::store::sqlite::SqliteStore;
-    use sqlx::Row;
     use std::sync::Arc;
 
     /// SQLite's plan for a statement, one line per step.
-    async fn plan(sql: QueryBuilder<Sqlite>) -> String {
+    async fn plan(sql: Statement) -> String {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(0)));
         let store = SqliteStore::open(&directory.path().join("store.db"), clock).await.unwrap();
-        let mut explain = QueryBuilder::<Sqlite>::new("EXPLAIN QUERY PLAN ");
-        explain.push(sql.into_string());
-        let rows = explain.build().fetch_all(&store.readers).await.unwrap();
-        rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("\n")
+        let mut reader = store.engine.reader().await.unwrap();
+        let rows = sql.explained().fetch_all(&mut reader).await.unwrap();
+        rows.iter().map(|row| row.text("detail").unwrap()).collect::<Vec<_>>().join("\n")
     }
 
     #[tokio::test]

@@ -1,0 +1,257 @@
+//! A private PostgreSQL cluster for the tests of this target directory: own data, own socket folder, no network unless asked
+//! for, everything about durability as in production. Test processes that run at the same time share it, each test has a
+//! database of its own; it is stopped when nobody has used it for a while, whatever became of the tests.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// The role that the tests' brokers have.
+pub const ROLE: &str = "keybroker";
+
+/// Ends the cluster once the lock that its users share is free. Runs beside it, so that it does its work even when the tests
+/// were killed.
+const SUPERVISE: &str = r#"
+while sleep 3; do
+    flock -n -x "$1" true || continue
+    exec "$2" "$3"
+done
+"#;
+
+/// A running server.
+pub struct Cluster {
+    directory: PathBuf,
+    /// Of a server that ends with this value.
+    own: Option<TempDir>,
+    /// Held, shared, as long as the common server is used.
+    _users: Option<File>,
+}
+
+/// A database on a server, dropped at the end.
+pub struct Database {
+    cluster: Cluster,
+    name: String,
+}
+
+/// PostgreSQL's programs.
+fn program(name: &str) -> PathBuf {
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin").join(name)).collect())
+        .unwrap_or_default();
+    versions.retain(|path| path.is_file());
+    versions.sort();
+    versions.pop().unwrap_or_else(|| name.into())
+}
+
+/// A program of PostgreSQL, as the user `postgres` where we are root: the server refuses to run as root.
+fn command(name: &str) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program(name));
+        command
+    } else {
+        Command::new(program(name))
+    };
+    command.current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn lock_file(name: &str) -> (PathBuf, File) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let file = File::options().create(true).append(true).open(&path).unwrap();
+    (path, file)
+}
+
+impl Cluster {
+    /// The common server, started if it does not run.
+    pub fn common() -> Self {
+        let (lock, users) = lock_file("postgres.users");
+        // First a user, then a look: what is found running stays.
+        users.lock_shared().unwrap();
+        let (_, setup) = lock_file("postgres.setup");
+        setup.lock().unwrap();
+        let note = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres.directory");
+        let known = std::fs::read_to_string(&note).map(PathBuf::from).ok();
+        let directory = match known.filter(|directory| is_ready(directory)) {
+            Some(directory) => directory,
+            None => {
+                let directory = new_directory().keep();
+                start_new(&directory, "");
+                supervise(&lock, &directory);
+                std::fs::write(&note, directory.to_str().unwrap()).unwrap();
+                directory
+            }
+        };
+        Self { directory, own: None, _users: Some(users) }
+    }
+
+    /// A server for one test, which may stop it. `settings` are lines of `postgresql.conf`.
+    pub fn own(settings: &str) -> Self {
+        let directory = new_directory();
+        start_new(directory.path(), settings);
+        Self { directory: directory.path().to_owned(), own: Some(directory), _users: None }
+    }
+
+    /// The socket's folder.
+    pub fn socket(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Stops the server at once, as a crash does (`immediate`), or in order (`fast`).
+    pub fn stop(&self, how: &str) {
+        run(command("pg_ctl").args(["stop", "-w", "-m", how, "-D"]).arg(self.directory.join("data")));
+    }
+
+    /// Starts the server that was stopped.
+    pub fn start(&self) {
+        start(&self.directory);
+    }
+
+    /// Runs SQL as the superuser; the output's fields are separated by `|`.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        run(command("psql")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"])
+            .arg(&self.directory)
+            .args(["-d", database, "-c", sql]))
+    }
+
+    /// A new database.
+    pub fn database(self) -> Database {
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        self.sql(
+            "postgres",
+            &format!("CREATE DATABASE {name} OWNER {ROLE} TEMPLATE template0 ENCODING 'UTF8'"),
+        );
+        Database { cluster: self, name }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.own.is_some() && is_ready(&self.directory) {
+            self.stop("immediate");
+        }
+    }
+}
+
+impl Database {
+    /// Its server.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address for a broker, by the socket.
+    pub fn url(&self) -> String {
+        let socket = self.cluster.socket().to_str().unwrap().replace('/', "%2F");
+        format!("postgres://{ROLE}@{socket}/{}", self.name)
+    }
+
+    /// Runs SQL in it as the superuser.
+    pub fn sql(&self, sql: &str) -> String {
+        self.cluster.sql(&self.name, sql).trim().to_owned()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if self.cluster.own.is_none() && is_ready(&self.cluster.directory) {
+            self.cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        }
+    }
+}
+
+fn new_directory() -> TempDir {
+    // Not below the target directory: the path of a socket is short.
+    let directory = tempfile::Builder::new().prefix("keybroker-pg-").tempdir().unwrap();
+    if is_root() {
+        run(Command::new("chown").arg("postgres").arg(directory.path()));
+    }
+    directory
+}
+
+fn start_new(directory: &Path, settings: &str) {
+    let data = directory.join("data");
+    run(command("initdb")
+        .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+        .arg(&data));
+    let text = format!(
+        "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\n\
+         log_min_messages = fatal\n{settings}\n",
+        directory.display()
+    );
+    let file = data.join("postgresql.auto.conf");
+    std::fs::write(&file, text).unwrap();
+    start(directory);
+    run(command("psql").args(["-X", "-q", "-U", "postgres", "-h"]).arg(directory).args([
+        "-d",
+        "postgres",
+        "-c",
+        &format!("CREATE ROLE {ROLE} LOGIN PASSWORD 'tell-nobody'"),
+    ]));
+}
+
+fn start(directory: &Path) {
+    let log = directory.join("log");
+    let started = command("pg_ctl")
+        .args(["start", "-w", "-t", "60", "-D"])
+        .arg(directory.join("data"))
+        .arg("-l")
+        .arg(&log)
+        // The server must not hold the test's output open.
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    let said = std::fs::read_to_string(&log).unwrap_or_default();
+    assert!(started.success(), "the server does not start: {said}");
+}
+
+fn supervise(lock: &Path, directory: &Path) {
+    // Stops the server and removes it; a script of its own, because the supervisor outlives this process.
+    let stop = directory.join("stop");
+    let script = format!(
+        "#!/bin/sh\n{} {} stop -m immediate -D {}\nrm -rf {}\n",
+        if is_root() { "runuser -u postgres --" } else { "" },
+        program("pg_ctl").display(),
+        directory.join("data").display(),
+        directory.display()
+    );
+    std::fs::write(&stop, script).unwrap();
+    Command::new("setsid")
+        .args(["sh", "-c", SUPERVISE, "sh"])
+        .arg(lock)
+        .arg("sh")
+        .arg(&stop)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+}
+
+fn is_ready(directory: &Path) -> bool {
+    directory.join("data").is_dir()
+        && Command::new(program("pg_isready"))
+            .args(["-q", "-U", "postgres", "-h"])
+            .arg(directory)
+            .stdin(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+}
