@@ -170,7 +170,10 @@ async fn begin(pool: &sqlx::PgPool, clock: Option<&dyn Clock>) -> Result<(Sessio
     loop {
         let mut connection = pool.acquire().await?;
         let begun = match clock {
-            Some(clock) => sqlx::raw_sql("BEGIN").execute(&mut *connection).await.map(|_| Ok(clock.now())),
+            Some(clock) => sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+                .execute(&mut *connection)
+                .await
+                .map(|_| Ok(clock.now())),
             // One round trip for both.
             None => begin_now(&mut connection).await,
         };
@@ -190,8 +193,7 @@ async fn begin(pool: &sqlx::PgPool, clock: Option<&dyn Clock>) -> Result<(Sessio
 async fn begin_now(
     connection: &mut sqlx::PgConnection,
 ) -> std::result::Result<Result<Timestamp>, sqlx::Error> {
-    const BEGIN: &str =
-        "BEGIN; SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
     let row = sqlx::raw_sql(BEGIN).fetch_one(connection).await?;
     Ok(time(&row))
 }

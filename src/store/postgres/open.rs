@@ -83,7 +83,6 @@ impl PostgresOptions {
             .options([
                 // Whatever the role's or the database's default is: what was acknowledged is on stable storage.
                 ("synchronous_commit", "on".to_owned()),
-                ("default_transaction_isolation", "read\\ committed".to_owned()),
                 ("statement_timeout", millis(self.statement_timeout)),
                 ("lock_timeout", millis(self.lock_timeout)),
                 ("idle_in_transaction_session_timeout", millis(2 * self.statement_timeout)),
