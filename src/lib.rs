@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod hardening;
 pub mod hsm;
 pub mod identity;
 pub mod lifecycle;

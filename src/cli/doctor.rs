@@ -161,6 +161,16 @@ async fn hsm(config: &Config, findings: &mut Findings) {
         Some(_) => findings.ok("sealing", suites.join(", ")),
     }
     findings.ok("audit signatures", format!("{:?}", status.audit_algorithm));
+    if status.memory_locked {
+        findings.ok("memory", "the workers' is locked");
+    } else {
+        let remedy = "allow keybroker's user to lock memory (LimitMEMLOCK=infinity, ulimit -l unlimited), or use no swap";
+        findings.warn(
+            "memory",
+            "the workers' may be swapped to disk, the PIN and SoftHSM's keys with it",
+            remedy,
+        );
+    }
     inventory(&hsm, findings).await;
     hsm.shutdown().await;
 }

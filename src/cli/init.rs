@@ -5,10 +5,12 @@ use super::connection::ClientProfile;
 use super::failure::Failure;
 use super::files::{self, Readers};
 use super::output::OutputArgs;
+use super::processes::Program;
 use crate::authorisation::Role;
 use crate::broker::initialise::default_tenant;
 use crate::ca::{pem, profile};
 use crate::config::Config;
+use crate::hsm::softhsm::SoftHsmToken;
 use crate::nfv::VnfInstanceId;
 use crate::telemetry;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -30,6 +32,10 @@ pub struct InitArgs {
     /// A VNF instance that the VNFM's identity may manage; give it once for each
     #[arg(long = "grant", value_name = "VNF_INSTANCE")]
     grants: Vec<VnfInstanceId>,
+    /// For trials: make a SoftHSM2 token named keybroker in this directory first (softhsm2.conf, tokens/, a random
+    /// PIN in pin), unless there is one
+    #[arg(long, value_name = "DIR")]
+    softhsm: Option<PathBuf>,
 }
 
 /// What `init` made or found, for the report.
@@ -53,7 +59,15 @@ pub(super) struct ClientKey {
 pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     telemetry::init_logging(&config.log).map_err(Failure::usage)?;
-    let report = run(&config, &args.grants).await?;
+    let token = match &args.softhsm {
+        Some(directory) if !directory.join("softhsm2.conf").exists() => {
+            SoftHsmToken::create(directory, &Program::of_this_process()?.0)?;
+            Some(directory)
+        }
+        _ => None,
+    };
+    let mut report = run(&config, &args.grants).await?;
+    report.created.extend(token.map(|directory| directory.display().to_string()));
     output.object(&json!({
         "directory": config.directory,
         "created": report.created,

@@ -109,6 +109,8 @@ pub fn main() -> ExitCode {
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
+    // Before anything secret is read, whatever the command: PINs, a VNFCI's keys, clients' keys.
+    crate::hardening::forbid_dumps();
     // A worker loads a module that may not stand other threads: nothing is started before it.
     if matches!(cli.command, Command::HsmWorker) {
         return crate::hsm::worker_main();

@@ -55,6 +55,7 @@ impl Hsm {
             suites = ?welcome.capabilities.suites,
             ed25519 = welcome.capabilities.ed25519,
             missing = ?welcome.capabilities.missing,
+            memory_locked = welcome.memory_locked,
             "HSM probed"
         );
         let (interactive, interactive_queue) = mpsc::channel(config.queue.max(1));
@@ -107,6 +108,7 @@ impl Hsm {
             } else {
                 SignatureAlgorithm::EcdsaP256Sha256
             },
+            memory_locked: health.welcome.memory_locked,
             workers: (interactive.pids.len(), bulk.pids.len()),
             restarts: health.restarts,
             worker_pids: interactive.pids.iter().chain(&bulk.pids).copied().collect(),

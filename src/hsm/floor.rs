@@ -4,7 +4,6 @@
 use super::child::read_pin;
 use super::produce::produce;
 use super::token::{Half, Token};
-use super::worker::protect_memory;
 use super::{HsmConfig, HsmError, ObjectId, SignatureAlgorithm};
 use crate::credential::KeyType;
 use std::time::{Duration, Instant};
@@ -21,7 +20,6 @@ const MESSAGE: [u8; 600] = [b'-'; 600];
 /// # Errors
 /// [`HsmError::Refused`] on a token without KEK or sub-CA, else as [`super::Hsm::start`].
 pub fn production_floor(config: &HsmConfig, batches: u32, batch: u32) -> Result<Vec<Duration>, HsmError> {
-    protect_memory();
     let mut token = Token::open(&config.module, &config.token, &read_pin(&config.pin_file)?)?;
     let objects = token.inventory().map_err(HsmError::from)?;
     let named = |wanted: fn(&ObjectId) -> bool| {

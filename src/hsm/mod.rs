@@ -233,6 +233,8 @@ pub struct HsmStatus {
     pub suites: Vec<Suite>,
     /// The audit key's algorithm: Ed25519 where the self-test passed, else ECDSA P-256.
     pub audit_algorithm: SignatureAlgorithm,
+    /// Whether the workers' memory is kept out of the swap space.
+    pub memory_locked: bool,
     /// Live workers: (interactive, bulk).
     pub workers: (usize, usize),
     /// Workers started again after a failure, since the start.

@@ -63,6 +63,8 @@ pub(super) struct Welcome {
     pub(super) module: String,
     /// As found by the self-test, or as handed in.
     pub(super) capabilities: Capabilities,
+    /// Whether the worker's pages are kept out of the swap space.
+    pub(super) memory_locked: bool,
 }
 
 /// One verb.

@@ -5,7 +5,7 @@ use super::protocol::{Hello, Reply, Request, Response, Task, Welcome, read_frame
 use super::quirks::Capabilities;
 use super::token::{self, Token};
 use super::{HsmError, ObjectId, selftest};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use crate::hardening;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -32,12 +32,12 @@ pub fn worker_main() -> ExitCode {
 const GRACE: Duration = Duration::from_secs(2);
 
 fn serve() -> io::Result<()> {
-    protect_memory();
+    let memory_locked = hardening::lock_memory();
     let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Not a socket: somebody runs it by hand.
     stream.peer_addr()?;
     let hello: Hello = read_frame(&mut stream)?;
-    let opened = start(&hello);
+    let opened = start(&hello, memory_locked);
     drop(hello);
     write_frame(&mut stream, &opened.as_ref().map(|(welcome, _)| welcome).map_err(Clone::clone))?;
     let Ok((_, Some(mut token))) = opened else { return Ok(()) };
@@ -58,18 +58,12 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// The PIN and the module's secrets are not for core files, nor for a debugger of the same user.
-pub(super) fn protect_memory() {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(Resource::Core, none);
-    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-fn start(hello: &Hello) -> Result<(Welcome, Option<Token>), HsmError> {
+fn start(hello: &Hello, memory_locked: bool) -> Result<(Welcome, Option<Token>), HsmError> {
     if let Task::Initialize(so_pin) = &hello.task {
         token::initialize(&hello.module, &hello.token, so_pin, &hello.pin)?;
         let (token_serial, module) = (String::new(), String::new());
-        return Ok((Welcome { token_serial, module, capabilities: Capabilities::default() }, None));
+        let capabilities = Capabilities::default();
+        return Ok((Welcome { token_serial, module, capabilities, memory_locked }, None));
     }
     let mut token = Token::open(&hello.module, &hello.token, &hello.pin)?;
     let stay = match &hello.task {
@@ -87,6 +81,7 @@ fn start(hello: &Hello) -> Result<(Welcome, Option<Token>), HsmError> {
         token_serial: token.serial.clone(),
         module: token.description.clone(),
         capabilities: token.capabilities.clone(),
+        memory_locked,
     };
     Ok((welcome, stay.then_some(token)))
 }

@@ -3,13 +3,16 @@
 //! searched for the secrets that the VNFCIs got. Two planted markers must be found, or the search proves nothing.
 
 use crate::support::mano::By;
-use crate::support::process::run;
+use crate::support::process::{keybroker, run};
 use crate::support::site::{Options, Site};
+use crate::support::until;
 use crate::support::vnfci::Claimed;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
@@ -179,4 +182,56 @@ fn the_search_finds_a_secret_that_lies_across_two_pieces() {
     assert_eq!(Needles::new(vec![("it".to_owned(), secret.clone())]).found_in(&file), ["it"]);
     let other = secret.iter().map(|byte| byte ^ 1).collect();
     assert!(Needles::new(vec![("other".to_owned(), other)]).found_in(&file).is_empty());
+}
+
+/// A line of `/proc/PID/status`, without its name.
+fn status(pid: u32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
+}
+
+/// Goal: what a worker holds is not for cores, other processes of its user, the swap space; it inherits no secrets.
+/// Method: what the kernel says of the running processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_with_secrets_neither_dump_core_nor_can_be_traced_nor_swap_nor_inherit_the_environment() {
+    let environment = vec![("KEYBROKER_TEST_MARKER".to_owned(), "planted-in-the-environment".to_owned())];
+    let site = Site::start_with(Options { environment, ..Options::default() }).await;
+    let broker = site.broker().pid();
+    let workers = site.broker().workers();
+    assert!(!workers.is_empty());
+    for pid in workers.iter().copied().chain([broker]) {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    }
+    // The kernel gives the files of a process that is not dumpable to root, whoever it runs as.
+    let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", keybroker().to_str().unwrap()]);
+        command
+    } else {
+        std::process::Command::new(keybroker())
+    };
+    let stdin = std::process::Stdio::from(std::os::fd::OwnedFd::from(theirs));
+    let mut worker = command.arg("hsm-worker").stdin(stdin).spawn().unwrap();
+    let environ = format!("/proc/{}/environ", worker.id());
+    let root = rustix::process::geteuid().is_root();
+    until(Duration::from_secs(20), "the worker's memory to be root's", async || {
+        let as_nobody = !root || status(worker.id(), "Uid").starts_with("65534");
+        (as_nobody && std::fs::metadata(&environ).unwrap().uid() == 0).then_some(())
+    })
+    .await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let unlimited = rustix::process::getrlimit(rustix::process::Resource::Memlock).current.is_none();
+    let capabilities = u64::from_str_radix(&status(std::process::id(), "CapEff"), 16).unwrap();
+    let may_lock = unlimited || capabilities & (1 << 14) != 0;
+    for pid in workers {
+        let locked = status(pid, "VmLck");
+        assert_eq!(locked != "0 kB", may_lock, "worker {pid} has locked {locked}");
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&environment).contains("planted"), "worker {pid} inherited");
+    }
 }
