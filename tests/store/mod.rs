@@ -7,6 +7,7 @@ mod epochs;
 mod fixture;
 mod leases;
 mod lifecycle;
+mod postgres;
 mod production;
 mod rearming;
 mod requests;

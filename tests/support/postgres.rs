@@ -2,10 +2,14 @@
 //! for, everything about durability as in production. Test processes that run at the same time share it, each test has a
 //! database of its own; it is stopped when nobody has used it for a while, whatever became of the tests.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
+
+/// The number in the name of a server's socket.
+const PORT: u16 = 5_432;
 
 /// The role that the tests' brokers have.
 pub const ROLE: &str = "keybroker";
@@ -24,6 +28,8 @@ pub struct Cluster {
     directory: PathBuf,
     /// Of a server that ends with this value.
     own: Option<TempDir>,
+    /// The number in the socket's name.
+    port: u16,
     /// Held, shared, as long as the common server is used.
     _users: Option<File>,
 }
@@ -83,24 +89,29 @@ impl Cluster {
         setup.lock().unwrap();
         let note = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres.directory");
         let known = std::fs::read_to_string(&note).map(PathBuf::from).ok();
-        let directory = match known.filter(|directory| is_ready(directory)) {
+        let directory = match known.filter(|directory| is_ready(directory, PORT)) {
             Some(directory) => directory,
             None => {
                 let directory = new_directory().keep();
-                start_new(&directory, "");
+                start_new(&directory, PORT, "");
                 supervise(&lock, &directory);
                 std::fs::write(&note, directory.to_str().unwrap()).unwrap();
                 directory
             }
         };
-        Self { directory, own: None, _users: Some(users) }
+        Self { directory, own: None, port: PORT, _users: Some(users) }
     }
 
     /// A server for one test, which may stop it. `settings` are lines of `postgresql.conf`.
     pub fn own(settings: &str) -> Self {
+        Self::own_on(PORT, settings)
+    }
+
+    /// As [`Cluster::own`], which also listens on this port of 127.0.0.1 if the settings say so.
+    pub fn own_on(port: u16, settings: &str) -> Self {
         let directory = new_directory();
-        start_new(directory.path(), settings);
-        Self { directory: directory.path().to_owned(), own: Some(directory), _users: None }
+        start_new(directory.path(), port, settings);
+        Self { directory: directory.path().to_owned(), own: Some(directory), port, _users: None }
     }
 
     /// The socket's folder.
@@ -118,12 +129,30 @@ impl Cluster {
         start(&self.directory);
     }
 
+    /// From now on only TCP with TLS and a password gets in, except for the superuser by the socket.
+    pub fn require_password_and_tls(&self, certificate_pem: &str, key_pem: &str) {
+        let data = self.directory.join("data");
+        std::fs::write(data.join("server.crt"), certificate_pem).unwrap();
+        std::fs::write(data.join("server.key"), key_pem).unwrap();
+        std::fs::set_permissions(data.join("server.key"), Permissions::from_mode(0o600)).unwrap();
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(data.join("server.key")));
+        }
+        let rules = "local all postgres trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        let settings = data.join("postgresql.auto.conf");
+        let text = std::fs::read_to_string(&settings).unwrap();
+        std::fs::write(settings, format!("{text}ssl = on\n")).unwrap();
+        self.stop("fast");
+        self.start();
+    }
+
     /// Runs SQL as the superuser; the output's fields are separated by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         run(command("psql")
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"])
             .arg(&self.directory)
-            .args(["-d", database, "-c", sql]))
+            .args(["-p", &self.port.to_string(), "-d", database, "-c", sql]))
     }
 
     /// A new database.
@@ -139,7 +168,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.own.is_some() && is_ready(&self.directory) {
+        if self.own.is_some() && is_ready(&self.directory, self.port) {
             self.stop("immediate");
         }
     }
@@ -170,7 +199,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if self.cluster.own.is_none() && is_ready(&self.cluster.directory) {
+        if self.cluster.own.is_none() && is_ready(&self.cluster.directory, self.cluster.port) {
             self.cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }
@@ -185,13 +214,13 @@ fn new_directory() -> TempDir {
     directory
 }
 
-fn start_new(directory: &Path, settings: &str) {
+fn start_new(directory: &Path, port: u16, settings: &str) {
     let data = directory.join("data");
     run(command("initdb")
         .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
         .arg(&data));
     let text = format!(
-        "listen_addresses = ''\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\n\
+        "listen_addresses = ''\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\n\
          log_min_messages = fatal\n{settings}\n",
         directory.display()
     );
@@ -199,6 +228,8 @@ fn start_new(directory: &Path, settings: &str) {
     std::fs::write(&file, text).unwrap();
     start(directory);
     run(command("psql").args(["-X", "-q", "-U", "postgres", "-h"]).arg(directory).args([
+        "-p",
+        &port.to_string(),
         "-d",
         "postgres",
         "-c",
@@ -246,11 +277,12 @@ fn supervise(lock: &Path, directory: &Path) {
         .unwrap();
 }
 
-fn is_ready(directory: &Path) -> bool {
+fn is_ready(directory: &Path, port: u16) -> bool {
     directory.join("data").is_dir()
         && Command::new(program("pg_isready"))
             .args(["-q", "-U", "postgres", "-h"])
             .arg(directory)
+            .args(["-p", &port.to_string()])
             .stdin(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())

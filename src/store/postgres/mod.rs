@@ -6,6 +6,7 @@
 
 mod error;
 mod open;
+mod order;
 
 pub use open::PostgresOptions;
 

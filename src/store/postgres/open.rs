@@ -1,11 +1,12 @@
 //! Connecting to the database: its settings and its schema.
 
-use super::{Postgres, PostgresStore};
+use super::{Postgres, PostgresStore, order};
 use crate::clock::Clock;
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct PostgresOptions {
 
 impl PostgresOptions {
     /// Of a URL `postgres://ROLE@HOST[:PORT]/DATABASE[?sslmode=verify-full&sslrootcert=FILE]`, with the defaults for the
-    /// rest: 16 connections, 5 s, 30 s, 10 s.
+    /// rest: 16 connections, 5 s, 30 s, 10 s. Without `sslmode`, a host that is not this one must prove its name by TLS.
     ///
     /// # Errors
     /// A sentence without the URL, which may have a password in it.
@@ -48,6 +49,17 @@ impl PostgresOptions {
         if connect.get_database().is_none_or(str::is_empty) {
             return Err(FORM.to_owned());
         }
+        let host = connect.get_host();
+        let here = connect.get_socket().is_some()
+            || host.starts_with('/')
+            || host == "localhost"
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        // Over a network nothing less, unless the URL says so: names and events travel there.
+        let connect = if here || url.contains("sslmode=") || url.contains("ssl-mode=") {
+            connect
+        } else {
+            connect.ssl_mode(PgSslMode::VerifyFull)
+        };
         Ok(Self {
             connect,
             connections: 16,
@@ -100,13 +112,10 @@ impl PostgresStore {
     /// old or not durable, the database or the role does not exist or has no rights.
     /// [`StoreError::Unavailable`] if the server does not answer.
     pub async fn open(options: PostgresOptions, clock: Option<Arc<dyn Clock>>) -> Result<Self> {
-        let session = options.session();
-        let mut connection = match tokio::time::timeout(options.acquire_timeout, session.connect()).await {
-            Ok(connected) => connected.map_err(|error| cannot_connect(&options, error))?,
-            Err(_) => return Err(StoreError::Unavailable(format!("{} does not answer", options.place()))),
-        };
+        let mut connection = connect(&options).await?;
         look_at(&mut connection, &options).await?;
         migrate(&mut connection, &options).await?;
+        order::go_on(&mut connection).await?;
         // Whatever happens to this connection, the pool makes its own.
         drop(connection.close().await);
         let pool = PgPoolOptions::new()
@@ -124,8 +133,38 @@ impl PostgresStore {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(session);
+            .connect_lazy_with(options.session());
         Ok(Self { engine: Postgres { pool, clock, changes: TaskTracker::new() } })
+    }
+
+    /// Whether a broker could work on the database, and what it finds there; changes nothing.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`].
+    pub async fn look(options: &PostgresOptions) -> Result<String> {
+        let mut connection = connect(options).await?;
+        look_at(&mut connection, options).await?;
+        let row = sqlx::query(
+            "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS initialised,
+                    (SELECT s.ssl FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid()) AS tls,
+                    current_setting('server_version') AS version",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        drop(connection.close().await);
+        let place = options.place();
+        if !row.try_get::<bool, _>("initialised")? {
+            return Err(StoreError::Unusable(format!("{place} is empty: run keybroker init")));
+        }
+        let tls = if row.try_get::<bool, _>("tls")? { "TLS" } else { "no TLS" };
+        Ok(format!("{place}, server {}, {tls}", row.try_get::<String, _>("version")?))
+    }
+}
+
+async fn connect(options: &PostgresOptions) -> Result<PgConnection> {
+    match tokio::time::timeout(options.acquire_timeout, options.session().connect()).await {
+        Ok(connected) => connected.map_err(|error| cannot_connect(options, error)),
+        Err(_) => Err(StoreError::Unavailable(format!("{} does not answer", options.place()))),
     }
 }
 
