@@ -164,7 +164,7 @@ CREATE TABLE credentials (
     -- A key without a copy at the broker is one that was erased, and the other way round.
     CHECK ((key_state IN ('DELIVERED', 'DESTROYED')) = (erased_at IS NOT NULL)),
     CHECK ((claim_id IS NULL) = (slot IS NULL))
-);
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
 CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
@@ -244,7 +244,7 @@ CREATE TABLE key_blobs (
     credential BYTEA NOT NULL PRIMARY KEY REFERENCES credentials (id),
     key_blob   BYTEA NOT NULL,
     dek_blob   BYTEA NOT NULL
-);
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
 
 CREATE TABLE key_epochs (
     credential BYTEA NOT NULL REFERENCES credentials (id),

@@ -11,6 +11,7 @@ mod claims;
 mod command_line;
 mod endpoints;
 mod refusals;
+mod replicas;
 mod restart;
 mod roles;
 mod secrets;

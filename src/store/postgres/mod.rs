@@ -11,6 +11,7 @@ mod order;
 pub use open::PostgresOptions;
 
 use super::sql::connection::{Connection, Session};
+use super::sql::drawing::Places;
 use super::sql::{Engine, SqlStore};
 use super::{Result, StoreError};
 use crate::clock::{Clock, Timestamp};
@@ -41,6 +42,7 @@ pub struct Postgres {
     /// The tests' clock; the database's is used if there is none.
     clock: Option<Arc<dyn Clock>>,
     changes: TaskTracker,
+    places: Arc<Places>,
 }
 
 impl Engine for Postgres {
@@ -56,8 +58,8 @@ impl Engine for Postgres {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>> + Clone + Send + 'static,
     {
-        let (pool, clock) = (self.pool.clone(), self.clock.clone());
-        let task = self.changes.spawn(async move { change(&pool, clock.as_deref(), body).await });
+        let (pool, clock, places) = (self.pool.clone(), self.clock.clone(), Arc::clone(&self.places));
+        let task = self.changes.spawn(async move { change(&pool, clock.as_deref(), &places, body).await });
         task.await.unwrap_or_else(|_| Err(unavailable("the change failed inside the broker; it was undone")))
     }
 
@@ -66,6 +68,7 @@ impl Engine for Postgres {
             connection: self.pool.acquire().await?,
             failed: None,
             patient: false,
+            places: Arc::clone(&self.places),
         }))
     }
 
@@ -96,14 +99,19 @@ enum Attempt<T> {
     Lost(StoreError, bool),
 }
 
-async fn change<T, F>(pool: &sqlx::PgPool, clock: Option<&dyn Clock>, body: F) -> Result<T>
+async fn change<T, F>(
+    pool: &sqlx::PgPool,
+    clock: Option<&dyn Clock>,
+    places: &Arc<Places>,
+    body: F,
+) -> Result<T>
 where
     F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>> + Clone,
 {
     let mut pause = PAUSE;
     let mut patient = false;
     for number in 1.. {
-        match attempt(pool, clock, patient, body.clone()).await {
+        match attempt(pool, clock, patient, places, body.clone()).await {
             Attempt::Done(outcome) => return outcome,
             Attempt::Lost(error, _) if number == ATTEMPTS => return Err(error),
             Attempt::Lost(_, true) => patient = true,
@@ -117,7 +125,13 @@ where
     Err(unavailable("the change lost against others"))
 }
 
-async fn attempt<T, F>(pool: &sqlx::PgPool, clock: Option<&dyn Clock>, patient: bool, body: F) -> Attempt<T>
+async fn attempt<T, F>(
+    pool: &sqlx::PgPool,
+    clock: Option<&dyn Clock>,
+    patient: bool,
+    places: &Arc<Places>,
+    body: F,
+) -> Attempt<T>
 where
     F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>>,
 {
@@ -126,6 +140,7 @@ where
         Err(error) => return Attempt::Done(Err(error)),
     };
     session.patient = patient;
+    session.places = Arc::clone(places);
     let mut connection = Connection::Postgres(session);
     // Unwind safety: the body's own state is dropped, and what it wrote is rolled back.
     let outcome = AssertUnwindSafe(async { body(&mut connection, now).await })
@@ -179,7 +194,12 @@ async fn begin(pool: &sqlx::PgPool, clock: Option<&dyn Clock>) -> Result<(Sessio
             None => begin_now(&mut connection).await,
         };
         match begun {
-            Ok(now) => return Ok((Session { connection, failed: None, patient: false }, now?)),
+            Ok(now) => {
+                return Ok((
+                    Session { connection, failed: None, patient: false, places: Arc::default() },
+                    now?,
+                ));
+            }
             Err(error) => {
                 connection.close_on_drop();
                 left -= 1;

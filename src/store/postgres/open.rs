@@ -23,7 +23,7 @@ const OLDEST: i32 = 150_000;
 const TRUSTED: Duration = Duration::from_secs(1);
 
 /// Where the database is and how it is used.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresOptions {
     connect: PgConnectOptions,
     /// Most connections at a time.
@@ -34,6 +34,13 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
     /// How long one statement waits for a lock.
     pub lock_timeout: Duration,
+}
+
+impl std::fmt::Debug for PostgresOptions {
+    /// Without the password, which the driver's own would show.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresOptions").field("place", &self.place()).finish_non_exhaustive()
+    }
 }
 
 impl PostgresOptions {
@@ -134,7 +141,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options.session());
-        Ok(Self { engine: Postgres { pool, clock, changes: TaskTracker::new() } })
+        Ok(Self { engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default() } })
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

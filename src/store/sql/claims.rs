@@ -4,7 +4,7 @@ use super::change::Done;
 use super::connection::{Connection, Dialect};
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::statement::{Row, Statement, query};
-use super::value::{CHUNK, id_list, value_by_id};
+use super::value::{CHUNK, STATE_OF_ROW, id_list, value_by_id};
 use super::{drawing, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
@@ -197,7 +197,7 @@ async fn draw(
 fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> Statement {
     let mut sql = Statement::new("SELECT ");
     sql.push(CLAIMED_COLUMNS).push(" FROM (");
-    next_keys(&mut sql, wanted, now, "");
+    next_keys(&mut sql, wanted, &[], now, "");
     sql.push(
         ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
          WHERE c.id = d.id AND b.credential = c.id
@@ -207,14 +207,25 @@ fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> Statement {
     sql
 }
 
-/// Adds a selection of the ids of the next keys of each (pool, count), in the order in which they are drawn.
-pub(super) fn next_keys(sql: &mut Statement, wanted: &[(Uuid, i64)], now: Timestamp, lock: &str) {
+/// Adds a selection of the ids of the next keys of each (pool, count), in the order in which they are drawn; of pools in
+/// `from` beginning with that (epoch, key).
+pub(super) fn next_keys(
+    sql: &mut Statement,
+    wanted: &[(Uuid, i64)],
+    from: &[(Uuid, Uuid, Uuid)],
+    now: Timestamp,
+    lock: &str,
+) {
     for (place, (pool, count)) in wanted.iter().enumerate() {
         if place > 0 {
             sql.push(" UNION ALL ");
         }
         sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = 'AVAILABLE' AND pool = ");
         sql.push_bind(pool.as_bytes().as_slice());
+        if let Some((_, epoch, key)) = from.iter().find(|(of, ..)| of == pool) {
+            sql.push(" AND (epoch, id) >= (").push_bind(epoch.as_bytes().as_slice());
+            sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
+        }
         // The plus keeps SQLite from searching by time and then sorting the whole pool.
         sql.push(" AND +usable_until > ").push_bind(now.unix_micros());
         // In the text, not bound: SQLite looks at the value of a bound LIMIT when it plans, and so prepares the
@@ -247,7 +258,7 @@ async fn bind(tx: &mut Connection, claim: &ClaimRecord, now: Timestamp) -> Resul
     sql.push(", slot = ");
     let slots = claim.credentials.iter().map(|c| (&c.credential.id.0, c.slot.as_str()));
     value_by_id(&mut sql, "id", slots);
-    sql.push(" WHERE key_state = 'AVAILABLE' AND id IN ");
+    sql.push(" WHERE ").push(STATE_OF_ROW).push(" = 'AVAILABLE' AND id IN ");
     id_list(&mut sql, claim.credentials.iter().map(|c| &c.credential.id.0));
     sql.execute(tx).await?;
     Ok(())

@@ -1,10 +1,12 @@
 //! A connection to either database, and what a transaction on it needs to know.
 
+use super::drawing::Places;
 use super::statement::query;
 use crate::nfv::Sha256Hash;
 use crate::store::{Result, StoreError};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use std::sync::Arc;
 
 /// Which SQL a connection speaks, for the few texts that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Session {
     pub failed: Option<Trouble>,
     /// Whether its transaction is made again in a way that waits for others.
     pub patient: bool,
+    /// Where the draws of this process are.
+    pub places: Arc<Places>,
 }
 
 /// An error of the database inside a transaction.
@@ -121,6 +125,14 @@ impl Connection {
             session.failed = Some(Trouble { error: error.clone(), passing: true, patient: true });
         }
         error
+    }
+
+    /// Where the draws of this process are, in PostgreSQL.
+    pub(super) fn places(&self) -> Option<Arc<Places>> {
+        match self {
+            Self::Postgres(session) => Some(Arc::clone(&session.places)),
+            _ => None,
+        }
     }
 
     /// Until the transaction ends, nobody else gets past this point with the same `name` and `part`. SQLite has one writer

@@ -4,7 +4,7 @@ use super::change::Done;
 use super::connection::Connection;
 use super::epochs;
 use super::statement::{Row, Statement, query};
-use super::value::{CHUNK, id_list, number_list, text_list};
+use super::value::{CHUNK, STATE_OF_ROW, id_list, number_list, text_list};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateChange, CertificateState, KeyChange, KeyState, RevocationReason};
@@ -278,7 +278,7 @@ pub(super) async fn erase_keys(
     };
     let mut sql = Statement::new("UPDATE credentials SET key_state = ");
     sql.push_bind(state.as_str()).push(", erased_at = ").push_bind(now.unix_micros());
-    sql.push(" WHERE key_state IN ").push(from).push(" AND id IN ");
+    sql.push(" WHERE ").push(STATE_OF_ROW).push(" IN ").push(from).push(" AND id IN ");
     id_list(&mut sql, ids);
     sql.then("DELETE FROM key_blobs WHERE credential IN ");
     id_list(&mut sql, ids);
@@ -405,9 +405,8 @@ pub(super) async fn revoke(
     withdraw_certificates(tx, &rows, reason, now).await?;
     for ids in waiting.chunks(CHUNK) {
         // Nobody is to draw a withdrawn certificate: its key counts as too old and is erased with those.
-        let mut sql = Statement::new(
-            "UPDATE credentials SET usable_until = 0 WHERE key_state = 'AVAILABLE' AND id IN ",
-        );
+        let mut sql = Statement::new("UPDATE credentials SET usable_until = 0 WHERE ");
+        sql.push(STATE_OF_ROW).push(" = 'AVAILABLE' AND id IN ");
         id_list(&mut sql, ids);
         sql.execute(&mut *tx).await?;
     }

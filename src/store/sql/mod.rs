@@ -13,6 +13,7 @@
 //! 4. credentials.
 
 pub(super) mod connection;
+pub(super) mod drawing;
 pub(super) mod error;
 mod statement;
 
@@ -22,7 +23,6 @@ mod change;
 mod claims;
 mod credentials;
 mod custody;
-mod drawing;
 mod epochs;
 mod identities;
 mod initial_credentials;
@@ -569,6 +569,7 @@ impl<E: Engine> Store for SqlStore<E> {
     }
 
     async fn forget_requests(&self, now: Timestamp) -> Result<u64> {
+        write!(self, |tx, _now| pools::fold(tx))?;
         write!(self, |tx, _now| change::forget_requests(tx, now.minus(REQUEST_MEMORY)))
     }
 }

@@ -1,6 +1,6 @@
 //! Table `pools`.
 
-use super::connection::Connection;
+use super::connection::{Connection, Dialect, Queue};
 use super::statement::{Row, Statement, query};
 use super::tenants;
 use super::value::text_list;
@@ -177,6 +177,36 @@ pub(super) async fn levels(tx: &mut Connection, pool: PoolId, now: Timestamp) ->
         }
     }
     Ok(levels)
+}
+
+/// Adds the counts of connections that ended to stripe 0, in PostgreSQL, where each connection counts in a stripe of its own.
+pub(super) async fn fold(tx: &mut Connection) -> Result<()> {
+    if tx.dialect() == Dialect::Sqlite {
+        return Ok(());
+    }
+    tx.one_at_a_time(Queue::Fold, &[]).await?;
+    query(
+        "WITH gone AS (
+             DELETE FROM pool_levels WHERE stripe <> 0 AND stripe NOT IN (SELECT pid FROM pg_stat_activity)
+             RETURNING pool, key_state, keys)
+         INSERT INTO pool_levels (pool, key_state, stripe, keys)
+             SELECT pool, key_state, 0, SUM(keys) FROM gone GROUP BY pool, key_state
+         ON CONFLICT (pool, key_state, stripe) DO UPDATE SET keys = pool_levels.keys + excluded.keys",
+    )
+    .execute(tx)
+    .await?;
+    query(
+        "WITH gone AS (
+             DELETE FROM epoch_levels WHERE stripe <> 0 AND stripe NOT IN (SELECT pid FROM pg_stat_activity)
+             RETURNING epoch, inserted, live)
+         INSERT INTO epoch_levels (epoch, stripe, inserted, live)
+             SELECT epoch, 0, SUM(inserted), SUM(live) FROM gone GROUP BY epoch
+         ON CONFLICT (epoch, stripe) DO UPDATE SET
+             inserted = epoch_levels.inserted + excluded.inserted, live = epoch_levels.live + excluded.live",
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 fn read(row: &Row) -> Result<Pool> {

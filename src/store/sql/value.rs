@@ -7,6 +7,10 @@ use uuid::Uuid;
 /// 65,535 parameters.
 pub(super) const CHUNK: usize = 500;
 
+/// The state of a credential whose row is found by its id. As an expression, so that no database thinks of reading a whole
+/// partial index of that state instead: PostgreSQL does while it has no statistics.
+pub(super) const STATE_OF_ROW: &str = "COALESCE(key_state, '')";
+
 /// A count for a BIGINT column. Saturates: nothing here counts to 2^63.
 pub(super) fn bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
