@@ -29,8 +29,8 @@ tools:
 
 lint:
 	@scripts/packages.sh build
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # The runner comes last: its closing line is the verdict.
 test: lint tools

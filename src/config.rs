@@ -366,9 +366,9 @@ impl TryFrom<u64> for Count {
 pub struct Suites(pub Vec<Suite>);
 
 impl Default for Suites {
-    /// All of them, standard ones first.
+    /// [`Suite::DEFAULT`]: a suite that carries no context has to be asked for.
     fn default() -> Self {
-        Self(Suite::ALL.to_vec())
+        Self(Suite::DEFAULT.to_vec())
     }
 }
 
@@ -664,7 +664,7 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let config = parse(SHORTEST).unwrap();
         assert_eq!(config.hsm.interactive_workers.get(), 1);
-        assert_eq!(config.hsm.sealing.0, Suite::ALL);
+        assert_eq!(config.hsm.sealing.0, Suite::DEFAULT);
         assert_eq!(config.listen.management.port(), 7445);
         let tenant = config.tenant(&"default".parse().unwrap());
         assert_eq!(tenant.confirm_deadline.0, Duration::from_secs(900));

@@ -60,7 +60,7 @@ pub(crate) use named;
 named!(
     /// Where the broker's copy of a private key stands.
     KeyState, "key state" {
-        /// Wrapped and stored, no certificate yet (a CA that answers later).
+        /// Wrapped and stored, no certificate yet: it is made at the claim, or by a CA that answers later.
         Generated = "GENERATED",
         /// Certified and waiting in its pool.
         Available = "AVAILABLE",
@@ -96,7 +96,8 @@ impl KeyState {
         use KeyState::{Available, Claimed, Delivered, Destroyed, Generated};
         match (self, change) {
             (Generated, KeyChange::Certify) => Ok(Available),
-            (Available, KeyChange::Claim) => Ok(Claimed),
+            // Generated: of a pool whose certificates are issued at the claim.
+            (Generated | Available, KeyChange::Claim) => Ok(Claimed),
             (Claimed, KeyChange::Confirm) => Ok(Delivered),
             (Generated | Available | Claimed, KeyChange::Destroy) => Ok(Destroyed),
             _ => Err(InvalidTransition { what: "key", from: self.as_str(), change: change.as_str() }),
@@ -219,6 +220,16 @@ impl EpochState {
 }
 
 named!(
+    /// When the certificates of a pool are issued.
+    Issue, "time of issue" {
+        /// With the key, before any VNFCI exists (SEC 005 8.1.2.3): names carry the pool's identity.
+        Ahead = "ahead",
+        /// During the claim, with the VNFCI's own name; only keys wait in the pool.
+        AtClaim = "at_claim",
+    }
+);
+
+named!(
     /// Type and size of a key pair.
     KeyType, "key type" {
         /// ECDSA on P-256 (FIPS 186-5, SEC 2).
@@ -299,6 +310,14 @@ mod tests {
         }
         assert!(KeyChange::ALL.iter().all(|&change| KeyState::Delivered.after(change).is_err()));
         assert!(KeyChange::ALL.iter().all(|&change| KeyState::Destroyed.after(change).is_err()));
+    }
+
+    #[test]
+    fn a_key_is_claimed_once_with_or_without_its_certificate() {
+        for &from in KeyState::ALL {
+            let waits = matches!(from, KeyState::Generated | KeyState::Available);
+            assert_eq!(from.after(KeyChange::Claim).is_ok(), waits, "{from}");
+        }
     }
 
     #[test]

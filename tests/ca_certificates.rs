@@ -8,7 +8,7 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use keybroker::ca::issue::root;
-use keybroker::ca::profile::VNFCI_TRANSPORT;
+use keybroker::ca::profile::{INSTALLED, VNFCI_TRANSPORT};
 use keybroker::ca::{
     CertificateFacts, CrlEntry, NameValues, PathError, Profile, SigningCa, Tbs, assemble, crl, pem,
     validate_client,
@@ -79,6 +79,8 @@ struct Hierarchy {
     sub_ca: SigningCa,
     leaf: Tbs,
     leaf_der: Vec<u8>,
+    /// Of the profile that issues at the claim.
+    named_der: Vec<u8>,
     server_der: Vec<u8>,
     client_der: Vec<u8>,
 }
@@ -110,6 +112,11 @@ fn hierarchy(root_key: SoftwareKey) -> Hierarchy {
     let profile = transport();
     let names = profile.names(&values()).unwrap();
     let leaf = sub_ca.leaf(&profile, &names, &SoftwareKey::p256().spki(), now(), rng).unwrap();
+    let (_, text) = INSTALLED.into_iter().find(|(name, _)| *name == "vnfci-named").unwrap();
+    let named = Profile::parse("vnfci-named".parse().unwrap(), text).unwrap();
+    let of_vnfci = NameValues { vnfci: Some("amf-0001".parse().unwrap()), ..values() };
+    let names = named.names(&of_vnfci).unwrap();
+    let named = sub_ca.leaf(&named, &names, &SoftwareKey::p256().spki(), now(), rng).unwrap();
     let (dns, ip) =
         (["broker.example.org".to_owned()], ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);
     let server = sub_ca.tls_server(&dns, &ip, &SoftwareKey::p256().spki(), DAY * 90, now(), rng).unwrap();
@@ -117,6 +124,7 @@ fn hierarchy(root_key: SoftwareKey) -> Hierarchy {
     Hierarchy {
         directory: tempfile::tempdir().unwrap(),
         leaf_der: sub_key.certify(&leaf),
+        named_der: sub_key.certify(&named),
         server_der: sub_key.certify(&server),
         client_der: sub_key.certify(&client),
         root_key,
@@ -136,11 +144,12 @@ impl Hierarchy {
         path
     }
 
-    fn certificates(&self) -> [(&'static str, &[u8]); 5] {
+    fn certificates(&self) -> [(&'static str, &[u8]); 6] {
         [
             ("root.pem", &self.root_der),
             ("sub.pem", &self.sub_der),
             ("leaf.pem", &self.leaf_der),
+            ("named.pem", &self.named_der),
             ("server.pem", &self.server_der),
             ("client.pem", &self.client_der),
         ]
@@ -190,6 +199,8 @@ fn openssl_accepts_every_kind_of_certificate_strictly() {
     for (name, purpose, der) in [
         ("leaf.pem", "sslclient", &ca.leaf_der),
         ("leaf.pem", "sslserver", &ca.leaf_der),
+        ("named.pem", "sslclient", &ca.named_der),
+        ("named.pem", "sslserver", &ca.named_der),
         ("server.pem", "sslserver", &ca.server_der),
         ("client.pem", "sslclient", &ca.client_der),
     ] {

@@ -8,16 +8,24 @@ mod hsm_support;
 
 use hsm_support::{Fixture, SUITE, binding, envelope, epoch, one_key, seal, tenant};
 use keybroker::credential::KeyType;
-use keybroker::hsm::HsmError;
+use keybroker::hsm::{Hsm, HsmConfig, HsmError, SealItem, SealRequest};
 use keybroker::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
-use keybroker::sealing::{Binding, OpenError, RecipientKey, Suite, matches_public_key, open};
+use keybroker::sealing::{
+    Binding, Envelope, OaepHash, OpenError, RecipientKey, Suite, matches_public_key, open,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use std::time::Duration;
+
+/// On a busy machine an RSA-4096 key may take longer than a call usually may.
+fn patient(fixture: &Fixture) -> HsmConfig {
+    HsmConfig { call_deadline: Duration::from_secs(120), ..fixture.config() }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_key_of_every_type_opens_and_matches_its_public_key() {
     let fixture = Fixture::new();
-    let hsm = fixture.start().await;
+    let hsm = Hsm::start(patient(&fixture)).await.unwrap();
     assert_eq!(hsm.status().suites, [SUITE], "SoftHSM 2.6 has no X9.63 KDF");
     let epoch = epoch(&hsm).await;
     for &key_type in KeyType::ALL {
@@ -29,6 +37,45 @@ async fn a_sealed_key_of_every_type_opens_and_matches_its_public_key() {
         assert!(matches_public_key(&private, &key.public_key_der), "{key_type}");
     }
     hsm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rsa_recipient_opens_a_key_of_every_type_and_no_other_recipient_does() {
+    let fixture = Fixture::new();
+    let sealing = vec![Suite::RsaAesKeyWrap, SUITE];
+    let hsm = Hsm::start(HsmConfig { sealing: sealing.clone(), ..patient(&fixture) }).await.unwrap();
+    let status = hsm.status();
+    assert_eq!((status.suites, status.oaep_hash), (sealing, Some(OaepHash::Sha1)));
+    let epoch = epoch(&hsm).await;
+    let (recipient, other) = (RecipientKey::generate_rsa().unwrap(), RecipientKey::generate_rsa().unwrap());
+    let p256 = RecipientKey::generate().unwrap();
+    for &key_type in KeyType::ALL {
+        let key = one_key(&hsm, epoch, key_type).await;
+        let binding = binding();
+        let request = |recipient: &RecipientKey| SealRequest {
+            tenant: tenant(),
+            request: binding.request,
+            suite: Suite::RsaAesKeyWrap,
+            recipient: recipient.public_key().as_bytes().to_vec(),
+            items: vec![SealItem {
+                credential: binding.credential,
+                certificate: binding.certificate,
+                epoch,
+                dek_blob: key.wrapped.dek_blob.clone(),
+            }],
+        };
+        let sealed = hsm.seal(request(&recipient)).await.unwrap().remove(0);
+        assert_eq!((sealed.hsm_point.len(), sealed.wrapped_dek.len()), (0, 3072 / 8));
+        let envelope = Envelope { suite: Suite::RsaAesKeyWrap, ..envelope(&key, sealed) };
+        let private = open(&recipient, &envelope, &binding).unwrap();
+        assert!(matches_public_key(&private, &key.public_key_der), "{key_type}");
+        for wrong in [&other, &p256] {
+            assert_eq!(open(wrong, &envelope, &binding).unwrap_err(), OpenError::NotForUs);
+        }
+        let refused = hsm.seal(request(&p256)).await;
+        assert!(matches!(&refused, Err(HsmError::Refused(_))), "{refused:?}");
+    }
+    assert_eq!(hsm.status().restarts, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,13 +175,13 @@ async fn a_bad_recipient_point_or_blob_is_refused_before_the_token_sees_it() {
         let refused = seal(&hsm, epoch, &blob, &binding(), &recipient).await;
         assert!(matches!(refused, Err(HsmError::Refused(_))), "{refused:?}");
     }
-    let mut off_curve = recipient.public_point().as_bytes().to_vec();
+    let mut off_curve = recipient.public_key().as_bytes().to_vec();
     off_curve[40] ^= 1;
     let request = keybroker::hsm::SealRequest {
         tenant: tenant(),
         request: RequestId::generate(),
         suite: SUITE,
-        recipient_point: off_curve,
+        recipient: off_curve,
         items: Vec::new(),
     };
     let refused = hsm.seal(request.clone()).await;
@@ -144,7 +191,7 @@ async fn a_bad_recipient_point_or_blob_is_refused_before_the_token_sees_it() {
     );
     let not_probed = keybroker::hsm::SealRequest {
         suite: Suite::EcdhP256X963Sha256Kwp,
-        recipient_point: recipient.public_point().as_bytes().to_vec(),
+        recipient: recipient.public_key().as_bytes().to_vec(),
         ..request
     };
     assert!(matches!(hsm.seal(not_probed).await, Err(HsmError::Refused(_))));

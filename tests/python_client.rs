@@ -38,7 +38,7 @@ fn the_python_client_passes_its_own_tests() {
     let output = succeed(python().args(["-m", "unittest"]));
     let told = String::from_utf8_lossy(&output.stderr);
     // "Ran 0 tests" is a success, too.
-    assert!(told.contains("Ran 8 tests"), "{told}");
+    assert!(told.contains("Ran 9 tests"), "{told}");
 }
 
 /// A broker in a directory of its own; ends with the test.
@@ -57,7 +57,8 @@ impl Broker {
         drop(held);
         let mut config = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
-             environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n[listen]\n",
+             environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n\
+             sealing = [\"ECDH_P256_CBCENC_KWP_V1\", \"RSA_AES_KEY_WRAP\"]\n[listen]\n",
             token.module, token.label
         );
         for (name, address) in ["bootstrap", "vnfci", "management", "http", "admin"].iter().zip(&addresses) {
@@ -114,8 +115,8 @@ fn openssl(directory: &Path, arguments: &str) -> Vec<u8> {
     succeed(Command::new("openssl").args(arguments.split(' ')).current_dir(directory)).stdout
 }
 
-/// MANO's CA for initial credentials, and the VNFCI's certificate from it.
-fn make_initial_credential(directory: &Path) {
+/// MANO's CA for initial credentials, and the VNFCIs' certificates from it.
+fn make_initial_credentials(directory: &Path, vnfcis: &[&str]) {
     std::fs::write(directory.join("openssl.cnf"), "[req]\ndistinguished_name = dn\n[dn]\n").unwrap();
     let common = "req -config openssl.cnf -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1";
     openssl(
@@ -125,20 +126,22 @@ fn make_initial_credential(directory: &Path) {
              -addext keyUsage=critical,keyCertSign"
         ),
     );
-    openssl(
-        directory,
-        &format!(
-            "{common} -subj /CN=vnfci-1 -CA mano.pem -CAkey mano.key -keyout vnfci.key -out vnfci.pem \
-             -addext extendedKeyUsage=clientAuth"
-        ),
-    );
+    for id in vnfcis {
+        openssl(
+            directory,
+            &format!(
+                "{common} -subj /CN={id} -CA mano.pem -CAkey mano.key -keyout {id}.key -out {id}.pem \
+                 -addext extendedKeyUsage=clientAuth"
+            ),
+        );
+    }
 }
 
 #[test]
 fn the_python_client_claims_from_a_real_broker() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    make_initial_credential(directory);
+    make_initial_credentials(directory, &["vnfci-1", "vnfci-2"]);
     let broker = Broker::start(directory);
     let certificate = |name: &str| directory.join(name).display().to_string();
     broker.command("operator", &["anchor", "add", "mano", "--certificate", &certificate("mano.pem")]);
@@ -146,29 +149,33 @@ fn the_python_client_claims_from_a_real_broker() {
     for slot in SLOTS {
         broker.command("nfvo", &[&["pool", "create", slot, "--target", "2"][..], &vnf].concat());
     }
-    let initial = ["--anchor", "mano", "--initial-cert", &certificate("vnfci.pem")];
-    let slots = ["--slot", "om=om", "--slot", "transport=transport"];
-    broker.command("nfvo", &[&["vnfci", "register", "vnfci-1"][..], &vnf, &slots, &initial].concat());
+    for (id, suite) in [("vnfci-1", None), ("vnfci-2", Some("RSA_AES_KEY_WRAP"))] {
+        let initial = ["--anchor", "mano", "--initial-cert", &certificate(&format!("{id}.pem"))];
+        let slots = ["--slot", "om=om", "--slot", "transport=transport"];
+        broker.command("nfvo", &[&["vnfci", "register", id][..], &vnf, &slots, &initial].concat());
 
-    // Pools may still be empty: the client asks again.
-    let out = directory.join("credentials");
-    let told = succeed(&mut broker.claim("vnfci", &out)).stdout;
-    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
-    assert_eq!(told["stage"], "CONFIRMED");
-    assert!(!out.join("recipient.pem").exists(), "the recipient key is deleted");
-    for slot in SLOTS {
-        let at = out.join(slot);
-        let mode = std::fs::metadata(at.join("key.pem")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        openssl(&at, "verify -x509_strict -CAfile ../../root.pem -untrusted chain.pem cert.pem");
-        let of_key = openssl(&at, "pkey -in key.pem -pubout");
-        assert_eq!(of_key, openssl(&at, "x509 -in cert.pem -noout -pubkey"));
+        // Pools may still be empty: the client asks again.
+        let out = directory.join(format!("{id}-credentials"));
+        let mut claim = broker.claim(id, &out);
+        claim.args(suite.iter().flat_map(|suite| ["--suite", suite]));
+        let told = succeed(&mut claim).stdout;
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!(told["stage"], "CONFIRMED");
+        assert!(!out.join("recipient.pem").exists(), "the recipient key is deleted");
+        for slot in SLOTS {
+            let at = out.join(slot);
+            let mode = std::fs::metadata(at.join("key.pem")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            openssl(&at, "verify -x509_strict -CAfile ../../root.pem -untrusted chain.pem cert.pem");
+            let of_key = openssl(&at, "pkey -in key.pem -pubout");
+            assert_eq!(of_key, openssl(&at, "x509 -in cert.pem -noout -pubkey"));
+        }
+        let of_slot = |slot: &str| openssl(&out.join(slot), "pkey -in key.pem -pubout");
+        assert_ne!(of_slot(SLOTS[0]), of_slot(SLOTS[1]));
+
+        // Spent: the same initial credential never claims again.
+        let again = broker.claim(id, &directory.join(format!("{id}-again"))).output().unwrap();
+        assert_eq!(again.status.code(), Some(3), "{}", String::from_utf8_lossy(&again.stderr));
+        assert!(!directory.join(format!("{id}-again")).join(SLOTS[0]).exists());
     }
-    let of_slot = |slot: &str| openssl(&out.join(slot), "pkey -in key.pem -pubout");
-    assert_ne!(of_slot(SLOTS[0]), of_slot(SLOTS[1]));
-
-    // Spent: the same initial credential never claims again.
-    let again = broker.claim("vnfci", &directory.join("again")).output().unwrap();
-    assert_eq!(again.status.code(), Some(3), "{}", String::from_utf8_lossy(&again.stderr));
-    assert!(!directory.join("again").join(SLOTS[0]).exists());
 }

@@ -55,6 +55,7 @@ CREATE TABLE pools (
     profile      TEXT COLLATE "C" NOT NULL,
     target       BIGINT NOT NULL,
     refill_below BIGINT NOT NULL,
+    issue        TEXT COLLATE "C" NOT NULL CHECK (issue IN ('ahead', 'at_claim')),
     created_at   BIGINT NOT NULL,
     deleted_at   BIGINT
 );
@@ -130,7 +131,7 @@ CREATE TABLE claims (
     vnf_instance       TEXT COLLATE "C" NOT NULL,
     vnfci              TEXT COLLATE "C" NOT NULL,
     request            BYTEA NOT NULL,
-    recipient_point    BYTEA NOT NULL,
+    recipient_key      BYTEA NOT NULL,
     state              TEXT COLLATE "C" NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
     deadline           BIGINT NOT NULL,
     created_at         BIGINT NOT NULL,
@@ -168,6 +169,7 @@ CREATE TABLE credentials (
 CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
 CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
+CREATE INDEX credentials_draw_uncertified ON credentials (pool, epoch, id) WHERE key_state = 'GENERATED';
 CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
     WHERE key_state IN ('GENERATED', 'AVAILABLE');
 CREATE INDEX credentials_live ON credentials (epoch, id)
@@ -257,8 +259,9 @@ CREATE TABLE certificates (
     credential   BYTEA NOT NULL REFERENCES credentials (id),
     issuer       BYTEA NOT NULL REFERENCES issuers (id),
     serial       BYTEA NOT NULL,
-    sha256       BYTEA NOT NULL,
-    der          BYTEA NOT NULL,
+    sha256       BYTEA,
+    der          BYTEA,
+    tbs_der      BYTEA,
     state        TEXT COLLATE "C" NOT NULL
         CHECK (state IN ('VALID', 'SUPERSEDED', 'REVOCATION_PENDING', 'REVOKED', 'EXPIRED')),
     not_before   BIGINT NOT NULL,
@@ -266,11 +269,14 @@ CREATE TABLE certificates (
     usable_until BIGINT NOT NULL,
     revoked_at   BIGINT,
     reason       TEXT COLLATE "C",
-    crl_shard    BIGINT NOT NULL
+    crl_shard    BIGINT NOT NULL,
+    -- Signed, or recorded to be signed: an intent counts as issued until it is.
+    CHECK ((der IS NULL) = (tbs_der IS NOT NULL)),
+    CHECK ((der IS NULL) = (sha256 IS NULL))
 );
 CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
 CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
-CREATE INDEX certificates_credential ON certificates (credential);
+CREATE UNIQUE INDEX certificates_credential ON certificates (credential);
 CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
     WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
 CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');

@@ -202,6 +202,7 @@ impl AdminService for Admin {
                     token_serial: status.token_serial,
                     module: status.module,
                     suites: status.suites.iter().map(ToString::to_string).collect(),
+                    oaep_hash: status.oaep_hash.map(|hash| hash.to_string()).unwrap_or_default(),
                     interactive_workers: count(status.workers.0),
                     bulk_workers: count(status.workers.1),
                     restarts: status.restarts,

@@ -1,7 +1,10 @@
 //! The client's side: one TLS 1.3 connection of our own, so that its exporter is known, and errors that say what to
 //! do.
 
+use super::proto;
 use crate::identity::token::EXPORTER_LABEL;
+use crate::nfv::RequestId;
+use crate::sealing::RecipientPublicKey;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -202,6 +205,26 @@ pub struct Connection {
     pub channel: Channel,
     /// The connection's TLS exporter, label `EXPORTER-keybroker-v1`, empty context.
     pub exporter: [u8; 32],
+}
+
+/// A claim for one recipient key, which offers the suites that can seal to its kind.
+pub fn claim_request(
+    request: RequestId,
+    recipient: &RecipientPublicKey,
+    token: Option<proto::TokenProof>,
+) -> proto::ClaimRequest {
+    let key = recipient.as_bytes().to_vec();
+    let (recipient_public_key, recipient_rsa_public_key_der) = match recipient {
+        RecipientPublicKey::P256(_) => (key, Vec::new()),
+        RecipientPublicKey::Rsa(_) => (Vec::new(), key),
+    };
+    proto::ClaimRequest {
+        request_id: request.to_string(),
+        recipient_public_key,
+        recipient_rsa_public_key_der,
+        suites: recipient.suites().map(|suite| suite.to_string()).collect(),
+        token,
+    }
 }
 
 /// Connects to `server` (`https://HOST:PORT` or `HOST:PORT`), and waits until the broker has accepted the client's

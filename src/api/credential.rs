@@ -10,7 +10,7 @@ use crate::broker::claim::{Claim, SealedClaim, SealedCredential};
 use crate::broker::confirm::Confirm;
 use crate::broker::release::Release;
 use crate::broker::revocation::TrustChain;
-use crate::sealing::{RecipientPoint, Suite};
+use crate::sealing::{RecipientPoint, RecipientPublicKey, RsaPublicKey, Suite};
 use tonic::{Request, Response, Status};
 
 /// The most suites that are read from a claim.
@@ -107,11 +107,24 @@ impl CredentialService for Credentials {
 fn parse_claim(call: &Call, message: proto::ClaimRequest) -> Result<Claim, BrokerError> {
     Ok(Claim {
         request: call.request()?,
-        recipient: RecipientPoint::parse(&message.recipient_public_key)
-            .map_err(|problem| invalid("recipient_public_key", problem))?,
+        recipient: recipient(&message.recipient_public_key, &message.recipient_rsa_public_key_der)?,
         suites: suites(&message.suites)?,
         token: token_proof(message.token)?,
     })
+}
+
+/// The one key that the claim is for. Without an RSA key the point is looked at, so that an empty claim is told the usual.
+fn recipient(point: &[u8], rsa_der: &[u8]) -> Result<RecipientPublicKey, BrokerError> {
+    const RSA: &str = "recipient_rsa_public_key_der";
+    match (point, rsa_der) {
+        (point, []) => RecipientPoint::parse(point)
+            .map(RecipientPublicKey::P256)
+            .map_err(|problem| invalid("recipient_public_key", problem)),
+        ([], der) => {
+            RsaPublicKey::parse(der).map(RecipientPublicKey::Rsa).map_err(|problem| invalid(RSA, problem))
+        }
+        _ => Err(invalid(RSA, "is given beside recipient_public_key: a claim is for one recipient key")),
+    }
 }
 
 /// The suites that we know among those that the VNFCI does. What we do not know is passed over: it may be newer.
@@ -161,6 +174,7 @@ fn sealed_credential(credential: SealedCredential) -> proto::SealedCredential {
         chain_der: credential.chain_der,
         root_der: credential.root_der,
         hsm_public_key: credential.hsm_point,
+        oaep_hash: credential.oaep_hash.map(|hash| hash.to_string()).unwrap_or_default(),
         wrapped_data_key: credential.wrapped_dek,
         wrapped_private_key: credential.wrapped_key,
     }

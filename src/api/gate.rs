@@ -463,6 +463,7 @@ mod tests {
         let claim = |key: u8, proof: u8| proto::ClaimRequest {
             request_id: "r".into(),
             recipient_public_key: vec![key; 65],
+            recipient_rsa_public_key_der: vec![],
             suites: vec![],
             token: Some(proto::TokenProof { token_id: "t".into(), proof: vec![proof; 32] }),
         };

@@ -245,12 +245,14 @@ fn shown(status: PoolStatus) -> proto::Pool {
             delivered: levels.delivered,
             destroyed: levels.destroyed,
             drawn: levels.drawn,
+            ready: levels.ready(pool.issue),
         }),
         created_at: to_timestamp(pool.created_at),
         produced: levels.produced(),
         production_rate: rates.production,
         claim_rate: rates.claims,
         will_run_dry_at: will_run_dry_at.and_then(to_timestamp),
+        issue: pool.issue.to_string(),
     }
 }
 

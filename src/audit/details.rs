@@ -204,7 +204,7 @@ details! {
         claim: ClaimId,
         /// What the VNFCI showed.
         initial_credential: InitialCredentialId,
-        /// SHA-256 of the recipient's public point (65 bytes).
+        /// SHA-256 of the recipient's public key: a P-256 point (65 bytes), or an RSA SubjectPublicKeyInfo (DER).
         recipient_key: Sha256Hash,
         /// Sealing suite.
         suite: String,
@@ -220,10 +220,34 @@ details! {
         slot: SlotName,
         /// The credential drawn for it.
         credential: CredentialId,
-        /// SHA-256 of its certificate's DER.
-        certificate: Sha256Hash,
+        /// SHA-256 of its certificate's DER; absent while that is to be signed.
+        certificate: Option<Sha256Hash>,
+        /// What is to be signed for it, where its certificate is issued at the claim.
+        intent: Option<IntentDetails>,
         /// Epoch whose KEK wraps it.
         epoch: EpochId,
+    }
+
+    /// A certificate that is about to be signed, within [`ClaimedSlot`].
+    IntentDetails {
+        /// Who is to sign it.
+        issuer: IssuerId,
+        /// Its serial number.
+        serial: String,
+        /// SHA-256 of the TBSCertificate's DER, the bytes to be signed.
+        tbs: Sha256Hash,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
+    /// `CERTIFICATES_ISSUED`
+    IssuedDetails {
+        /// The claim during which they were issued; absent if a CA answered for waiting keys.
+        claim: Option<ClaimId>,
+        /// Who signed.
+        issuer: IssuerId,
+        /// The certificates.
+        certificates: Vec<CertificateDetails>,
     }
 
     /// `CONFIRMED`

@@ -45,6 +45,8 @@ named!(
         Claimed = "CLAIMED",
         /// The same recipient key asked again; its credentials are about to be sealed again.
         ClaimReplayed = "CLAIM_REPLAYED",
+        /// Certificates were signed whose keys were there before: during a claim, with the VNFCI's own name.
+        CertificatesIssued = "CERTIFICATES_ISSUED",
         /// The VNFCI proved possession of every key.
         Confirmed = "CONFIRMED",
         /// The VNFCI gave its credentials back.

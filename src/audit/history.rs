@@ -49,7 +49,7 @@ pub struct Sealing {
     pub claim: ClaimId,
     /// For whom.
     pub vnfci: Option<VnfciId>,
-    /// SHA-256 of the recipient's public point.
+    /// SHA-256 of the recipient's public key.
     pub recipient_key: Sha256Hash,
 }
 

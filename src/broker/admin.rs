@@ -10,7 +10,7 @@ use crate::ca::{CertificateFacts, Profile};
 use crate::hsm::HsmStatus;
 use crate::nfv::{AnchorName, IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
 use crate::store::Mutation;
-use crate::store::records::{Anchor, Identity, Page, PoolFilter, Tenant};
+use crate::store::records::{Anchor, Identity, Page, Pool, PoolFilter, Tenant};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -258,7 +258,8 @@ impl Broker {
     /// Checks a profile and writes its file; replaces one of the same name.
     ///
     /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] with the line of the mistake.
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] with the line of the mistake, [`BrokerError::Precondition`] if a
+    /// pool uses it that issues at another time.
     pub async fn add_profile(
         &self,
         caller: &Caller,
@@ -267,7 +268,16 @@ impl Broker {
         toml: String,
     ) -> Result<(), BrokerError> {
         let authorised = authorise(caller, Rpc::AddProfile, Target::default())?;
-        Profile::parse(name.clone(), &toml).map_err(|error| invalid("profile.toml", error.to_string()))?;
+        let profile = Profile::parse(name.clone(), &toml)
+            .map_err(|error| invalid("profile.toml", error.to_string()))?;
+        if let Some(user) = self.pools_of(&name).await?.iter().find(|pool| pool.issue != profile.issue()) {
+            let problem = format!(
+                "pool {} of tenant {} uses profile {name} with issue = \"{}\", which cannot change under it; add a \
+                 profile of another name and create a new pool",
+                user.name, user.tenant, user.issue
+            );
+            return Err(BrokerError::Precondition(problem));
+        }
         let content = Some(Sha256Hash::of(toml.as_bytes()));
         let event = self.event(&authorised, EventKind::ProfileChanged, &request).await?;
         self.store
@@ -303,9 +313,7 @@ impl Broker {
         if self.profiles.load().get(&name).is_none() {
             return Err(BrokerError::NotFound(format!("profile {name}")));
         }
-        let every = Page { after: None, limit: u32::MAX };
-        let pools = self.store.pools(&PoolFilter::default(), &every).await?;
-        if let Some(user) = pools.iter().find(|pool| pool.profile == name) {
+        if let Some(user) = self.pools_of(&name).await?.first() {
             let problem = format!(
                 "pool {} of tenant {} uses profile {name}; delete the pool first",
                 user.name, user.tenant
@@ -318,6 +326,14 @@ impl Broker {
         let path = profiles::file(&self.settings.load().directory, &name);
         std::fs::remove_file(&path).map_err(|error| unwritten(&path, &error))?;
         self.reload_profiles()
+    }
+
+    /// The pools that use a profile.
+    async fn pools_of(&self, profile: &ProfileName) -> Result<Vec<Pool>, BrokerError> {
+        let every = Page { after: None, limit: u32::MAX };
+        let mut pools = self.store.pools(&PoolFilter::default(), &every).await?;
+        pools.retain(|pool| pool.profile == *profile);
+        Ok(pools)
     }
 
     /// Health of the HSM.

@@ -4,10 +4,11 @@
 //! 2. Agree on a sealing suite.
 //! 3. Draw a credential for every slot, bind them to the recipient key and record the intent: one commit. From an empty
 //!    pool whose profile generates, what is lacking is produced first (`generate`).
-//! 4. Seal the keys inside the HSM.
-//! 5. Answer. The answer is never stored: the same recipient key gets it sealed again.
+//! 4. Have certificates signed that are issued at the claim, and record them: a second commit (`at_claim`).
+//! 5. Seal the keys inside the HSM.
+//! 6. Answer. The answer is never stored: the same recipient key gets it sealed again.
 
-use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails};
+use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails, IntentDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::{Broker, BrokerError, Peer, Request};
@@ -19,9 +20,11 @@ use crate::identity::{Purpose, Refusal, Verified, token, x509};
 use crate::nfv::{
     ClaimId, CredentialId, InitialCredentialId, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
 };
-use crate::sealing::{RecipientPoint, Suite};
+use crate::sealing::{OaepHash, RecipientPublicKey, Suite};
 use crate::store::Mutation;
-use crate::store::records::{Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, DestroyedKeys};
+use crate::store::records::{
+    Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
+};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -45,7 +48,7 @@ pub struct Claim {
     /// The request.
     pub request: Request,
     /// The VNFCI's ephemeral public key.
-    pub recipient: RecipientPoint,
+    pub recipient: RecipientPublicKey,
     /// Suites that the VNFCI understands, preferred first.
     pub suites: Vec<Suite>,
     /// With a one-time token.
@@ -65,9 +68,11 @@ pub struct SealedCredential {
     pub chain_der: Vec<Vec<u8>>,
     /// The root, DER.
     pub root_der: Vec<u8>,
-    /// The HSM's point, 65 bytes.
+    /// The HSM's point, 65 bytes; empty with `RSA_AES_KEY_WRAP`.
     pub hsm_point: Vec<u8>,
-    /// KWP of the DEK under the agreed key.
+    /// With `RSA_AES_KEY_WRAP` only.
+    pub oaep_hash: Option<OaepHash>,
+    /// KWP of the DEK under the agreed key, or RSAES-OAEP of it.
     pub wrapped_dek: Vec<u8>,
     /// KWP of the PKCS#8 under the DEK, without the version byte.
     pub wrapped_key: Vec<u8>,
@@ -100,27 +105,27 @@ impl Broker {
     /// [`BrokerError::Invalid`] without a common suite, [`BrokerError::Unavailable`].
     pub async fn claim(&self, peer: &Peer, claim: Claim) -> Result<SealedClaim, BrokerError> {
         // 1. Verify the initial credential.
-        let recipient_key = Sha256Hash::of(claim.recipient.as_bytes());
         let verified = self
             .verify_initial_credential(
                 peer,
                 claim.token.as_ref(),
                 claim.request.id,
-                recipient_key,
+                claim.recipient.hash(),
                 Purpose::Claim,
             )
             .await?;
         // 2. Agree on a sealing suite.
-        let suite = self.agree_on_suite(&claim.suites)?;
+        let suite = self.agree_on_suite(&claim.recipient, &claim.suites)?;
         // 3. Draw, bind, record.
-        let record = self.reserve(&verified, &claim, suite).await?;
-        // 4. Seal. 5. Answer.
-        match self.seal(&record, suite).await {
+        let mut record = self.reserve(&verified, &claim, suite).await?;
+        // 4. Have signed.
+        if let Err(error) = self.certify_claim(&mut record).await {
+            return Err(self.record_failure(&record, "sign", error).await);
+        }
+        // 5. Seal. 6. Answer.
+        match self.seal(&record, suite, &claim.recipient).await {
             Ok(sealed) => self.answer(record, suite, sealed).await,
-            Err(error) => {
-                self.record_failed_seal(&record, &error).await;
-                Err(error)
-            }
+            Err(error) => Err(self.record_failure(&record, "seal", error).await),
         }
     }
 
@@ -174,13 +179,19 @@ impl Broker {
         Ok(anchors.into_iter().map(of_identity).collect())
     }
 
-    /// The first of our suites, in our order, that the recipient understands. Never one that is not configured.
-    fn agree_on_suite(&self, understood: &[Suite]) -> Result<Suite, BrokerError> {
+    /// The first of our suites, in our order, that the recipient understands and its key can take. Never one that is
+    /// not configured.
+    fn agree_on_suite(
+        &self,
+        recipient: &RecipientPublicKey,
+        understood: &[Suite],
+    ) -> Result<Suite, BrokerError> {
         let ours = self.hsm.status().suites;
-        ours.iter().find(|suite| understood.contains(suite)).copied().ok_or_else(|| BrokerError::Invalid {
+        let common = |suite: &&Suite| understood.contains(suite) && recipient.takes(**suite);
+        ours.iter().find(common).copied().ok_or_else(|| BrokerError::Invalid {
             field: "suites".to_owned(),
             problem: format!(
-                "none is offered here; understand one of {}",
+                "none is offered here for this kind of recipient key; offered are {}",
                 ours.iter().map(|suite| suite.as_str()).collect::<Vec<_>>().join(", ")
             ),
         })
@@ -220,7 +231,7 @@ impl Broker {
             initial_credential: verified.credential(),
             claim: ClaimId::generate(),
             request: claim.request.id,
-            recipient_point: claim.recipient.as_bytes().to_vec(),
+            recipient_key: claim.recipient.hash(),
             deadline,
             redraws_allowed: REDRAWS_ALLOWED,
         };
@@ -230,7 +241,8 @@ impl Broker {
             .request(claim.request.id);
         let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
             .request(claim.request.key(actor));
-        let outcome = self.store.reserve_claim(request, mutation).await?;
+        let intend = self.intend(verified.tenant(), now).await;
+        let outcome = self.store.reserve_claim(request, intend, mutation).await?;
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);
@@ -260,24 +272,31 @@ impl Broker {
     }
 
     /// Seals the keys of a claim. If an epoch was drained and shredded since the claim was read, it is read again.
-    async fn seal(&self, record: &ClaimRecord, suite: Suite) -> Result<Vec<SealedKey>, BrokerError> {
+    async fn seal(
+        &self,
+        record: &ClaimRecord,
+        suite: Suite,
+        recipient: &RecipientPublicKey,
+    ) -> Result<Vec<SealedKey>, BrokerError> {
         let mut current = record.clone();
         for attempt in 1.. {
             let items = current
                 .credentials
                 .iter()
-                .map(|slot| SealItem {
-                    credential: slot.credential.id,
-                    certificate: Sha256Hash::of(&slot.certificate_der),
-                    epoch: slot.epoch,
-                    dek_blob: slot.dek_blob.clone(),
+                .map(|slot| {
+                    Ok(SealItem {
+                        credential: slot.credential.id,
+                        certificate: slot.certificate.fingerprint().ok_or_else(|| unsigned(slot))?,
+                        epoch: slot.epoch,
+                        dek_blob: slot.dek_blob.clone(),
+                    })
                 })
-                .collect();
+                .collect::<Result<_, BrokerError>>()?;
             let request = SealRequest {
                 tenant: current.tenant.clone(),
                 request: current.request,
                 suite,
-                recipient_point: current.recipient_point.clone(),
+                recipient: recipient.as_bytes().to_vec(),
                 items,
             };
             match self.hsm.seal(request).await {
@@ -303,13 +322,15 @@ impl Broker {
         for (slot, key) in record.credentials.into_iter().zip(sealed) {
             let authority = self.authority(slot.issuer).await?;
             let wrapped_key = WrappedKey::ciphertext(&slot.key_blob)?;
+            let certificate_der = slot.certificate.der().ok_or_else(|| unsigned(&slot))?.to_vec();
             credentials.push(SealedCredential {
                 slot: slot.slot,
                 credential: slot.credential.id,
-                certificate_der: slot.certificate_der,
+                certificate_der,
                 chain_der: authority.chain_der.clone(),
                 root_der: authority.root_der.clone(),
                 hsm_point: key.hsm_point,
+                oaep_hash: key.oaep_hash,
                 wrapped_dek: key.wrapped_dek,
                 wrapped_key: wrapped_key.to_vec(),
             });
@@ -326,7 +347,8 @@ impl Broker {
     }
 
     /// What the intent announced did not happen (yet: the VNFCI asks again with the same recipient key).
-    async fn record_failed_seal(&self, record: &ClaimRecord, error: &BrokerError) {
+    /// Gives the error back.
+    async fn record_failure(&self, record: &ClaimRecord, step: &str, error: BrokerError) -> BrokerError {
         let recorded = async {
             let event = Event::new(self.store.now().await?, EventKind::OutcomeFailed, Actor::broker())
                 .tenant(&record.tenant)
@@ -336,15 +358,21 @@ impl Broker {
                 .credentials(record.credentials.iter().map(|slot| slot.credential.clone()))
                 .details(details::json(&FailedDetails {
                     claim: record.id,
-                    step: "seal".to_owned(),
+                    step: step.to_owned(),
                     error: error.to_string(),
                 }));
             self.store.append_events(vec![event]).await
         };
         if let Err(lost) = recorded.await {
-            tracing::error!(claim = %record.id, %error, %lost, "a failed sealing could not be recorded");
+            tracing::error!(claim = %record.id, step, %error, %lost, "a failed claim could not be recorded");
         }
+        error
     }
+}
+
+/// Nothing is sealed whose certificate is not there.
+fn unsigned(slot: &ClaimedCredential) -> BrokerError {
+    BrokerError::Internal(format!("the certificate of credential {} is not signed", slot.credential.id))
 }
 
 /// The events of a claim: the intent to seal, or to seal again, and what was destroyed for it.
@@ -353,7 +381,16 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
         let slots = claim.credentials.iter().map(|slot| ClaimedSlot {
             slot: slot.slot.clone(),
             credential: slot.credential.id,
-            certificate: Sha256Hash::of(&slot.certificate_der),
+            certificate: slot.certificate.fingerprint(),
+            intent: match &slot.certificate {
+                ClaimedCertificate::Signed(_) => None,
+                ClaimedCertificate::Intended(intent) => Some(IntentDetails {
+                    issuer: intent.issuer,
+                    serial: hex::encode(&intent.serial),
+                    tbs: Sha256Hash::of(&intent.tbs_der),
+                    not_after: intent.not_after,
+                }),
+            },
             epoch: slot.epoch,
         });
         let mut event = base.clone();
@@ -365,7 +402,7 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
             .details(details::json(&ClaimDetails {
                 claim: claim.id,
                 initial_credential: claim.initial_credential,
-                recipient_key: Sha256Hash::of(&claim.recipient_point),
+                recipient_key: claim.recipient_key,
                 suite: suite.to_string(),
                 confirm_by: claim.deadline,
                 slots: slots.collect(),

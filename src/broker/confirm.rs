@@ -53,7 +53,7 @@ impl Broker {
                 peer,
                 confirm.token.as_ref(),
                 confirm.request.id,
-                Sha256Hash::of(&claim.recipient_point),
+                claim.recipient_key,
                 Purpose::Confirm,
             )
             .await?;
@@ -90,8 +90,8 @@ impl Broker {
     }
 
     async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<bool, BrokerError> {
-        let recipient_key = Sha256Hash::of(&claim.recipient_point);
-        check_signatures(&claim, &confirm.signatures, |certificate| {
+        let recipient_key = claim.recipient_key;
+        let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
             confirm_message(claim.id, certificate, recipient_key)
         })?;
         let actor = vnfci_actor(&claim.tenant, &claim.vnfci);
@@ -105,11 +105,7 @@ impl Broker {
                 claim: claim.id,
                 recipient_key,
                 initial_credential: claim.initial_credential,
-                certificates: claim
-                    .credentials
-                    .iter()
-                    .map(|slot| Sha256Hash::of(&slot.certificate_der))
-                    .collect(),
+                certificates,
             }));
         let mutation = Mutation::new(move |outcome: &ConfirmOutcome| match outcome {
             ConfirmOutcome::Confirmed { superseded, .. } => confirm_events(event, superseded),
@@ -161,12 +157,12 @@ fn foreign_claim(claim: ClaimId) -> BrokerError {
 }
 
 /// Checks that there is exactly one signature for every slot, and that each was made by the slot's key over
-/// `message(SHA-256 of the slot's certificate)`.
+/// `message(SHA-256 of the slot's certificate)`. Gives those hashes.
 pub(super) fn check_signatures(
     claim: &ClaimRecord,
     signatures: &[SlotSignature],
     message: impl Fn(Sha256Hash) -> Vec<u8>,
-) -> Result<(), BrokerError> {
+) -> Result<Vec<Sha256Hash>, BrokerError> {
     let invalid = |problem: String| BrokerError::Invalid { field: "signatures".to_owned(), problem };
     let mut by_slot: BTreeMap<&SlotName, &[u8]> = BTreeMap::new();
     for given in signatures {
@@ -174,20 +170,24 @@ pub(super) fn check_signatures(
             return Err(invalid(format!("slot {} has two", given.slot)));
         }
     }
+    let mut certificates = Vec::with_capacity(claim.credentials.len());
     for slot in &claim.credentials {
         let signature = by_slot.remove(&slot.slot).ok_or_else(|| {
             invalid(format!("slot {} has none; sign with the key of every slot", slot.slot))
         })?;
-        verify_signature(&slot.public_key_der, &message(Sha256Hash::of(&slot.certificate_der)), signature)
-            .map_err(|_| {
-                invalid(format!(
-                    "the one of slot {} does not verify with the key of its certificate",
-                    slot.slot
-                ))
-            })?;
+        let certificate = slot.certificate.fingerprint().ok_or_else(|| {
+            BrokerError::Precondition(format!(
+                "slot {} has no certificate yet: claim again and confirm what is delivered",
+                slot.slot
+            ))
+        })?;
+        verify_signature(&slot.public_key_der, &message(certificate), signature).map_err(|_| {
+            invalid(format!("the one of slot {} does not verify with the key of its certificate", slot.slot))
+        })?;
+        certificates.push(certificate);
     }
     match by_slot.keys().next() {
         Some(slot) => Err(invalid(format!("the claim has no slot {slot}"))),
-        None => Ok(()),
+        None => Ok(certificates),
     }
 }

@@ -81,7 +81,7 @@ impl Broker {
         let mut lacking = Vec::new();
         for (name, count) in wanted {
             let pool = self.store.pool(verified.tenant(), &name).await?;
-            let ready = self.store.pool_levels(pool.id).await?.ready();
+            let ready = self.store.pool_levels(pool.id).await?.ready(pool.issue);
             // At most `count`, a u32.
             let missing = u32::try_from(u64::from(count).saturating_sub(ready)).unwrap_or(count);
             if missing > 0 {

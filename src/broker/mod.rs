@@ -1,6 +1,7 @@
 //! The use cases: one file each, a numbered script. Only this module (and `main.rs`) touches the store.
 
 pub mod admin;
+mod at_claim;
 pub mod audit;
 pub mod authorities;
 pub mod background;

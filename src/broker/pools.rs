@@ -4,9 +4,10 @@ use crate::audit::details::{self, PoolDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
-use crate::ca::{Issue, NameValues};
+use crate::ca::NameValues;
 use crate::clock::Timestamp;
-use crate::nfv::{CredentialId, PoolId, PoolName, ProfileName, TenantId, VduId, VnfInstanceId};
+use crate::credential::Issue;
+use crate::nfv::{CredentialId, PoolId, PoolName, ProfileName, TenantId, VduId, VnfInstanceId, VnfciId};
 use crate::pool::{Rates, runs_dry_in};
 use crate::store::Mutation;
 use crate::store::records::{Page, Pool, PoolFilter, PoolLevels};
@@ -77,7 +78,7 @@ impl Broker {
         let authorised = authorise(caller, Rpc::CreatePool, target)?;
         let now = self.store.now().await?;
         let refill_below = watermark(create.target, create.refill_below)?;
-        self.check_names(&tenant, &create)?;
+        let issue = self.check_profile(&tenant, &create)?;
         let pool = Pool {
             id: PoolId::generate(),
             tenant: tenant.clone(),
@@ -87,6 +88,7 @@ impl Broker {
             profile: create.profile,
             target: create.target,
             refill_below,
+            issue,
             created_at: now,
         };
         let event = Event::new(now, EventKind::PoolCreated, authorised.actor())
@@ -100,7 +102,8 @@ impl Broker {
         self.status_of(pool).await
     }
 
-    fn check_names(&self, tenant: &TenantId, create: &CreatePool) -> Result<(), BrokerError> {
+    /// When the pool's profile issues, if the profile exists and makes names for the pool.
+    fn check_profile(&self, tenant: &TenantId, create: &CreatePool) -> Result<Issue, BrokerError> {
         let invalid =
             |field: &str, problem: String| Err(BrokerError::Invalid { field: field.to_owned(), problem });
         let Some(profile) = self.profiles.load().get(&create.profile) else {
@@ -108,23 +111,21 @@ impl Broker {
             let known = known.collect::<Vec<_>>().join(", ");
             return invalid("profile", format!("{} does not exist; there are: {known}", create.profile));
         };
-        if profile.issue() == Issue::AtClaim {
-            let problem = format!(
-                "{} issues at the claim, which is not built yet: set issue = \"ahead\"",
-                create.profile
-            );
-            return invalid("profile", problem);
-        }
-        // A name that makes no certificate is told to MANO now and not met by the producer later.
+        // A name that makes no certificate is told to MANO now and not met by the producer later. The VNFCIs' own names
+        // are looked at when they are registered; this one fits everywhere.
+        let vnfci = match profile.issue() {
+            Issue::Ahead => None,
+            Issue::AtClaim => VnfciId::try_from("vnfci".to_owned()).ok(),
+        };
         let values = NameValues {
             tenant: tenant.clone(),
             vnf_instance: create.vnf_instance.clone(),
             vdu: create.vdu.clone(),
             credential: CredentialId::generate(),
-            vnfci: None,
+            vnfci,
         };
         match profile.names(&values) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(profile.issue()),
             Err(error) => invalid("vnf_instance_id, vdu_id", error.to_string()),
         }
     }
@@ -254,7 +255,7 @@ impl Broker {
     async fn status_of(&self, pool: Pool) -> Result<PoolStatus, BrokerError> {
         let levels = self.store.pool_levels(pool.id).await?;
         let rates = self.observe(&pool, &levels);
-        let dry_in = runs_dry_in(levels.ready(), rates);
+        let dry_in = runs_dry_in(levels.ready(pool.issue), rates);
         let now = self.store.now().await?;
         Ok(PoolStatus { pool, levels, rates, will_run_dry_at: dry_in.map(|dry_in| now.plus(dry_in)) })
     }

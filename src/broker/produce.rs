@@ -2,12 +2,13 @@
 
 use crate::audit::details::{self, CertificateDetails, ProducedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
-use crate::broker::authorities::{Authority, unissued};
+use crate::broker::at_claim::to_be_signed;
+use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError};
-use crate::ca::{self, Issue, NameValues, Profile};
-use crate::credential::KeyType;
-use crate::hsm::{Lane, ObjectId, Produced};
-use crate::nfv::{CredentialId, EpochId, PoolId, Sha256Hash};
+use crate::ca::{self, NameValues, Profile};
+use crate::credential::{Issue, KeyType};
+use crate::hsm::{Lane, ObjectId, Produced, ProducedKey};
+use crate::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
 use crate::pool;
 use crate::store::records::{Lease, NewCertificate, NewCredential, Page, Pool, PoolFilter};
 use crate::store::{Mutation, StoreError};
@@ -39,11 +40,13 @@ const EPOCHS_TRIED: u32 = 3;
 struct Batch<'a> {
     pool: &'a Pool,
     profile: &'a Profile,
-    authority: &'a Authority,
+    /// Who certified them; none if that happens at the claim.
+    issuer: Option<IssuerId>,
     /// The one under whose KEK the data keys are.
     epoch: EpochId,
     produced: Produced,
-    certified: Vec<(CredentialId, NewCertificate)>,
+    /// One per key.
+    certified: Vec<(CredentialId, Option<NewCertificate>)>,
 }
 
 impl Broker {
@@ -90,12 +93,12 @@ impl Broker {
                 "pool" => pool.name.to_string(), "state" => state)
             .set(value as f64);
         };
-        gauge("available", levels.available);
+        gauge("available", levels.ready(pool.issue));
         gauge("claimed", levels.claimed);
         let missing = pool::refill(
             pool.target,
             pool.refill_below,
-            levels.ready(),
+            levels.ready(pool.issue),
             full.get(&pool.id) != Some(&pool.target),
         );
         if missing == 0 {
@@ -128,9 +131,9 @@ impl Broker {
             BrokerError::Precondition(format!("pool {} has profile {}, {why}", pool.name, pool.profile))
         };
         let profile = self.profiles.load().get(&pool.profile).ok_or_else(|| unfit("whose file is gone"))?;
-        // Issued ahead, its certificates would have other names than the file says.
-        if profile.issue() == Issue::AtClaim {
-            return Err(unfit("which was changed to issue at the claim: that is not built yet"));
+        // What waits in the pool was made for the other way.
+        if profile.issue() != pool.issue {
+            return Err(unfit("whose issue was changed: create a new pool, or change it back"));
         }
         Ok(profile)
     }
@@ -138,7 +141,7 @@ impl Broker {
     /// Produces one chunk of credentials for a pool: under the producer's lease, or without one for a claim.
     ///
     /// 1. The HSM generates the key pairs and wraps the private keys under the tenant's open epoch.
-    /// 2. The sub-CA on the HSM signs their certificates.
+    /// 2. The sub-CA on the HSM signs their certificates, unless the pool issues at the claim.
     /// 3. Credentials, blobs and the audit event are committed. Before that nothing exists: a crash leaves certificates
     ///    that nobody has, for keys that nobody can unwrap.
     pub(super) async fn produce(
@@ -148,15 +151,21 @@ impl Broker {
         lease: Option<&Lease>,
     ) -> Result<(), BrokerError> {
         let profile = self.profile_of(pool)?;
-        let authority = self.issuing(&pool.tenant).await?;
         let epoch = self.open_epoch(&pool.tenant).await?;
         // 1.
         let produced = self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await?;
         // 2.
-        let public_keys: Vec<Vec<u8>> = produced.keys.iter().map(|key| key.public_key_der.clone()).collect();
-        let certified = self.certify(pool, &profile, &authority, &public_keys).await?;
+        let (issuer, certified) = match pool.issue {
+            Issue::Ahead => {
+                let authority = self.issuing(&pool.tenant).await?;
+                (Some(authority.id), self.certify(pool, &profile, &authority, &produced.keys).await?)
+            }
+            Issue::AtClaim => {
+                (None, produced.keys.iter().map(|_| (CredentialId::generate(), None)).collect())
+            }
+        };
         // 3.
-        let mut batch = Batch { pool, profile: &profile, authority: &authority, epoch, produced, certified };
+        let mut batch = Batch { pool, profile: &profile, issuer, epoch, produced, certified };
         for _ in 0..EPOCHS_TRIED {
             match self.insert(&batch, lease).await {
                 Ok(()) => {
@@ -192,16 +201,18 @@ impl Broker {
 
     /// Commits a batch with its event.
     async fn insert(&self, batch: &Batch<'_>, lease: Option<&Lease>) -> Result<(), StoreError> {
-        let Batch { pool, profile, authority, epoch, produced, certified } = batch;
+        let Batch { pool, profile, issuer, epoch, produced, certified } = batch;
         let credentials = produced.keys.iter().zip(certified).map(|(key, (id, _))| EventCredential {
             id: *id,
             public_key: Sha256Hash::of(&key.public_key_der),
         });
-        let certificates = certified.iter().map(|(id, certificate)| CertificateDetails {
-            credential: *id,
-            certificate: Sha256Hash::of(&certificate.der),
-            serial: hex::encode(&certificate.serial),
-            not_after: certificate.not_after,
+        let certificates = certified.iter().filter_map(|(id, certificate)| {
+            certificate.as_ref().map(|certificate| CertificateDetails {
+                credential: *id,
+                certificate: Sha256Hash::of(&certificate.der),
+                serial: hex::encode(&certificate.serial),
+                not_after: certificate.not_after,
+            })
         });
         let event = Event::new(self.store.now().await?, EventKind::KeysProduced, Actor::broker())
             .tenant(&pool.tenant)
@@ -216,7 +227,7 @@ impl Broker {
                 mechanisms: produced.mechanisms.clone(),
                 token_serial: self.hsm.status().token_serial,
                 duration_us: u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
-                issuer: Some(authority.id),
+                issuer: *issuer,
                 certificates: certificates.collect(),
             }));
         let rows = produced
@@ -231,24 +242,24 @@ impl Broker {
                 public_key_der: key.public_key_der.clone(),
                 key_blob: key.wrapped.key_blob.clone(),
                 dek_blob: key.wrapped.dek_blob.clone(),
-                certificate: Some(certificate.clone()),
+                certificate: certificate.clone(),
             })
             .collect();
         let mutation = Mutation { lease: lease.cloned(), ..Mutation::new(move |()| vec![event]) };
         self.store.insert_credentials(rows, mutation).await
     }
 
-    /// Certificates for public keys (SubjectPublicKeyInfo, DER), each with its credential's new id.
+    /// Certificates for produced keys, each with its credential's new id.
     async fn certify(
         &self,
         pool: &Pool,
         profile: &Profile,
-        authority: &Arc<Authority>,
-        public_keys: &[Vec<u8>],
-    ) -> Result<Vec<(CredentialId, NewCertificate)>, BrokerError> {
+        authority: &Authority,
+        keys: &[ProducedKey],
+    ) -> Result<Vec<(CredentialId, Option<NewCertificate>)>, BrokerError> {
         let now = self.store.now().await?;
-        let mut unsigned = Vec::with_capacity(public_keys.len());
-        for spki in public_keys {
+        let mut unsigned = Vec::with_capacity(keys.len());
+        for key in keys {
             let credential = CredentialId::generate();
             let values = NameValues {
                 tenant: pool.tenant.clone(),
@@ -257,9 +268,8 @@ impl Broker {
                 credential,
                 vnfci: None,
             };
-            let names =
-                profile.names(&values).map_err(|error| BrokerError::Precondition(error.to_string()))?;
-            let tbs = authority.ca.leaf(profile, &names, spki, now, &mut rand::rng()).map_err(unissued)?;
+            let tbs = to_be_signed(profile, authority, &values, &key.public_key_der, now)
+                .map_err(BrokerError::Precondition)?;
             unsigned.push((credential, tbs));
         }
         let messages = unsigned.iter().map(|(_, tbs)| tbs.der.clone()).collect();
@@ -274,7 +284,7 @@ impl Broker {
                 not_after: tbs.not_after,
                 usable_until: tbs.not_after.minus(profile.min_remaining_at_claim()),
             };
-            (credential, certificate)
+            (credential, Some(certificate))
         });
         Ok(certified.collect())
     }

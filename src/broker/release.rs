@@ -12,7 +12,7 @@ use crate::broker::confirm::{SlotSignature, check_signatures};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::identity::confirm::release_message;
-use crate::nfv::{ClaimId, Sha256Hash};
+use crate::nfv::ClaimId;
 use crate::store::Mutation;
 use crate::store::records::{ClaimRecord, CustodyEnd, DestroyedKeys};
 use base64::Engine;
@@ -39,8 +39,8 @@ impl Broker {
         // 1.
         let claim = self.claim_of(caller, Rpc::Release, release.claim).await?;
         // 2.
-        let recipient_key = Sha256Hash::of(&claim.recipient_point);
-        check_signatures(&claim, &release.signatures, |certificate| {
+        let recipient_key = claim.recipient_key;
+        let certificates = check_signatures(&claim, &release.signatures, |certificate| {
             release_message(claim.id, certificate, recipient_key)
         })?;
         // 3.
@@ -56,11 +56,7 @@ impl Broker {
             .request(release.request.id);
         let event = event.details(details::json(&ReleasedDetails {
             claim: claim.id,
-            certificates: claim
-                .credentials
-                .iter()
-                .map(|slot| Sha256Hash::of(&slot.certificate_der))
-                .collect(),
+            certificates,
             signatures: statements(&claim, &release.signatures),
         }));
         let mutation =

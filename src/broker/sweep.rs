@@ -80,7 +80,7 @@ impl Broker {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
             for pool in &pools {
                 more |= self.erase(pool, Some(now), DestructionReason::Aged, BATCH, lease).await?;
-                let ready = self.store.pool_levels(pool.id).await?.ready();
+                let ready = self.store.pool_levels(pool.id).await?.ready(pool.issue);
                 let surplus = ready.saturating_sub(u64::from(pool.target));
                 // At most a batch, which is a u32.
                 let limit = u32::try_from(surplus.min(u64::from(BATCH))).unwrap_or(BATCH);

@@ -12,7 +12,7 @@ use crate::store::Mutation;
 use crate::store::records::{
     InitialCredential, InitialCredentialKind, NewVnfci, Page, RegisterOutcome, Slot, Vnfci, VnfciFilter,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -76,11 +76,17 @@ impl Broker {
         let now = self.store.now().await?;
         let mut answers: Vec<Option<Registered>> = Vec::with_capacity(items.len());
         let mut accepted = Vec::new();
+        let mut profiles = HashMap::new();
         for item in items {
-            let checked = item.and_then(|item| {
+            let mut checked = item.and_then(|item| {
                 let id = item.id.to_string();
                 check_announcement(item, now).map_err(|problem| (id, problem))
             });
+            if let Ok(vnfci) = &checked
+                && let Err(problem) = self.check_vnfci_names(&tenant, vnfci, &mut profiles).await?
+            {
+                checked = Err((vnfci.id.to_string(), problem));
+            }
             match checked {
                 Ok(vnfci) => {
                     accepted.push(vnfci);

@@ -16,4 +16,4 @@ pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem
 pub use issue::{IssueError, SigningCa, Tbs, assemble};
 pub use names::{NameError, NameValues};
 pub use path::{PathError, validate_client};
-pub use profile::{Issue, OnEmpty, Profile, ProfileError};
+pub use profile::{OnEmpty, Profile, ProfileError};

@@ -2,7 +2,7 @@
 
 use super::names::{NameError, NameValues, SanTemplate, SubjectTemplate, Variable};
 use crate::clock::HumaneDuration;
-use crate::credential::{KeyType, named};
+use crate::credential::{Issue, KeyType, named};
 use crate::nfv::ProfileName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -12,24 +12,17 @@ use std::time::Duration;
 pub const VNFCI_TRANSPORT: &str = include_str!("../../profiles/vnfci-transport.toml");
 
 /// The profiles that `init` installs: name and text.
-pub const INSTALLED: [(&str, &str); 2] =
-    [("vnfci-transport", VNFCI_TRANSPORT), ("vnf-om", include_str!("../../profiles/vnf-om.toml"))];
+pub const INSTALLED: [(&str, &str); 3] = [
+    ("vnfci-transport", VNFCI_TRANSPORT),
+    ("vnfci-named", include_str!("../../profiles/vnfci-named.toml")),
+    ("vnf-om", include_str!("../../profiles/vnf-om.toml")),
+];
 
 named!(
     /// Who signs the certificates.
     ProfileIssuer, "issuer" {
         /// The tenant's own sub-CA in the HSM.
         SubCa = "sub-ca",
-    }
-);
-
-named!(
-    /// When certificates are issued.
-    Issue, "time of issue" {
-        /// With the key, before any VNFCI exists (SEC 005 8.1.2.3): names carry the pool's identity.
-        Ahead = "ahead",
-        /// During the claim, with the VNFCI's own name; only keys wait in the pool.
-        AtClaim = "at_claim",
     }
 );
 
@@ -211,6 +204,13 @@ impl Profile {
                     .to_owned(),
             );
         }
+        if self.issue == Issue::AtClaim && !uses(Variable::Vnfci) && !uses(Variable::Credential) {
+            return Err(
+                "certificates issued at the claim must tell VNFCIs apart: put {vnfci} or {credential} into \
+                        subject or san, e.g. subject = \"CN={vnfci},O=keybroker\""
+                    .to_owned(),
+            );
+        }
         Ok(())
     }
 
@@ -365,6 +365,8 @@ mod tests {
             let error = parse(toml).unwrap_err().to_string();
             assert!(error.contains(expected), "{toml}: {error}");
         }
+        let nameless = parse("subject = \"CN={vdu}\"\nissue = \"at_claim\"").unwrap_err().to_string();
+        assert!(nameless.contains("{vnfci}"), "{nameless}");
         assert!(parse("subject = \"CN={vnfci}\"\nissue = \"at_claim\"").is_ok());
     }
 

@@ -7,7 +7,7 @@ use super::output::OutputArgs;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
-use crate::hsm::Hsm;
+use crate::hsm::{Hsm, HsmStatus};
 use crate::nfv::ProfileName;
 use crate::sealing::Suite;
 use serde_json::{Value, json};
@@ -151,16 +151,7 @@ async fn hsm(config: &Config, findings: &mut Findings) {
     } else {
         findings.warn("token", format!("{token}: {}", status.problem), "see the finding");
     }
-    let suites: Vec<_> = status.suites.iter().map(|suite| suite.as_str()).collect();
-    match status.suites.first() {
-        None => findings.fail("sealing", "no configured suite passed the self-test", "correct [hsm] sealing"),
-        Some(Suite::EcdhP256CbcencKwpV1) => findings.warn(
-            "sealing",
-            suites.join(", "),
-            "the module has no approved KDF (as SoftHSM 2.6): use a module with one where approval matters",
-        ),
-        Some(_) => findings.ok("sealing", suites.join(", ")),
-    }
+    sealing(&config.hsm.sealing.0, &status, findings);
     findings.ok("audit signatures", format!("{:?}", status.audit_algorithm));
     if status.memory_locked {
         findings.ok("memory", "the workers' is locked");
@@ -174,6 +165,35 @@ async fn hsm(config: &Config, findings: &mut Findings) {
     }
     inventory(&hsm, findings).await;
     hsm.shutdown().await;
+}
+
+fn sealing(configured: &[Suite], status: &HsmStatus, findings: &mut Findings) {
+    let suites = status.suites.iter().map(|suite| suite.as_str()).collect::<Vec<_>>().join(", ");
+    let preferred = status.suites.iter().find(|suite| **suite != Suite::RsaAesKeyWrap);
+    match preferred.or(status.suites.first()) {
+        None => findings.fail("sealing", "no configured suite passed the self-test", "correct [hsm] sealing"),
+        Some(Suite::EcdhP256CbcencKwpV1) => findings.warn(
+            "sealing",
+            suites,
+            "the module has no approved KDF (as SoftHSM 2.6): use a module with one where approval matters",
+        ),
+        Some(Suite::EcdhP256X963Sha256Kwp | Suite::RsaAesKeyWrap) => findings.ok("sealing", suites),
+    }
+    if !configured.contains(&Suite::RsaAesKeyWrap) {
+        return;
+    }
+    match status.oaep_hash {
+        Some(hash) => findings.warn(
+            "sealing to RSA keys",
+            format!("{} is on, with OAEP and {hash}: its envelopes carry no context", Suite::RsaAesKeyWrap),
+            "keep it in [hsm] sealing only for recipients that can do nothing else (docs/envelope.md)",
+        ),
+        None => findings.fail(
+            "sealing to RSA keys",
+            format!("{} is configured and did not pass the self-test", Suite::RsaAesKeyWrap),
+            "take it out of [hsm] sealing: the module cannot wrap under an RSA key by OAEP",
+        ),
+    }
 }
 
 async fn inventory(hsm: &Hsm, findings: &mut Findings) {

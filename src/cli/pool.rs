@@ -127,8 +127,7 @@ pub(super) async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), 
                     break;
                 }
             }
-            let columns =
-                ["name", "vnf_instance_id", "vdu_id", "profile", "target", "available", "delivered"];
+            let columns = ["name", "vnf_instance_id", "vdu_id", "profile", "target", "ready", "delivered"];
             output.list(&columns, &objects);
         }
         PoolCommand::Show { name, tenant, connection } => {
@@ -159,7 +158,7 @@ pub(super) async fn run(command: PoolCommand, output: OutputArgs) -> Result<(), 
                     Format::Table => line(&watch_line(&pool)),
                 }
                 let levels = pool.levels.unwrap_or_default();
-                if until_full && levels.generated + levels.available >= u64::from(pool.target) {
+                if until_full && levels.ready >= u64::from(pool.target) {
                     break;
                 }
             }
@@ -184,12 +183,7 @@ fn watch_line(pool: &Pool) -> String {
     let dry = time_text(pool.will_run_dry_at).map_or_else(String::new, |at| format!(", runs dry at {at}"));
     format!(
         "{} of {} ready, {} claimed, {} delivered; {:.1}/s produced, {:.1}/s claimed{dry}",
-        levels.generated + levels.available,
-        pool.target,
-        levels.claimed,
-        levels.delivered,
-        pool.production_rate,
-        pool.claim_rate,
+        levels.ready, pool.target, levels.claimed, levels.delivered, pool.production_rate, pool.claim_rate,
     )
 }
 
@@ -204,6 +198,8 @@ fn object(pool: &Pool) -> Value {
         "profile": pool.profile,
         "target": pool.target,
         "refill_below": pool.refill_below,
+        "issue": pool.issue,
+        "ready": levels.ready,
         "generated": levels.generated,
         "available": levels.available,
         "aged": levels.aged,

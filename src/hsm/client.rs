@@ -53,6 +53,7 @@ impl Hsm {
             token_serial = welcome.token_serial,
             module = welcome.module,
             suites = ?welcome.capabilities.suites,
+            oaep_hash = ?welcome.capabilities.oaep_hash,
             ed25519 = welcome.capabilities.ed25519,
             missing = ?welcome.capabilities.missing,
             memory_locked = welcome.memory_locked,
@@ -103,6 +104,7 @@ impl Hsm {
             token_serial: health.welcome.token_serial.clone(),
             module: health.welcome.module.clone(),
             suites: capabilities.suites.clone(),
+            oaep_hash: capabilities.oaep_hash,
             audit_algorithm: if capabilities.ed25519 {
                 SignatureAlgorithm::Ed25519
             } else {
@@ -181,7 +183,7 @@ impl Hsm {
     ///
     /// # Errors
     /// [`HsmError::NotFound`] for a KEK that is gone, or that is another tenant's;
-    /// [`HsmError::Refused`] for an unknown suite, a bad point or a blob of another version.
+    /// [`HsmError::Refused`] for an unknown suite, a bad recipient key or a blob of another version.
     pub async fn seal(&self, request: SealRequest) -> Result<Vec<SealedKey>, HsmError> {
         match self.call("seal", Lane::Interactive, &Request::Seal(request)).await? {
             Reply::Sealed(sealed) => Ok(sealed),

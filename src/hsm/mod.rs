@@ -33,7 +33,7 @@ pub use object_id::InvalidObjectId;
 pub use worker::worker_main;
 
 use crate::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
-use crate::sealing::Suite;
+use crate::sealing::{OaepHash, Suite};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -180,9 +180,9 @@ pub struct SealRequest {
     pub request: RequestId,
     /// The suite, one of [`HsmStatus::suites`].
     pub suite: Suite,
-    /// The recipient's ephemeral public key: uncompressed P-256 point, 65 bytes (SEC 1 2.3.3), already
-    /// validated by [`crate::sealing::RecipientPoint`].
-    pub recipient_point: Vec<u8>,
+    /// The recipient's public key, of the kind that the suite needs, as
+    /// [`crate::sealing::RecipientPublicKey::as_bytes`] gives it. Validated again by the worker.
+    pub recipient: Vec<u8>,
     /// The keys.
     pub items: Vec<SealItem>,
 }
@@ -190,9 +190,11 @@ pub struct SealRequest {
 /// The answer for one [`SealItem`], in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedKey {
-    /// The HSM's side of the key agreement: uncompressed P-256 point, 65 bytes.
+    /// The HSM's side of the key agreement: uncompressed P-256 point, 65 bytes. Empty with `RSA_AES_KEY_WRAP`.
     pub hsm_point: Vec<u8>,
-    /// KWP of the DEK under the agreed wrapping key (no version byte: the suite says the layout).
+    /// With `RSA_AES_KEY_WRAP` only.
+    pub oaep_hash: Option<OaepHash>,
+    /// KWP of the DEK under the agreed wrapping key, or RSAES-OAEP of it (no version byte: the suite says the layout).
     pub wrapped_dek: Vec<u8>,
 }
 
@@ -231,6 +233,8 @@ pub struct HsmStatus {
     pub module: String,
     /// Suites that are configured and passed the self-test, preferred first.
     pub suites: Vec<Suite>,
+    /// The hash of OAEP, if `RSA_AES_KEY_WRAP` is among them.
+    pub oaep_hash: Option<OaepHash>,
     /// The audit key's algorithm: Ed25519 where the self-test passed, else ECDSA P-256.
     pub audit_algorithm: SignatureAlgorithm,
     /// Whether the workers' memory is kept out of the swap space.

@@ -1,8 +1,9 @@
 //! What differs between PKCS#11 modules, in one place. What can be found out by trying is in
 //! [`Capabilities`], which the prober's self-test fills in; nothing is assumed from a module's name.
 
-use crate::sealing::Suite;
-use cryptoki::mechanism::Mechanism;
+use crate::sealing::{OaepHash, Suite};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::{Mechanism, MechanismType};
 use serde::{Deserialize, Serialize};
 
 /// What passed the self-test on this token.
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Capabilities {
     /// Suites that sealed a key which then opened, preferred first.
     pub(super) suites: Vec<Suite>,
+    /// The hash that worked with OAEP, if `RSA_AES_KEY_WRAP` was tried: SHA-256, or else SHA-1. SoftHSM 2.6 takes no
+    /// other than SHA-1.
+    pub(super) oaep_hash: Option<OaepHash>,
     /// Ed25519 keys can be made and sign.
     pub(super) ed25519: bool,
     /// What failed and why, for people.
@@ -23,6 +27,15 @@ pub(super) const KWP: Mechanism<'static> = Mechanism::AesKeyWrapPad;
 
 /// The name of [`KWP`], for the audit event.
 pub(super) const KWP_NAME: &str = "CKM_AES_KEY_WRAP_PAD";
+
+/// RSA-OAEP with MGF1 of the same hash and an empty label: what importers of CKM_RSA_AES_KEY_WRAP expect.
+pub(super) fn oaep(hash: OaepHash) -> Mechanism<'static> {
+    let (hash, mgf) = match hash {
+        OaepHash::Sha256 => (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256),
+        OaepHash::Sha1 => (MechanismType::SHA1, PkcsMgfType::MGF1_SHA1),
+    };
+    Mechanism::RsaPkcsOaep(PkcsOaepParams::new(hash, mgf, PkcsOaepSource::empty()))
+}
 
 /// CKA_EC_POINT should be the DER OCTET STRING of the point (PKCS#11 3.1 6.3.3); some modules give the bare
 /// point, or a BIT STRING. The OCTET STRING's tag and the uncompressed point's prefix are both 0x04, so the form is told

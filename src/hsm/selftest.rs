@@ -10,10 +10,11 @@ use super::templates::Life;
 use super::{HsmError, ProducedKey, SignatureAlgorithm, WrappedKey};
 use crate::credential::KeyType;
 use crate::nfv::{CredentialId, RequestId, Sha256Hash};
-use crate::sealing::{Binding, Envelope, RecipientKey, Suite, matches_public_key, open};
+use crate::sealing::{Binding, Envelope, OaepHash, RecipientKey, Suite, matches_public_key, open};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
+use std::ops::ControlFlow;
 
 /// Tries every suite in `configured` from production to opening, and Ed25519.
 ///
@@ -29,9 +30,30 @@ pub(super) fn run(session: &Session, configured: &[Suite]) -> Result<Capabilitie
     })?;
     let mut capabilities = Capabilities::default();
     for &suite in configured {
-        match seals(session, kek, &key, suite) {
+        let passed = match suite {
+            Suite::EcdhP256X963Sha256Kwp | Suite::EcdhP256CbcencKwpV1 => {
+                seals(session, kek, &key, suite, None).map_err(|fault| HsmError::from(fault).to_string())
+            }
+            // The first hash that works.
+            Suite::RsaAesKeyWrap => OaepHash::ALL
+                .iter()
+                .try_for_each(|&hash| match seals(session, kek, &key, suite, Some(hash)) {
+                    Ok(()) => {
+                        capabilities.oaep_hash = Some(hash);
+                        ControlFlow::Break(())
+                    }
+                    Err(fault) => {
+                        let error = HsmError::from(fault);
+                        capabilities.missing.push(format!("OAEP with {hash}: {error}"));
+                        ControlFlow::Continue(())
+                    }
+                })
+                .break_value()
+                .ok_or_else(|| "no OAEP".to_owned()),
+        };
+        match passed {
             Ok(()) => capabilities.suites.push(suite),
-            Err(fault) => capabilities.missing.push(format!("{suite}: {}", HsmError::from(fault))),
+            Err(error) => capabilities.missing.push(format!("{suite}: {error}")),
         }
     }
     match ed25519(session) {
@@ -42,9 +64,19 @@ pub(super) fn run(session: &Session, configured: &[Suite]) -> Result<Capabilitie
     Ok(capabilities)
 }
 
-/// From the KEK to the opened private key, as a claim goes.
-fn seals(session: &Session, kek: ObjectHandle, key: &ProducedKey, suite: Suite) -> Result<(), Fault> {
-    let recipient = RecipientKey::generate().map_err(|_| failed("no recipient key can be made"))?;
+/// From the KEK to the opened private key, as a claim goes. `oaep_hash` for an RSA suite only.
+fn seals(
+    session: &Session,
+    kek: ObjectHandle,
+    key: &ProducedKey,
+    suite: Suite,
+    oaep_hash: Option<OaepHash>,
+) -> Result<(), Fault> {
+    let recipient = match oaep_hash {
+        None => RecipientKey::generate(),
+        Some(_) => RecipientKey::generate_rsa(),
+    };
+    let recipient = recipient.map_err(|_| failed("no recipient key can be made"))?;
     let binding = Binding {
         tenant: "self-test".parse().map_err(|_| failed("tenant"))?,
         request: RequestId::generate(),
@@ -52,10 +84,11 @@ fn seals(session: &Session, kek: ObjectHandle, key: &ProducedKey, suite: Suite) 
         certificate: Sha256Hash::of(b"self-test"),
     };
     let dek = WrappedKey::ciphertext(&key.wrapped.dek_blob)?;
-    let sealed = seal_once(session, kek, dek, suite, recipient.public_point(), &binding)?;
+    let sealed = seal_once(session, kek, dek, suite, oaep_hash, recipient.public_key(), &binding)?;
     let envelope = Envelope {
         suite,
         hsm_point: sealed.hsm_point,
+        oaep_hash: sealed.oaep_hash,
         wrapped_dek: sealed.wrapped_dek,
         wrapped_key: WrappedKey::ciphertext(&key.wrapped.key_blob)?.to_vec(),
     };

@@ -60,7 +60,7 @@ impl SoftHsmToken {
         Ok(token)
     }
 
-    /// A configuration of the HSM layer for this token: one worker in each lane, both suites.
+    /// A configuration of the HSM layer for this token: one worker in each lane, the suites that need no opting in.
     pub fn config(&self, worker_program: &Path) -> HsmConfig {
         HsmConfig {
             module: self.module.clone(),
@@ -69,7 +69,7 @@ impl SoftHsmToken {
             environment: self.environment(),
             interactive_workers: 1,
             bulk_workers: 1,
-            sealing: Suite::ALL.to_vec(),
+            sealing: Suite::DEFAULT.to_vec(),
             call_deadline: Duration::from_secs(10),
             queue: 1024,
             recycle_after: 1_000_000,

@@ -104,6 +104,22 @@ pub(super) fn secret_key(
     template
 }
 
+/// A recipient's RSA public key (big-endian numbers), a session object: it wraps and does nothing else.
+pub(super) fn rsa_wrapping_key(modulus: &[u8], exponent: &[u8]) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::PUBLIC_KEY),
+        Attribute::KeyType(KeyType::RSA),
+        Attribute::Token(false),
+        Attribute::Private(false),
+        Attribute::Encrypt(false),
+        Attribute::Verify(false),
+        Attribute::VerifyRecover(false),
+        Attribute::Wrap(true),
+        Attribute::Modulus(modulus.to_vec()),
+        Attribute::PublicExponent(exponent.to_vec()),
+    ]
+}
+
 /// The template of a KEK. It owns the memory that its CKA_UNWRAP_TEMPLATE points to.
 pub(super) struct KekTemplate {
     attributes: Vec<Attribute>,

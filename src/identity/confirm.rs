@@ -15,7 +15,7 @@ use pkcs8::PrivateKeyInfoRef;
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 /// What is signed to confirm: label `keybroker-confirm-v1`, claim id as text, SHA-256 of the certificate's DER, SHA-256
-/// of the recipient's public point.
+/// of the recipient's public key (P-256 point, or RSA SubjectPublicKeyInfo in DER).
 pub fn confirm_message(claim: ClaimId, certificate: Sha256Hash, recipient_key: Sha256Hash) -> Vec<u8> {
     message("keybroker-confirm-v1", claim, certificate, recipient_key)
 }

@@ -97,7 +97,7 @@ pub struct ProofFields {
     pub client_key: Sha256Hash,
     /// The request.
     pub request: RequestId,
-    /// SHA-256 of the recipient's public point (uncompressed, 65 bytes).
+    /// SHA-256 of the recipient's public key: a P-256 point (65 bytes), or an RSA SubjectPublicKeyInfo (DER).
     pub recipient_key: Sha256Hash,
 }
 

@@ -5,24 +5,48 @@
 //! sealing key and the VNFCI's ephemeral key and depends on the [`context()`]: an envelope is good for one
 //! claim. KWP (RFC 5649) authenticates but has no associated data, so the recipient also checks that the
 //! unsealed key belongs to the certificate ([`matches_public_key`]).
+//!
+//! The opt-in suite `RSA_AES_KEY_WRAP` has neither point nor W nor context: `{suite, OAEP(DEK), KWP(DEK, PKCS#8)}`.
 
 mod open;
 mod recipient;
+mod rsa;
 
 pub use open::{Envelope, OpenError, matches_public_key, open};
-pub use recipient::{InvalidPoint, InvalidRecipientKey, RecipientKey, RecipientPoint};
+pub use recipient::{
+    InvalidPoint, InvalidRecipient, InvalidRecipientKey, RecipientKey, RecipientPoint, RecipientPublicKey,
+};
+pub use rsa::{InvalidRsaKey, RsaPublicKey};
 
 use crate::credential::named;
 use crate::nfv::{CredentialId, RequestId, Sha256Hash, TenantId, labelled_fields};
 
 named!(
-    /// How the wrapping key W is agreed between the HSM and the recipient.
+    /// How the data key gets from the HSM to the recipient.
     Suite, "sealing suite" {
         /// W by ECDH on P-256 with the X9.63 KDF (SHA-256), the context as shared info.
         EcdhP256X963Sha256Kwp = "ECDH_P256_X963SHA256_KWP",
         /// W as AES-256-CBC (IV 0) of the 32-byte context under the ECDH shared secret. For SoftHSM 2.6, which
         /// has no KDF; not a NIST-approved KDF.
         EcdhP256CbcencKwpV1 = "ECDH_P256_CBCENC_KWP_V1",
+        /// The data key under the recipient's RSA key by OAEP: the layout of PKCS#11's CKM_RSA_AES_KEY_WRAP, which
+        /// HSMs, TPM tools and clouds import. Carries no context: used only where it is configured and asked for.
+        RsaAesKeyWrap = "RSA_AES_KEY_WRAP",
+    }
+);
+
+impl Suite {
+    /// What may be used where nothing is configured, preferred first: the suites that bind an envelope to its claim.
+    pub const DEFAULT: [Self; 2] = [Self::EcdhP256X963Sha256Kwp, Self::EcdhP256CbcencKwpV1];
+}
+
+named!(
+    /// The hash of RSA-OAEP and of its MGF1; the label is empty.
+    OaepHash, "OAEP hash" {
+        /// Preferred.
+        Sha256 = "SHA-256",
+        /// For modules that have no other, as SoftHSM 2.6. OAEP does not need collision resistance.
+        Sha1 = "SHA-1",
     }
 );
 

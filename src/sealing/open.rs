@@ -1,6 +1,6 @@
 //! Opening an envelope: the VNFCI's side.
 
-use super::{Binding, RecipientKey, RecipientPoint, Suite, context};
+use super::{Binding, OaepHash, RecipientKey, RecipientPoint, Suite, context};
 use aws_lc_rs::cipher::{self, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::iv::FixedLength;
@@ -14,11 +14,14 @@ use zeroize::Zeroizing;
 /// One sealed private key as it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// How W is agreed.
+    /// How the data key is wrapped.
     pub suite: Suite,
-    /// The HSM's side of the agreement: uncompressed P-256 point, 65 bytes.
+    /// The HSM's side of the agreement: uncompressed P-256 point, 65 bytes; empty with `RSA_AES_KEY_WRAP`.
     pub hsm_point: Vec<u8>,
-    /// KWP (RFC 5649) of the 32-byte data key under W: 40 bytes.
+    /// With `RSA_AES_KEY_WRAP` only.
+    pub oaep_hash: Option<OaepHash>,
+    /// KWP (RFC 5649) of the 32-byte data key under W: 40 bytes. With `RSA_AES_KEY_WRAP` RSAES-OAEP (RFC 8017 7.1) of
+    /// it, as long as the recipient's modulus.
     pub wrapped_dek: Vec<u8>,
     /// KWP of the PKCS#8 (RFC 5958, DER, possibly followed by zeros) under the data key; no version byte.
     pub wrapped_key: Vec<u8>,
@@ -30,7 +33,7 @@ pub enum OpenError {
     /// The HSM's point is none.
     #[error("the envelope's HSM point is not a point of P-256")]
     Point,
-    /// W does not unwrap the data key: another recipient key, another claim, or a changed envelope.
+    /// The data key does not unwrap: another recipient key, another claim, or a changed envelope.
     #[error("the envelope is not for this recipient key and claim, or was changed")]
     NotForUs,
     /// The data key does not unwrap the private key.
@@ -51,11 +54,18 @@ pub fn open(
     envelope: &Envelope,
     binding: &Binding,
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    let hsm_point = RecipientPoint::parse(&envelope.hsm_point).map_err(|_| OpenError::Point)?;
-    let context = context(envelope.suite, binding, key.public_point().as_bytes(), hsm_point.as_bytes());
-    let secret = key.shared_secret(&hsm_point).ok_or(OpenError::Point)?;
-    let wrapping_key = agreed_key(envelope.suite, &secret, &context).ok_or(OpenError::NotForUs)?;
-    let dek = unwrap(&wrapping_key[..], &envelope.wrapped_dek).ok_or(OpenError::NotForUs)?;
+    if !key.public_key().takes(envelope.suite) {
+        return Err(OpenError::NotForUs);
+    }
+    let dek = match envelope.suite {
+        Suite::EcdhP256X963Sha256Kwp => by_agreement(key, envelope, binding, x963)?,
+        Suite::EcdhP256CbcencKwpV1 => by_agreement(key, envelope, binding, cbcenc)?,
+        // No context: that this is our claim's key is shown by the certificate only.
+        Suite::RsaAesKeyWrap => envelope
+            .oaep_hash
+            .and_then(|hash| key.decrypt(hash, &envelope.wrapped_dek))
+            .ok_or(OpenError::NotForUs)?,
+    };
     let mut private_key = unwrap(&dek, &envelope.wrapped_key).ok_or(OpenError::Changed)?;
     let length = trimmed_length(&private_key).ok_or(OpenError::Content)?;
     private_key.truncate(length);
@@ -75,24 +85,38 @@ pub fn matches_public_key(pkcs8: &[u8], public_key: &[u8]) -> bool {
     computed.is_some_and(|computed| computed.as_ref() == public_key)
 }
 
-/// W: how each suite makes it of Z and the context.
-fn agreed_key(suite: Suite, secret: &[u8; 32], context: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
-    match suite {
-        // ANSI X9.63 KDF, first block: Hash(Z || counter || SharedInfo).
-        Suite::EcdhP256X963Sha256Kwp => {
-            let digest = Sha256::new().chain_update(secret).chain_update([0, 0, 0, 1]).chain_update(context);
-            Some(Zeroizing::new(digest.finalize().into()))
-        }
-        Suite::EcdhP256CbcencKwpV1 => {
-            let mut block = Zeroizing::new(*context);
-            let key = UnboundCipherKey::new(&cipher::AES_256, secret).ok()?;
-            EncryptingKey::cbc(key)
-                .ok()?
-                .less_safe_encrypt(&mut block[..], EncryptionContext::Iv128(FixedLength::from([0; 16])))
-                .ok()?;
-            Some(block)
-        }
-    }
+/// W of Z and the context.
+type Derive = fn(&[u8; 32], &[u8; 32]) -> Option<Zeroizing<[u8; 32]>>;
+
+/// The data key under W, which `derive` makes of Z and the context.
+fn by_agreement(
+    key: &RecipientKey,
+    envelope: &Envelope,
+    binding: &Binding,
+    derive: Derive,
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let hsm_point = RecipientPoint::parse(&envelope.hsm_point).map_err(|_| OpenError::Point)?;
+    let context = context(envelope.suite, binding, key.public_key().as_bytes(), hsm_point.as_bytes());
+    let secret = key.shared_secret(&hsm_point).ok_or(OpenError::Point)?;
+    let wrapping_key = derive(&secret, &context).ok_or(OpenError::NotForUs)?;
+    unwrap(&wrapping_key[..], &envelope.wrapped_dek).ok_or(OpenError::NotForUs)
+}
+
+/// ANSI X9.63 KDF, first block: Hash(Z || counter || SharedInfo).
+fn x963(secret: &[u8; 32], context: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+    let digest = Sha256::new().chain_update(secret).chain_update([0, 0, 0, 1]).chain_update(context);
+    Some(Zeroizing::new(digest.finalize().into()))
+}
+
+/// The context encrypted under Z by AES-256-CBC with an IV of zeros.
+fn cbcenc(secret: &[u8; 32], context: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+    let mut block = Zeroizing::new(*context);
+    let key = UnboundCipherKey::new(&cipher::AES_256, secret).ok()?;
+    EncryptingKey::cbc(key)
+        .ok()?
+        .less_safe_encrypt(&mut block[..], EncryptionContext::Iv128(FixedLength::from([0; 16])))
+        .ok()?;
+    Some(block)
 }
 
 fn unwrap(key: &[u8], wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {

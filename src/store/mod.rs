@@ -17,11 +17,12 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RearmOutcome, Rearming, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, ChainTip, ClaimOutcome,
+    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
+    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
+    NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
+    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci,
+    VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,6 +72,10 @@ pub struct RequestKey {
 /// quick.
 pub type Events<T> = Box<dyn FnOnce(&T) -> Vec<Event> + Send>;
 
+/// Says what is to be signed for keys that a claim drew without certificates, inside the claim's transaction: one per key,
+/// in order. Must be pure and quick. Its error, a sentence, becomes a [`StoreError::Conflict`] that changes nothing.
+pub type Intend = Box<dyn FnOnce(&[UncertifiedKey]) -> Result<Vec<CertificateIntent>, String> + Send>;
+
 /// What accompanies every change whose outcome is a `T`.
 pub struct Mutation<T> {
     /// The caller's request, if one caused the change: a repeated one gets the outcome of the first, without a
@@ -109,8 +114,8 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// Durability: when a changing method returns `Ok`, its change and its events are on stable storage
 /// (SQLite: WAL with `synchronous=FULL`; PostgreSQL: `synchronous_commit=on`). Consistency: serialisable per row touched; the state machines of
 /// [`crate::credential`] are enforced in the transaction; unique indexes make it impossible that a credential
-/// belongs to two claims, that two credentials share a public key, or that an issuer uses a serial number
-/// twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers
+/// belongs to two claims, that two credentials share a public key, that a key has two certificates, or that an
+/// issuer uses a serial number twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers
 /// may share one commit. Cancelling a call's future does not undo a change that was begun.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -219,9 +224,19 @@ pub trait Store: Send + Sync + 'static {
         mutation: Mutation<Vec<CredentialId>>,
     ) -> Result<Vec<CredentialId>>;
     /// Inserts produced credentials: `AVAILABLE` with a certificate, `GENERATED` without. Locks the epoch's row:
-    /// `Conflict` unless it is `OPEN`, or if the pool is deleted.
+    /// `Conflict` unless it is `OPEN`, if the pool is deleted, or for a certificate in a pool that issues at the claim.
     async fn insert_credentials(&self, credentials: Vec<NewCredential>, mutation: Mutation<()>)
     -> Result<()>;
+    /// Records signed certificates of keys that were stored without; one outcome per item in order.
+    ///
+    /// A claimed key has its intent: the certificate must have the intent's issuer and serial number (`Conflict`
+    /// otherwise) and takes its place. A `GENERATED` key of a pool that issues ahead, whose CA answered later, becomes
+    /// `AVAILABLE`. The first writer wins: a key never has a second certificate. No event if none was recorded.
+    async fn record_certificates(
+        &self,
+        certificates: Vec<(CredentialId, NewCertificate)>,
+        mutation: Mutation<Vec<RecordOutcome>>,
+    ) -> Result<Vec<RecordOutcome>>;
 
     // VNFCIs and their initial credentials.
 
@@ -296,17 +311,21 @@ pub trait Store: Send + Sync + 'static {
     /// (`Replayed`); with another recipient key, that claim's certificates become `REVOCATION_PENDING`, its keys
     /// are erased (custody ended `UNKNOWN`, reason `NEW_RECIPIENT`) and fresh ones are drawn, at most
     /// `request.redraws_allowed` times per arming; a confirmed claim with the same recipient key is `Refused(Spent)`.
-    /// Draws take `AVAILABLE` keys that are usable now, of the oldest epoch first. If a slot's pool has none, nothing
-    /// is changed and the outcome is `Empty`.
+    /// Draws take `AVAILABLE` keys that are usable now, of the oldest epoch first; from a pool that issues at the claim
+    /// `GENERATED` keys, for which `intend` says what is to be signed: recorded as certificates without a signature, which
+    /// [`Store::record_certificates`] completes, and withdrawn as signed ones are if the claim ends before. If a slot's
+    /// pool has none, nothing is changed and the outcome is `Empty`.
     /// The events closure sees the outcome; it returns events for `Reserved` and `Replayed`, and may for others.
     async fn reserve_claim(
         &self,
         request: ClaimRequest,
+        intend: Intend,
         mutation: Mutation<ClaimOutcome>,
     ) -> Result<ClaimOutcome>;
     /// A claim with its credentials as they are now (after a re-wrap: with the new blobs).
     async fn claim(&self, claim: ClaimId) -> Result<Option<ClaimRecord>>;
-    /// Confirms an open claim whose deadline has not passed: keys `DELIVERED`, blobs erased, claim confirmed, initial
+    /// Confirms an open claim whose deadline has not passed (`Conflict` while a certificate of it is to be signed):
+    /// keys `DELIVERED`, blobs erased, claim confirmed, initial
     /// credential `SPENT`, VNFCI active; confirmed claims of its earlier armings become `SUPERSEDED`: certificates
     /// `REVOCATION_PENDING`, custody ended `UNKNOWN`, reason `SUPERSEDED`. Already confirmed: `AlreadyConfirmed`, no change, no event.
     async fn confirm_claim(

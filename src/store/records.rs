@@ -4,7 +4,7 @@ use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::authorisation::Role;
 use crate::clock::Timestamp;
-use crate::credential::{CertificateState, EpochState, HolderCopy, KeyState, RevocationReason, named};
+use crate::credential::{CertificateState, EpochState, HolderCopy, Issue, KeyState, RevocationReason, named};
 use crate::nfv::{
     AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
     PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
@@ -15,7 +15,8 @@ mod claim;
 mod log;
 
 pub use claim::{
-    ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCredential, ConfirmOutcome,
+    CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
+    ClaimedCredential, ConfirmOutcome, UncertifiedKey,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 
@@ -113,6 +114,8 @@ pub struct Pool {
     pub target: u32,
     /// Refilled to `target` when fewer than this are ready.
     pub refill_below: u32,
+    /// When its certificates are issued; fixed when it is created.
+    pub issue: Issue,
     /// Since when.
     pub created_at: Timestamp,
 }
@@ -146,9 +149,12 @@ pub struct PoolLevels {
 }
 
 impl PoolLevels {
-    /// Ready to be claimed now.
-    pub fn ready(&self) -> u64 {
-        self.available
+    /// Ready to be claimed now: keys with a certificate, or keys that get one at the claim.
+    pub fn ready(&self, issue: Issue) -> u64 {
+        match issue {
+            Issue::Ahead => self.available,
+            Issue::AtClaim => self.generated,
+        }
     }
 
     /// Produced, ever.
@@ -223,7 +229,7 @@ pub struct NewCredential {
     pub key_blob: Vec<u8>,
     /// As in `hsm::WrappedKey`.
     pub dek_blob: Vec<u8>,
-    /// Its certificate; none if a CA answers later or the certificate is made at the claim.
+    /// Its certificate; none if a CA answers later or the certificate is issued at the claim.
     pub certificate: Option<NewCertificate>,
 }
 
@@ -408,12 +414,23 @@ pub struct CertificateRecord {
     pub issuer: IssuerId,
     /// Serial number, hexadecimal.
     pub serial: String,
-    /// SHA-256 of its DER.
-    pub fingerprint: Sha256Hash,
+    /// SHA-256 of its DER; none while it is to be signed during a claim.
+    pub fingerprint: Option<Sha256Hash>,
     /// From when.
     pub not_before: Timestamp,
     /// Until when.
     pub not_after: Timestamp,
+}
+
+/// What came of recording one signed certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordOutcome {
+    /// Recorded now.
+    Recorded(EventCredential),
+    /// The key had its certificate before: this one (DER), which is the one to give out.
+    Before(Vec<u8>),
+    /// The key was destroyed meanwhile; nothing was recorded and nothing may be given out.
+    Ended,
 }
 
 /// The answer for one certificate of a revocation.

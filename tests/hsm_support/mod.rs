@@ -71,7 +71,7 @@ pub(crate) async fn seal(
         tenant: binding.tenant.clone(),
         request: binding.request,
         suite: SUITE,
-        recipient_point: recipient.public_point().as_bytes().to_vec(),
+        recipient: recipient.public_key().as_bytes().to_vec(),
         items: vec![SealItem {
             credential: binding.credential,
             certificate: binding.certificate,
@@ -86,6 +86,7 @@ pub(crate) fn envelope(key: &ProducedKey, sealed: SealedKey) -> Envelope {
     Envelope {
         suite: SUITE,
         hsm_point: sealed.hsm_point,
+        oaep_hash: sealed.oaep_hash,
         wrapped_dek: sealed.wrapped_dek,
         wrapped_key: WrappedKey::ciphertext(&key.wrapped.key_blob).unwrap().to_vec(),
     }

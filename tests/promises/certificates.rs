@@ -15,15 +15,15 @@ const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 
 /// A delivered credential as files: certificate, issuers, key, root.
-struct Files {
-    cert: PathBuf,
+pub(crate) struct Files {
+    pub(crate) cert: PathBuf,
     chain: PathBuf,
-    key: PathBuf,
+    pub(crate) key: PathBuf,
     root: PathBuf,
 }
 
 impl Files {
-    fn write(directory: &Path, name: &str, key: &Delivered) -> Self {
+    pub(crate) fn write(directory: &Path, name: &str, key: &Delivered) -> Self {
         let directory = directory.join(name);
         std::fs::create_dir_all(&directory).unwrap();
         let write = |file: &str, label: &str, ders: &[Vec<u8>]| {
@@ -41,7 +41,7 @@ impl Files {
 }
 
 /// Fetches the CRL that a certificate points to; PEM.
-async fn crl_pem(key: &Delivered) -> String {
+pub(crate) async fn crl_pem(key: &Delivered) -> String {
     let url = String::from_utf8(key.certificate_der.clone().into_iter().filter(u8::is_ascii).collect());
     let url = url.unwrap();
     let begin = url.find("http://").expect("a CRL distribution point");
@@ -49,7 +49,7 @@ async fn crl_pem(key: &Delivered) -> String {
     pem("X509 CRL", &http_get(&url[begin..end]).await)
 }
 
-async fn verify(files: &Files, crl: &Path) -> Finished {
+pub(crate) async fn verify(files: &Files, crl: &Path) -> Finished {
     let arguments = [
         "verify".into(),
         "-x509_strict".into(),
@@ -67,7 +67,7 @@ async fn verify(files: &Files, crl: &Path) -> Finished {
 
 /// One mutual TLS connection between `openssl s_server` and `s_client`; what the two said, and whether the client
 /// was let in.
-async fn mutual_tls(server: &Files, client: &Files, crl: &Path) -> (bool, String) {
+pub(crate) async fn mutual_tls(server: &Files, client: &Files, crl: &Path) -> (bool, String) {
     let port = free_port();
     let address = port.to_string();
     let mut listening = tokio::process::Command::new("openssl")

@@ -5,14 +5,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at_claim;
 mod audit;
 mod certificates;
 mod claims;
 mod command_line;
+mod empty_pools;
 mod endpoints;
+mod hsm_away;
+mod hsm_faults;
+mod key_types;
 mod refusals;
 mod replicas;
 mod restart;
 mod roles;
 mod secrets;
+mod suites;
 mod token;

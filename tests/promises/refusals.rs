@@ -152,7 +152,7 @@ async fn a_token_proof_is_worth_nothing_on_another_connection_request_or_key() {
     changed.request_id = request_id();
     assert_eq!(client.claim(changed).await.unwrap_err().code(), Code::Unauthenticated);
     let mut changed = captured.clone();
-    changed.recipient_public_key = vnfci.rebooted().recipient.public_point().as_bytes().to_vec();
+    changed.recipient_public_key = vnfci.rebooted().recipient.public_key().as_bytes().to_vec();
     assert_eq!(client.claim(changed).await.unwrap_err().code(), Code::Unauthenticated);
     // As it was made it is right.
     vnfci.send_claim(&seen, captured).await.unwrap();

@@ -2,12 +2,15 @@
 //! Method: SIGKILL for the broker and for its HSM workers in the middle of claims and of production; afterwards every
 //! claim ends delivered or destroyed, none twice, the audit log extends the head seen before, the pool refills.
 
-use crate::support::mano::By;
+use crate::support::mano::{By, pool_request};
 use crate::support::postgres::Cluster;
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Vnfci, transient};
 use crate::support::{PATIENCE, until};
+use keybroker::api::proto;
+use keybroker::api::proto::pool_service_client::PoolServiceClient;
 use keybroker::nfv::Sha256Hash;
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,18 +59,60 @@ pub(super) async fn persistent(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_in_the_middle_of_claims_and_production_delivers_everything_once() {
-    kill_in_the_middle(Site::start().await).await;
+    killed_in_the_middle(Site::start().await, "vnfci-transport").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_on_postgres_killed_in_the_middle_of_claims_and_production_delivers_everything_once() {
     let database = Cluster::common().database();
     let options = Options { store_url: database.url(), ..Options::default() };
-    kill_in_the_middle(Site::start_with(options).await).await;
+    killed_in_the_middle(Site::start_with(options).await, "vnfci-transport").await;
 }
 
-async fn kill_in_the_middle(mut site: Site) {
-    site.full_pool(POOL, 40).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_in_the_middle_of_issuing_at_the_claim_certifies_every_key_once() {
+    let mut site = killed_in_the_middle(Site::start().await, "vnfci-named").await;
+    let mut certified = HashMap::new();
+    for event in site.events("CERTIFICATES_ISSUED").await {
+        for one in event["details"]["certificates"].as_array().unwrap() {
+            let before = certified.insert(one["credential"].clone(), one["serial"].clone());
+            assert_eq!(before, None, "a second certificate for one key");
+        }
+    }
+    // What is delivered was issued once; what was announced and not delivered is withdrawn.
+    let mut announced = HashMap::new();
+    for event in site.events("CLAIMED").await {
+        for slot in event["details"]["slots"].as_array().unwrap() {
+            let serial = slot["intent"]["serial"].clone();
+            assert_eq!(announced.insert(slot["credential"].clone(), serial), None, "drawn twice");
+        }
+    }
+    for n in 0..VNFCIS {
+        let shown = site.vnfci(&format!("amf-{n:04}")).await;
+        for one in &shown.credentials {
+            let credential = Value::from(one.credential_id.clone());
+            assert_eq!(announced[&credential], one.serial.as_str(), "{one:?}");
+            if one.key_state == "DELIVERED" {
+                assert_eq!(certified[&credential], one.serial.as_str(), "{one:?}");
+            } else {
+                let state = one.certificate_state.as_str();
+                assert!(["REVOCATION_PENDING", "REVOKED"].contains(&state), "{one:?}");
+            }
+        }
+    }
+    site.check();
+}
+
+/// Claims from a pool of a profile while broker and workers are killed; gives the site once all is quiet.
+async fn killed_in_the_middle(mut site: Site, profile: &str) -> Site {
+    // Refilled whenever one is drawn: a pool that was full once during the storm is full again after it.
+    let request = proto::CreatePoolRequest {
+        profile: profile.into(),
+        refill_below: Some(40),
+        ..pool_request(POOL, 40)
+    };
+    PoolServiceClient::new(site.management("nfvo").await).create_pool(request).await.unwrap();
+    site.until_available(POOL, 40).await;
     let ids: Vec<String> = (0..VNFCIS).map(|n| format!("amf-{n:04}")).collect();
     let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
     let head_before = site.export("before").await.join("head.json");
@@ -105,6 +150,7 @@ async fn kill_in_the_middle(mut site: Site) {
     let export = site.export("after").await;
     let report = site.verify(&export, &[&head_before]).await.ok().object();
     assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
+    site
 }
 
 /// None twice, neither to another VNFCI nor to another recipient key; and every claim ended: two delivered keys each, and

@@ -61,7 +61,8 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
     Some(match rpc {
         "CredentialService/Claim" => proto::ClaimRequest {
             request_id: request_id(),
-            recipient_public_key: victim.vnfci.recipient.public_point().as_bytes().to_vec(),
+            recipient_public_key: victim.vnfci.recipient.public_key().as_bytes().to_vec(),
+            recipient_rsa_public_key_der: Vec::new(),
             suites: vec![victim.claimed.response.suite.clone()],
             token: None,
         }

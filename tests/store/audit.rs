@@ -145,7 +145,8 @@ async fn a_change_whose_events_panic_leaves_nothing_and_the_store_works_on(f: Fi
         })
         .collect();
     let panicking = Mutation::new(|_| panic!("a bug in an events closure"));
-    let error = f.store.reserve_claim(f.claim_request(initial.id, 1), panicking).await.unwrap_err();
+    let error =
+        f.store.reserve_claim(f.claim_request(initial.id, 1), f.intend(), panicking).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     for other in others {
         other.await.unwrap();

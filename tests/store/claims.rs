@@ -61,18 +61,21 @@ async fn a_claim_gives_blobs_and_certificates_of_its_slots(f: Fixture) {
     let initial = f.register("a", &["s"]).await;
     let request = f.claim_request(initial.id, 7);
     let ClaimOutcome::Reserved { claim, redrawn } =
-        f.store.reserve_claim(request.clone(), audited()).await.unwrap()
+        f.store.reserve_claim(request.clone(), f.intend(), audited()).await.unwrap()
     else {
         panic!("nothing was drawn");
     };
     assert!(redrawn.keys.is_empty());
     assert_eq!((claim.id, claim.request, claim.state), (request.claim, request.request, ClaimState::Open));
-    assert_eq!((&claim.recipient_point, claim.deadline), (&request.recipient_point, request.deadline));
+    assert_eq!((&claim.recipient_key, claim.deadline), (&request.recipient_key, request.deadline));
     let (drawn, made) = (&claim.credentials[0], &produced[0]);
     let certificate = made.certificate.as_ref().unwrap();
     assert_eq!((drawn.credential.id, drawn.credential.public_key), (made.id, made.public_key));
     assert_eq!((&drawn.key_blob, &drawn.dek_blob), (&made.key_blob, &made.dek_blob));
-    assert_eq!((&drawn.certificate_der, drawn.not_after), (&certificate.der, certificate.not_after));
+    assert_eq!(
+        (drawn.certificate.der(), drawn.not_after),
+        (Some(certificate.der.as_slice()), certificate.not_after)
+    );
     assert_eq!((drawn.issuer, drawn.epoch), (f.issuer, f.epoch));
     assert_eq!(drawn.public_key_der, made.public_key_der);
     assert_eq!(f.store.claim(claim.id).await.unwrap(), Some(claim), "read back as it was given out");
@@ -238,7 +241,7 @@ async fn an_ended_vnfci_is_refused(f: Fixture) {
 
 async fn an_unknown_initial_credential_is_not_found(f: Fixture) {
     let request = f.claim_request(InitialCredentialId::generate(), 1);
-    let error = f.store.reserve_claim(request, unaudited()).await.unwrap_err();
+    let error = f.store.reserve_claim(request, f.intend(), unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound(_)), "{error}");
 }
 
@@ -288,11 +291,13 @@ async fn a_repeated_claim_request_replays_and_a_reused_one_is_refused(f: Fixture
     let initial = f.register("a", &["s"]).await;
     let id = RequestId::generate();
     let ask = |body: &str| Mutation::new(|_| Vec::new()).request(request("vnfci:a", id, body));
-    let first = f.store.reserve_claim(f.claim_request(initial.id, 1), ask("claim")).await.unwrap();
+    let first =
+        f.store.reserve_claim(f.claim_request(initial.id, 1), f.intend(), ask("claim")).await.unwrap();
     let ClaimOutcome::Reserved { claim, .. } = first else { panic!("{first:?}") };
-    let again = f.store.reserve_claim(f.claim_request(initial.id, 1), ask("claim")).await.unwrap();
+    let again =
+        f.store.reserve_claim(f.claim_request(initial.id, 1), f.intend(), ask("claim")).await.unwrap();
     assert_eq!(again, ClaimOutcome::Replayed(claim));
-    let reused = f.store.reserve_claim(f.claim_request(initial.id, 2), ask("another")).await;
+    let reused = f.store.reserve_claim(f.claim_request(initial.id, 2), f.intend(), ask("another")).await;
     assert_eq!(reused, Err(StoreError::RequestReused(id)));
     assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().claimed, 1);
 }

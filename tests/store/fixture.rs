@@ -4,19 +4,20 @@ use crate::postgres::{Cluster, Database};
 use keybroker::audit::event::{Actor, Event, EventKind};
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::clock::{Clock, ManualClock, Timestamp};
-use keybroker::credential::{EpochChange, HolderCopy, RevocationReason};
+use keybroker::credential::{EpochChange, HolderCopy, Issue, RevocationReason};
 use keybroker::nfv::{
     ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolId, PoolName, RequestId, Sha256Hash,
     TenantId, VnfciId,
 };
 use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::records::{
-    Anchor, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CustodyEnd, Epoch,
-    InitialCredential, InitialCredentialKind, IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page,
-    Pool, RegisterOutcome, Slot, Tenant,
+    Anchor, CertificateIntent, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate,
+    ClaimedCredential, ConfirmOutcome, CustodyEnd, Epoch, InitialCredential, InitialCredentialKind,
+    IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page, Pool, RecordOutcome, RegisterOutcome, Slot,
+    Tenant, UncertifiedKey,
 };
 use keybroker::store::sqlite::SqliteStore;
-use keybroker::store::{Mutation, RequestKey, Store};
+use keybroker::store::{Intend, Mutation, RequestKey, Store};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -182,14 +183,77 @@ impl Fixture {
             initial_credential,
             claim: ClaimId::generate(),
             request: RequestId::generate(),
-            recipient_point: vec![recipient; 65],
+            recipient_key: Sha256Hash([recipient; 32]),
             deadline: self.now().plus(15 * MINUTE),
             redraws_allowed: REDRAWS,
         }
     }
 
     pub(crate) async fn try_claim(&self, credential: InitialCredentialId, recipient: u8) -> ClaimOutcome {
-        self.store.reserve_claim(self.claim_request(credential, recipient), silent()).await.unwrap()
+        let request = self.claim_request(credential, recipient);
+        self.store.reserve_claim(request, self.intend(), silent()).await.unwrap()
+    }
+
+    /// What is to be signed for keys that are drawn without a certificate: the credential's id is the serial number.
+    pub(crate) fn intend(&self) -> Intend {
+        let (issuer, now) = (self.issuer, self.now());
+        Box::new(move |keys| {
+            let intent = |key: &UncertifiedKey| CertificateIntent {
+                issuer,
+                serial: key.credential.0.as_bytes().to_vec(),
+                tbs_der: format!("tbs of {} for {} of {}", key.credential, key.vnfci, key.vdu).into_bytes(),
+                not_before: now,
+                not_after: now.plus(7 * DAY),
+                usable_until: now.plus(2 * DAY),
+            };
+            Ok(keys.iter().map(intent).collect())
+        })
+    }
+
+    /// A pool of `vnf-1` that issues at the claim, with `count` keys; gives their ids in order.
+    pub(crate) async fn pool_at_claim(&self, name: &str, count: usize) -> (Pool, Vec<CredentialId>) {
+        let pool = pool_named(&self.tenant, name, "vnf-1", self.now());
+        let pool = Pool { issue: Issue::AtClaim, ..pool };
+        let pool = self.store.create_pool(pool, silent()).await.unwrap();
+        let keys = self.keys_only(&pool, count).await;
+        (pool, keys)
+    }
+
+    /// Inserts keys without certificates into a pool.
+    pub(crate) async fn keys_only(&self, pool: &Pool, count: usize) -> Vec<CredentialId> {
+        let produced = (0..count).map(|_| self.produce_one(pool.id, self.epoch));
+        let keys: Vec<_> = produced.map(|key| NewCredential { certificate: None, ..key }).collect();
+        let ids = keys.iter().map(|key| key.id).collect();
+        self.store.insert_credentials(keys, silent()).await.unwrap();
+        ids
+    }
+
+    /// Registers a VNFCI with these (slot, pool)s and gives its initial credential.
+    pub(crate) async fn register_with(&self, id: &str, slots: &[(&str, &Pool)]) -> InitialCredential {
+        let slot =
+            |(name, pool): &(&str, &Pool)| Slot { name: name.parse().unwrap(), pool: pool.name.clone() };
+        let vnfci = NewVnfci { slots: slots.iter().map(slot).collect(), ..self.vnfci(id, &[]) };
+        match self.register_all(vec![vnfci]).await.remove(0) {
+            RegisterOutcome::Registered(credential) => credential,
+            RegisterOutcome::Refused(why) => panic!("{id} was refused: {why}"),
+        }
+    }
+
+    /// The certificates of a claim that are to be signed, signed in the test's way by `signer`.
+    pub(crate) fn signed(&self, claim: &ClaimRecord, signer: &str) -> Vec<(CredentialId, NewCertificate)> {
+        let signed = |slot: &ClaimedCredential| match slot.certificate.clone() {
+            ClaimedCertificate::Signed(_) => None,
+            ClaimedCertificate::Intended(intent) => {
+                let der = [intent.tbs_der.as_slice(), b" signed by ", signer.as_bytes()].concat();
+                Some((slot.credential.id, intent.signed(der)))
+            }
+        };
+        claim.credentials.iter().filter_map(signed).collect()
+    }
+
+    /// Signs and records what a claim has to be signed.
+    pub(crate) async fn certify(&self, claim: &ClaimRecord) -> Vec<RecordOutcome> {
+        self.store.record_certificates(self.signed(claim, "the CA"), silent()).await.unwrap()
     }
 
     /// A claim that is expected to draw.
@@ -281,6 +345,7 @@ pub(crate) fn pool_named(tenant: &TenantId, name: &str, vnf_instance: &str, now:
         profile: "vnfci-transport".parse().unwrap(),
         target: 10,
         refill_below: 5,
+        issue: Issue::Ahead,
         created_at: now,
     }
 }

@@ -1,5 +1,6 @@
 //! The fixture, and the list of implementations.
 
+mod at_claim;
 mod audit;
 mod claims;
 mod configuration;

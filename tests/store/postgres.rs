@@ -249,7 +249,7 @@ async fn two_brokers_that_do_everything_at_once_break_nothing_and_never_deadlock
         let (claims, drawn) = (claims.clone(), drawn.clone());
         work.spawn(async move {
             let request = f.claim_request(initial, u8::try_from(n % 3).unwrap());
-            let outcome = store.reserve_claim(request, silent()).await.unwrap();
+            let outcome = store.reserve_claim(request, f.intend(), silent()).await.unwrap();
             if let ClaimOutcome::Reserved { claim, .. } = outcome {
                 drawn.lock().unwrap().extend(claim.credentials.iter().map(|c| c.credential.id));
                 claims.lock().unwrap().push(claim.id);

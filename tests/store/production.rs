@@ -125,7 +125,7 @@ async fn a_pool_is_resized_and_its_surplus_erased_to_the_number(f: Fixture) {
     let erased = f.store.erase_unclaimed(f.pool.id, None, reduced, 6, audited()).await.unwrap();
     assert_eq!(erased.keys.len(), 6);
     let levels = f.store.pool_levels(f.pool.id).await.unwrap();
-    assert_eq!((levels.ready(), levels.destroyed, levels.produced()), (4, 6, 10));
+    assert_eq!((levels.ready(resized.issue), levels.destroyed, levels.produced()), (4, 6, 10));
     let ghost = f.store.update_pool(&f.tenant, &"ghost".parse().unwrap(), 1, 1, unaudited()).await;
     assert!(matches!(ghost, Err(StoreError::NotFound(_))));
 }

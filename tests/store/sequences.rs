@@ -3,10 +3,12 @@
 
 use super::fixture::{Fixture, MINUTE, end, silent, vnfci_id};
 use keybroker::audit::receipt::DestructionReason;
-use keybroker::credential::{EpochChange, EpochState, HolderCopy, KeyState, RevocationReason};
+use keybroker::credential::{
+    CertificateState, EpochChange, EpochState, HolderCopy, KeyState, RevocationReason,
+};
 use keybroker::nfv::{ClaimId, CredentialId, EpochId, InitialCredentialId};
 use keybroker::store::StoreError;
-use keybroker::store::records::ClaimOutcome;
+use keybroker::store::records::{ClaimOutcome, NewCertificate, Pool, RecordOutcome};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
@@ -16,8 +18,14 @@ use std::fmt::Debug;
 enum Step {
     Fill(usize),
     FillWithoutCertificate,
+    /// Into the pool that issues at the claim.
+    FillKeys(usize),
     Register(usize),
     Claim(usize, u8),
+    /// What a claim has to be signed.
+    Certify(usize),
+    /// A CA answers for a key in its pool.
+    CertifyLate(usize),
     Confirm(usize),
     Destroy(usize),
     Release(usize),
@@ -36,8 +44,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..4_usize).prop_map(Step::Fill),
         1 => Just(Step::FillWithoutCertificate),
-        3 => (1..3_usize).prop_map(Step::Register),
+        3 => (1..4_usize).prop_map(Step::FillKeys),
+        4 => (1..5_usize).prop_map(Step::Register),
         8 => (any::<usize>(), 0..3_u8).prop_map(|(n, recipient)| Step::Claim(n, recipient)),
+        4 => any::<usize>().prop_map(Step::Certify),
+        1 => any::<usize>().prop_map(Step::CertifyLate),
         4 => any::<usize>().prop_map(Step::Confirm),
         2 => any::<usize>().prop_map(Step::Destroy),
         2 => any::<usize>().prop_map(Step::Release),
@@ -56,7 +67,14 @@ fn step() -> impl Strategy<Value = Step> {
 /// What was done so far, as far as the next step or an invariant needs it.
 struct World {
     f: Fixture,
+    /// Issues at the claim.
+    at_claim: Pool,
     credentials: Vec<CredentialId>,
+    /// Those of them that are in `at_claim`.
+    keys_only: HashSet<CredentialId>,
+    /// The certificates that were recorded after their keys.
+    signed: HashMap<CredentialId, Vec<u8>>,
+    serials: HashMap<CredentialId, String>,
     initials: Vec<InitialCredentialId>,
     claims: Vec<ClaimId>,
     /// The claim that each credential was drawn for.
@@ -89,9 +107,29 @@ impl World {
                 self.credentials.push(credentials[0].id);
                 f.store.insert_credentials(credentials, silent()).await.unwrap();
             }
-            Step::Register(slots) => {
+            Step::FillKeys(count) => {
+                let keys = f.keys_only(&self.at_claim, count).await;
+                self.keys_only.extend(&keys);
+                self.credentials.extend(keys);
+            }
+            Step::Register(kind) => {
                 let id = format!("v-{}", self.initials.len());
-                self.initials.push(f.register(&id, &["a", "b"][..slots]).await.id);
+                let (ahead, own) = (&f.pool, &self.at_claim);
+                let slots = [("a", ahead), ("b", ahead), ("c", own), ("d", own)];
+                let slots = [&slots[..1], &slots[..2], &slots[1..3], &slots[2..]][kind - 1];
+                self.initials.push(f.register_with(&id, slots).await.id);
+            }
+            Step::Certify(n) => {
+                let Some(claim) = pick(&self.claims, n) else { return };
+                let record = f.store.claim(claim).await.unwrap().unwrap();
+                let certificates = f.signed(&record, &n.to_string());
+                self.record(certificates).await;
+            }
+            Step::CertifyLate(n) => {
+                let Some(id) = pick(&self.credentials, n) else { return };
+                let certificate = f.produce_one(f.pool.id, f.epoch).certificate.unwrap();
+                let certificate = NewCertificate { serial: id.0.as_bytes().to_vec(), ..certificate };
+                self.record(vec![(id, certificate)]).await;
             }
             Step::Claim(n, recipient) => {
                 let Some(initial) = pick(&self.initials, n) else { return };
@@ -105,7 +143,7 @@ impl World {
             }
             Step::Confirm(n) => {
                 let Some(claim) = pick(&self.claims, n) else { return };
-                f.confirm(claim).await;
+                allowed(f.store.confirm_claim(claim, silent()).await);
             }
             Step::Destroy(n) => {
                 let Some(claim) = pick(&self.claims, n) else { return };
@@ -164,16 +202,40 @@ impl World {
         }
     }
 
+    /// The first certificate of a key is its only one.
+    async fn record(&mut self, certificates: Vec<(CredentialId, NewCertificate)>) {
+        let recorded = self.f.store.record_certificates(certificates.clone(), silent()).await;
+        let Some(outcomes) = allowed(recorded) else { return };
+        for ((id, certificate), outcome) in certificates.into_iter().zip(outcomes) {
+            match outcome {
+                RecordOutcome::Recorded(one) => {
+                    assert_eq!(one.id, id);
+                    assert_eq!(self.signed.insert(id, certificate.der), None, "a second certificate");
+                }
+                RecordOutcome::Before(der) => {
+                    if let Some(first) = self.signed.get(&id) {
+                        assert_eq!(&der, first, "another certificate than was recorded");
+                    }
+                }
+                RecordOutcome::Ended => assert_eq!(self.key_states[&id], KeyState::Destroyed),
+            }
+        }
+    }
+
     async fn check(&mut self) {
         let f = &self.f;
         let mut live: BTreeMap<EpochId, HashSet<CredentialId>> = BTreeMap::new();
-        let mut counts = BTreeMap::<KeyState, u64>::new();
+        let mut counts = BTreeMap::<(bool, KeyState), u64>::new();
         for &id in &self.credentials {
             let custody = f.store.custody(Some(&f.tenant), id).await.unwrap();
             if let Some(before) = self.key_states.insert(id, custody.key_state) {
                 assert!(before <= custody.key_state, "{before} went back to {}", custody.key_state);
             }
-            *counts.entry(custody.key_state).or_default() += 1;
+            *counts.entry((self.keys_only.contains(&id), custody.key_state)).or_default() += 1;
+            if let Some(serial) = custody.serial {
+                let first = self.serials.entry(id).or_insert_with(|| serial.clone());
+                assert_eq!(*first, serial, "a second serial number for one key");
+            }
             assert_eq!(custody.key_state.is_live(), custody.erased_at.is_none());
             assert_eq!(self.drawn.contains_key(&id), custody.vnfci.is_some());
             if custody.key_state.is_live() {
@@ -201,15 +263,35 @@ impl World {
                 let is_live = self.key_states[&credential.credential.id].is_live();
                 assert_eq!(!credential.key_blob.is_empty(), is_live, "blob without a live key or without it");
                 assert_eq!(!credential.dek_blob.is_empty(), is_live);
+                let id = credential.credential.id;
+                if let Some(der) = self.signed.get(&id) {
+                    assert_eq!(
+                        credential.certificate.der(),
+                        Some(der.as_slice()),
+                        "not what was signed first"
+                    );
+                }
+                match self.key_states[&id] {
+                    KeyState::Delivered => assert!(credential.certificate.der().is_some()),
+                    // Signed or only about to be: whoever may have it is not to be believed.
+                    KeyState::Destroyed if credential.not_after > f.now() => {
+                        let state = f.store.custody(Some(&f.tenant), id).await.unwrap().certificate_state;
+                        assert_eq!(state, Some(CertificateState::RevocationPending));
+                    }
+                    _ => {}
+                }
             }
         }
-        let levels = f.store.pool_levels(f.pool.id).await.unwrap();
-        let count = |state| counts.get(&state).copied().unwrap_or_default();
-        assert_eq!(levels.available + levels.aged, count(KeyState::Available));
-        assert_eq!(levels.generated, count(KeyState::Generated));
-        assert_eq!(levels.claimed, count(KeyState::Claimed));
-        assert_eq!(levels.delivered, count(KeyState::Delivered));
-        assert_eq!(levels.destroyed, count(KeyState::Destroyed));
+        for (pool, keys_only) in [(&f.pool, false), (&self.at_claim, true)] {
+            let levels = f.store.pool_levels(pool.id).await.unwrap();
+            let count = |state| counts.get(&(keys_only, state)).copied().unwrap_or_default();
+            assert_eq!(levels.available + levels.aged, count(KeyState::Available));
+            assert_eq!(levels.generated, count(KeyState::Generated));
+            assert_eq!(levels.claimed, count(KeyState::Claimed));
+            assert_eq!(levels.delivered, count(KeyState::Delivered));
+            assert_eq!(levels.destroyed, count(KeyState::Destroyed));
+            assert_eq!(levels.ready(pool.issue), if keys_only { levels.generated } else { levels.available });
+        }
         for custody in f.store.receipts_due(1_000).await.unwrap() {
             assert!(custody.shredded_at.is_some() && custody.ended.is_some() && custody.erased_at.is_some());
         }
@@ -217,8 +299,13 @@ impl World {
 }
 
 async fn run(f: Fixture, steps: Vec<Step>) {
+    let (at_claim, _) = f.pool_at_claim("keys", 0).await;
     let mut world = World {
         f,
+        at_claim,
+        keys_only: HashSet::new(),
+        signed: HashMap::new(),
+        serials: HashMap::new(),
         credentials: Vec::new(),
         initials: Vec::new(),
         claims: Vec::new(),

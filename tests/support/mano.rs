@@ -131,10 +131,33 @@ impl Site {
         create_pool(channel, "", name, VNF, target, refill_below).await;
     }
 
+    /// Creates a pool of [`VNF`] with another profile, and waits until it is full.
+    pub async fn full_pool_of(&mut self, profile: &str, name: &str, target: u32) {
+        self.create_pool_of(profile, name, target).await;
+        self.until_available(name, target).await;
+    }
+
+    /// Creates a pool of [`VNF`] in the default tenant with any profile.
+    pub async fn create_pool_of(&self, profile: &str, name: &str, target: u32) {
+        let pool = proto::CreatePoolRequest { profile: profile.into(), ..pool_request(name, target) };
+        PoolServiceClient::new(self.management("nfvo").await).create_pool(pool).await.unwrap();
+    }
+
+    /// Installs a profile that says no more than the lines given and what is necessary.
+    pub async fn add_profile(&self, name: &str, lines: &str) {
+        let subject = "CN={vdu}.{vnf_instance},O=keybroker";
+        let toml = format!(
+            "issuer = \"sub-ca\"\nsubject = {subject:?}\nsan = [\"uri:urn:uuid:{{credential}}\"]\n{lines}\n"
+        );
+        let profile = Some(proto::Profile { name: name.into(), toml });
+        let request = proto::AddProfileRequest { request_id: request_id(), profile };
+        AdminServiceClient::new(self.management("operator").await).add_profile(request).await.unwrap();
+    }
+
     /// Waits until a pool of the default tenant has at least so many ready.
     pub async fn until_available(&mut self, name: &str, ready: u32) {
         self.until("a full pool", async |site| {
-            (site.levels(name).await.available >= u64::from(ready)).then_some(())
+            (site.levels(name).await.ready >= u64::from(ready)).then_some(())
         })
         .await;
     }
@@ -267,8 +290,15 @@ impl Site {
     }
 }
 
-/// The body of a GET, which must answer 200; by curl's stand-in: a plain HTTP/1.0 exchange.
+/// The body of a GET, which must answer 200.
 pub async fn http_get(url: &str) -> Vec<u8> {
+    let (head, body) = http_exchange(url).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{url}: {head}");
+    body
+}
+
+/// Head and body of the answer to a GET, whatever it is; a plain HTTP exchange.
+pub async fn http_exchange(url: &str) -> (String, Vec<u8>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let rest = url.strip_prefix("http://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap();
@@ -279,8 +309,7 @@ pub async fn http_get(url: &str) -> Vec<u8> {
     stream.read_to_end(&mut answer).await.unwrap();
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP answer");
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    assert!(head.starts_with("HTTP/1.1 200"), "{url}: {head}");
-    answer.split_off(end + 4)
+    (head, answer.split_off(end + 4))
 }
 
 /// Creates a pool by any caller; an empty tenant means the caller's own.
@@ -293,16 +322,26 @@ pub async fn create_pool(
     refill_below: Option<u32>,
 ) {
     let request = proto::CreatePoolRequest {
-        request_id: request_id(),
         tenant: tenant.into(),
-        name: name.into(),
         vnf_instance_id: vnf.into(),
+        refill_below,
+        ..pool_request(name, target)
+    };
+    PoolServiceClient::new(channel).create_pool(request).await.unwrap();
+}
+
+/// Asks for a pool of [`VNF`] in the caller's tenant with the profile `vnfci-transport`.
+pub fn pool_request(name: &str, target: u32) -> proto::CreatePoolRequest {
+    proto::CreatePoolRequest {
+        request_id: request_id(),
+        tenant: String::new(),
+        name: name.into(),
+        vnf_instance_id: VNF.into(),
         vdu_id: VDU.into(),
         profile: "vnfci-transport".into(),
         target,
-        refill_below,
-    };
-    PoolServiceClient::new(channel).create_pool(request).await.unwrap();
+        refill_below: None,
+    }
 }
 
 /// Announces VNFCIs of [`VNF`] by any caller.

@@ -9,6 +9,7 @@
 )]
 
 pub mod ca;
+pub mod faults;
 pub mod mano;
 pub mod postgres;
 pub mod process;

@@ -76,6 +76,12 @@ pub async fn run_with<A: AsRef<OsStr>>(
     }
 }
 
+/// Runs openssl in a directory, arguments as a shell reads them; gives what it printed.
+pub async fn openssl(directory: &Path, arguments: &str) -> String {
+    let shell = format!("cd '{}' && exec openssl {arguments}", directory.display());
+    run("sh", ["-c", &shell]).await.ok().out
+}
+
 /// A running broker with its workers, in a process group of its own; killed when dropped.
 pub struct Broker {
     child: Child,

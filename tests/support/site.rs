@@ -1,6 +1,7 @@
 //! The place: token, configuration, broker.
 
 use super::ca::SoftwareCa;
+use super::faults::{Faults, faulty_module};
 use super::process::{Broker, Finished, keybroker, log_tail, run};
 use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
@@ -36,6 +37,12 @@ pub struct Options {
     pub workers: (u32, u32),
     /// `store.url`.
     pub store_url: String,
+    /// `hsm.sealing`; empty for the default.
+    pub sealing: &'static [&'static str],
+    /// Whether the module is the one that fails on command, before the real one.
+    pub faulty: bool,
+    /// `hsm.call_deadline`.
+    pub call_deadline: &'static str,
 }
 
 impl Default for Options {
@@ -48,6 +55,9 @@ impl Default for Options {
             environment: Vec::new(),
             workers: (1, 1),
             store_url: "sqlite:keybroker.db".to_owned(),
+            sealing: &[],
+            faulty: false,
+            call_deadline: "10s",
         }
     }
 }
@@ -127,17 +137,29 @@ impl Site {
     /// Writes `keybroker.toml` from addresses and options.
     pub fn write_config(&self) {
         let (addresses, options) = (&self.addresses, &self.options);
+        let sealing = match options.sealing {
+            [] => String::new(),
+            suites => format!("sealing = {suites:?}\n"),
+        };
+        let mut module = self.token.module.display().to_string();
+        let mut environment = "SOFTHSM2_CONF = \"softhsm2.conf\"".to_owned();
+        if options.faulty {
+            let control = self.faults().control().display().to_string();
+            environment += &format!(", PKCS11_FAULT_MODULE = {module:?}, PKCS11_FAULT_CONTROL = {control:?}");
+            module = faulty_module().display().to_string();
+        }
         let text = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
-             environment = {{ SOFTHSM2_CONF = \"softhsm2.conf\" }}\n\
-             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n\
+             environment = {{ {environment} }}\ncall_deadline = {:?}\n\
+             interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
              [store]\nurl = {:?}\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n\
              [log]\nlevel = {:?}\n\
              [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
-            self.token.module.display().to_string(),
+            module,
             self.token.label,
+            options.call_deadline,
             options.workers.0,
             options.workers.1,
             options.store_url,
@@ -152,6 +174,11 @@ impl Site {
             options.more_toml,
         );
         std::fs::write(self.config(), text).unwrap();
+    }
+
+    /// What makes the module fail; for sites with [`Options::faulty`].
+    pub fn faults(&self) -> Faults {
+        Faults::new(self.path())
     }
 
     /// `keybroker init`; the VNFM is granted [`VNF`].

@@ -3,7 +3,7 @@
 use super::ca::Credential;
 use super::mano::request_id;
 use super::site::Site;
-use keybroker::api::client::{ConnectError, Connection, connect};
+use keybroker::api::client::{self, ConnectError, Connection, connect};
 use keybroker::api::proto;
 use keybroker::api::proto::credential_service_client::CredentialServiceClient;
 use keybroker::ca::CertificateFacts;
@@ -65,6 +65,12 @@ impl Vnfci {
         Self::new(&self.id, self.initial.clone())
     }
 
+    /// The same VNFCI with an RSA recipient key in place of the one that it had.
+    pub fn with_rsa_key(&self) -> Self {
+        let recipient = Arc::new(RecipientKey::generate_rsa().unwrap());
+        Self { recipient, ..self.clone() }
+    }
+
     /// A new connection to the bootstrap listener.
     pub async fn connect(&self, site: &Site) -> Result<Connection, ConnectError> {
         connect(&site.bootstrap_url(), &site.tls(&self.initial.credential)).await
@@ -93,12 +99,8 @@ impl Vnfci {
 
     /// A claim for this connection.
     pub fn claim_request(&self, connection: &Connection, id: RequestId) -> proto::ClaimRequest {
-        proto::ClaimRequest {
-            request_id: id.to_string(),
-            recipient_public_key: self.recipient.public_point().as_bytes().to_vec(),
-            suites: Suite::ALL.iter().map(ToString::to_string).collect(),
-            token: self.proof(connection, id, self.recipient_key()),
-        }
+        let proof = self.proof(connection, id, self.recipient_key());
+        client::claim_request(id, self.recipient.public_key(), proof)
     }
 
     /// Sends a claim and opens what comes back.
@@ -120,6 +122,7 @@ impl Vnfci {
             let envelope = Envelope {
                 suite,
                 hsm_point: sealed.hsm_public_key.clone(),
+                oaep_hash: sealed.oaep_hash.parse().ok(),
                 wrapped_dek: sealed.wrapped_data_key.clone(),
                 wrapped_key: sealed.wrapped_private_key.clone(),
             };
@@ -166,9 +169,9 @@ impl Vnfci {
         claimed
     }
 
-    /// SHA-256 of the recipient's public point.
+    /// SHA-256 of the recipient's public key.
     pub fn recipient_key(&self) -> Sha256Hash {
-        Sha256Hash::of(self.recipient.public_point().as_bytes())
+        self.recipient.public_key().hash()
     }
 
     /// A proof of the token for one connection and request.

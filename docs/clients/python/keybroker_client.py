@@ -35,7 +35,9 @@ from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 
 X963 = "ECDH_P256_X963SHA256_KWP"
 CBCENC = "ECDH_P256_CBCENC_KWP_V1"
+RSA_WRAP = "RSA_AES_KEY_WRAP"
 SUITES = [X963, CBCENC]
+OAEP_HASHES = {"SHA-256": hashes.SHA256, "SHA-1": hashes.SHA1}
 PROTO = Path(__file__).resolve().parents[3] / "proto"
 
 
@@ -90,14 +92,37 @@ def point(public_key):
     return public_key.public_bytes(encoding, form)
 
 
-def unseal(recipient, suite, ctx, hsm_point, wrapped_data_key, wrapped_private_key):
-    """The private key, PKCS#8 in DER."""
+def recipient_public(recipient):
+    """What is sent of the recipient key, and hashed: a P-256 point, or an RSA key's SubjectPublicKeyInfo."""
+    public_key = recipient.public_key()
+    return spki(public_key) if isinstance(recipient, rsa.RSAPrivateKey) else point(public_key)
+
+
+def agreed_data_key(recipient, suite, ctx, hsm_point, wrapped_data_key):
     hsm_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), hsm_point)
     key = wrapping_key(suite, recipient.exchange(ec.ECDH(), hsm_key), ctx)
+    return keywrap.aes_key_unwrap_with_padding(key, wrapped_data_key)
+
+
+def oaep_data_key(recipient, oaep_hash, wrapped_data_key):
+    if oaep_hash not in OAEP_HASHES:
+        raise ClientError(f"the broker names the OAEP hash {oaep_hash!r}, which is not known here")
+    algorithm = OAEP_HASHES[oaep_hash]()
+    return recipient.decrypt(wrapped_data_key, padding.OAEP(padding.MGF1(algorithm), algorithm, None))
+
+
+def unseal(recipient, suite, ctx, hsm_point, wrapped_data_key, wrapped_private_key, oaep_hash=""):
+    """The private key, PKCS#8 in DER."""
+    is_rsa = isinstance(recipient, rsa.RSAPrivateKey)
+    if is_rsa != (suite == RSA_WRAP):
+        raise ClientError(f"the broker chose the suite {suite!r}, which does not fit the recipient key")
     try:
-        data_key = keywrap.aes_key_unwrap_with_padding(key, wrapped_data_key)
+        if is_rsa:
+            data_key = oaep_data_key(recipient, oaep_hash, wrapped_data_key)
+        else:
+            data_key = agreed_data_key(recipient, suite, ctx, hsm_point, wrapped_data_key)
         return trim_der(keywrap.aes_key_unwrap_with_padding(data_key, wrapped_private_key))
-    except keywrap.InvalidUnwrap:
+    except (keywrap.InvalidUnwrap, ValueError):
         raise ClientError("the envelope is not for this recipient key and claim, or was changed") from None
 
 
@@ -122,8 +147,8 @@ def check_chain(chain, anchors):
         certificate.verify_directly_issued_by(issuer)
 
 
-def confirm_message(claim_id, certificate_der, recipient_point):
-    fields = [claim_id.encode(), sha256(certificate_der), sha256(recipient_point)]
+def confirm_message(claim_id, certificate_der, recipient_public_key):
+    fields = [claim_id.encode(), sha256(certificate_der), sha256(recipient_public_key)]
     return labelled_fields("keybroker-confirm-v1", fields)
 
 
@@ -158,10 +183,16 @@ def pem(certificates):
     return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
 
 
+def new_recipient_key(suite):
+    if suite == RSA_WRAP:
+        return rsa.generate_private_key(65537, 3072)
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 class Claim:
     """What is kept in DIR while a claim is under way: recipient.pem and claim.json."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, suite=None):
         self.directory = directory
         self.key_file = directory / "recipient.pem"
         self.state_file = directory / "claim.json"
@@ -169,11 +200,21 @@ class Claim:
             self.state = json.loads(self.state_file.read_text())
             self.recipient = serialization.load_pem_private_key(self.key_file.read_bytes(), None)
         else:
-            self.recipient = ec.generate_private_key(ec.SECP256R1())
+            self.recipient = new_recipient_key(suite)
             write(self.key_file, private_pem(self.recipient), 0o600)
             self.state = {"request_id": str(uuid.uuid4()), "confirm_request_id": str(uuid.uuid4())}
             self.store()
-        self.point = point(self.recipient.public_key())
+        self.public = recipient_public(self.recipient)
+        self.suites = [RSA_WRAP] if isinstance(self.recipient, rsa.RSAPrivateKey) else SUITES
+        if suite is not None:
+            if suite not in self.suites:
+                raise ClientError(f"{directory} holds a claim with a recipient key that does not fit {suite}")
+            self.suites = [suite]
+
+    def recipient_fields(self):
+        """The ClaimRequest's fields for the recipient key."""
+        is_rsa = isinstance(self.recipient, rsa.RSAPrivateKey)
+        return {"recipient_rsa_public_key_der" if is_rsa else "recipient_public_key": self.public}
 
     def store(self):
         write(self.state_file, json.dumps(self.state, indent=2).encode(), 0o600)
@@ -201,7 +242,7 @@ class Claim:
             answer.context_request_id,
             sealed.credential_id,
             sha256(sealed.certificate_der),
-            self.point,
+            self.public,
             sealed.hsm_public_key,
         )
         pkcs8 = unseal(
@@ -211,10 +252,11 @@ class Claim:
             sealed.hsm_public_key,
             sealed.wrapped_data_key,
             sealed.wrapped_private_key,
+            sealed.oaep_hash,
         )
         key = serialization.load_der_private_key(pkcs8, None)
         chain = [x509.load_der_x509_certificate(der) for der in (sealed.certificate_der, *sealed.chain_der)]
-        # KWP has no associated data: only this ties the key to the certificate.
+        # KWP has no associated data, and RSA_AES_KEY_WRAP no context: only this ties the key to the certificate.
         if spki(key.public_key()) != spki(chain[0].public_key()):
             raise ClientError(f"slot {sealed.slot}: the unsealed key is not the certificate's")
         check_chain(chain, anchors)
@@ -226,7 +268,7 @@ class Claim:
             key = serialization.load_pem_private_key((self.directory / slot / "key.pem").read_bytes(), None)
             certificate = x509.load_pem_x509_certificate((self.directory / slot / "cert.pem").read_bytes())
             der = certificate.public_bytes(serialization.Encoding.DER)
-            yield slot, sign(key, confirm_message(self.state["claim_id"], der, self.point))
+            yield slot, sign(key, confirm_message(self.state["claim_id"], der, self.public))
 
     def withdraw(self):
         """The broker destroyed the claim: its keys must not be used."""
@@ -281,13 +323,13 @@ def run(arguments):
     messages, stub_of = load_proto(arguments.proto)
     root = arguments.trust_anchor.read_bytes()
     anchors = x509.load_pem_x509_certificates(root)
-    claim = Claim(arguments.out)
+    claim = Claim(arguments.out, arguments.suite)
     credentials = grpc.ssl_channel_credentials(root, arguments.key.read_bytes(), arguments.cert.read_bytes())
     with grpc.secure_channel(arguments.server.removeprefix("https://"), credentials) as channel:
         stub = stub_of(channel)
         if "claim_id" not in claim.state:
             request = messages.ClaimRequest(
-                request_id=claim.state["request_id"], recipient_public_key=claim.point, suites=SUITES
+                request_id=claim.state["request_id"], suites=claim.suites, **claim.recipient_fields()
             )
             claim.install(patiently(stub.Claim, request, arguments.patience), anchors)
         request = messages.ConfirmRequest(
@@ -312,6 +354,7 @@ def main():
     parser.add_argument("--cert", required=True, type=Path, metavar="PEM", help="initial credential, leaf first")
     parser.add_argument("--key", required=True, type=Path, metavar="PEM", help="its private key")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for SLOT/{key,cert,chain}.pem")
+    parser.add_argument("--suite", choices=[*SUITES, RSA_WRAP], help="have the keys sealed by this suite only")
     parser.add_argument("--proto", type=Path, default=PROTO, metavar="DIR", help="holds keybroker/v1/")
     parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help="how long to try again")
     arguments = parser.parse_args()

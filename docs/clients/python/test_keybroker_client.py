@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import keybroker_client as client
 
@@ -25,12 +25,27 @@ CONTEXT = {
 
 
 def load(vector):
-    scalar = int(vector["recipient_private_key"], 16)
-    return ec.derive_private_key(scalar, ec.SECP256R1()), {
-        name: bytes.fromhex(vector[name])
-        for name in ("certificate_sha256", "recipient_point", "hsm_point", "context", "wrapping_key", "wrapped_dek")
-        + ("wrapped_key", "pkcs8", "subject_public_key_info")
-    }
+    """The recipient key, and all fields but names in bytes. Without a point, those of the ECDH suites are empty."""
+    names = ("certificate_sha256", "wrapped_dek", "wrapped_key", "pkcs8", "subject_public_key_info")
+    data = {name: bytes.fromhex(vector[name]) for name in names}
+    for name in ("recipient_point", "recipient_public_key", "hsm_point", "context", "wrapping_key"):
+        data[name] = bytes.fromhex(vector.get(name, ""))
+    private = vector["recipient_private_key"]
+    if vector["suite"] == client.RSA_WRAP:
+        return serialization.load_der_private_key(bytes.fromhex(private), None), data
+    return ec.derive_private_key(int(private, 16), ec.SECP256R1()), data
+
+
+def arguments(vector, data):
+    """What unseal() takes beside the recipient."""
+    blobs = [data[name] for name in ("context", "hsm_point", "wrapped_dek", "wrapped_key")]
+    return [vector["suite"], *blobs, vector.get("oaep_hash", "")]
+
+
+def flipped(values, index):
+    changed = list(values)
+    changed[index] = changed[index][:-1] + bytes([changed[index][-1] ^ 1])
+    return changed
 
 
 class Envelopes(unittest.TestCase):
@@ -38,17 +53,19 @@ class Envelopes(unittest.TestCase):
         self.vectors = json.loads(VECTORS.read_text())
 
     def test_every_vector_opens_to_its_key(self):
-        self.assertEqual([vector["suite"] for vector in self.vectors], client.SUITES)
+        names = [(vector["suite"], vector.get("oaep_hash", "")) for vector in self.vectors]
+        rsa_names = [(client.RSA_WRAP, oaep_hash) for oaep_hash in client.OAEP_HASHES]
+        self.assertEqual(names, [(suite, "") for suite in client.SUITES] + rsa_names)
         for vector in self.vectors:
             with self.subTest(vector["suite"]):
                 recipient, data = load(vector)
-                self.assertEqual(client.point(recipient.public_key()), data["recipient_point"])
-                names = [vector[name] for name in ("suite", "tenant", "request", "credential")]
-                points = (data["recipient_point"], data["hsm_point"])
-                ctx = client.context(*names, data["certificate_sha256"], *points)
-                self.assertEqual(ctx, data["context"])
-                sealed = (data["hsm_point"], data["wrapped_dek"], data["wrapped_key"])
-                pkcs8 = client.unseal(recipient, vector["suite"], ctx, *sealed)
+                public = data["recipient_point"] or data["recipient_public_key"]
+                self.assertEqual(client.recipient_public(recipient), public)
+                if data["context"]:
+                    texts = [vector[name] for name in ("suite", "tenant", "request", "credential")]
+                    ctx = client.context(*texts, data["certificate_sha256"], public, data["hsm_point"])
+                    self.assertEqual(ctx, data["context"])
+                pkcs8 = client.unseal(recipient, *arguments(vector, data))
                 self.assertEqual(pkcs8, data["pkcs8"])
                 key = serialization.load_der_private_key(pkcs8, None)
                 self.assertEqual(client.spki(key.public_key()), data["subject_public_key_info"])
@@ -61,16 +78,27 @@ class Envelopes(unittest.TestCase):
     def test_another_claim_or_a_changed_envelope_does_not_open(self):
         for vector in self.vectors:
             recipient, data = load(vector)
-            sealed = [data["hsm_point"], data["wrapped_dek"], data["wrapped_key"]]
-            with self.assertRaises(client.ClientError):
-                client.unseal(recipient, vector["suite"], bytes(32), *sealed)
-            with self.assertRaises(client.ClientError):
-                client.unseal(ec.generate_private_key(ec.SECP256R1()), vector["suite"], data["context"], *sealed)
-            for index in (1, 2):
-                changed = list(sealed)
-                changed[index] = changed[index][:-1] + bytes([changed[index][-1] ^ 1])
+            good = arguments(vector, data)
+            if vector["suite"] == client.RSA_WRAP:
+                other = rsa.generate_private_key(65537, 2048)
+                # No context: another claim is not noticed. Another hash is.
+                wrong = [[*good[:5], "SHA-1" if good[5] == "SHA-256" else "SHA-256"], [*good[:5], ""]]
+            else:
+                other = ec.generate_private_key(ec.SECP256R1())
+                wrong = [[good[0], bytes(32), *good[2:]]]
+            wrong += [flipped(good, 3), flipped(good, 4)]
+            for changed in wrong:
                 with self.assertRaises(client.ClientError):
-                    client.unseal(recipient, vector["suite"], data["context"], *changed)
+                    client.unseal(recipient, *changed)
+            with self.assertRaises(client.ClientError):
+                client.unseal(other, *good)
+
+    def test_a_suite_for_another_kind_of_key_is_not_taken(self):
+        for vector in self.vectors:
+            recipient, data = load(vector)
+            other = client.X963 if vector["suite"] == client.RSA_WRAP else client.RSA_WRAP
+            with self.assertRaises(client.ClientError):
+                client.unseal(recipient, other, *arguments(vector, data)[1:])
 
     def test_only_zeros_of_one_block_are_trimmed(self):
         self.assertEqual(client.trim_der(bytes([0x30, 2, 5, 0])), bytes([0x30, 2, 5, 0]))
@@ -84,12 +112,16 @@ class Envelopes(unittest.TestCase):
 class Files(unittest.TestCase):
     def test_the_recipient_key_is_stored_for_its_owner_only_and_found_again(self):
         with tempfile.TemporaryDirectory() as directory:
-            first = client.Claim(Path(directory) / "out")
-            self.assertEqual(stat.S_IMODE(first.key_file.stat().st_mode), 0o600)
-            again = client.Claim(Path(directory) / "out")
-            self.assertEqual((again.point, again.state), (first.point, first.state))
-            again.end()
-            self.assertEqual(list((Path(directory) / "out").iterdir()), [])
+            for suite in (None, client.RSA_WRAP):
+                first = client.Claim(Path(directory) / "out", suite)
+                self.assertEqual(stat.S_IMODE(first.key_file.stat().st_mode), 0o600)
+                again = client.Claim(Path(directory) / "out")
+                self.assertEqual((again.public, again.state), (first.public, first.state))
+                self.assertEqual(again.suites, [suite] if suite else client.SUITES)
+                with self.assertRaises(client.ClientError):
+                    client.Claim(Path(directory) / "out", client.X963 if suite else client.RSA_WRAP)
+                again.end()
+                self.assertEqual(list((Path(directory) / "out").iterdir()), [])
 
 
 class Confirmations(unittest.TestCase):

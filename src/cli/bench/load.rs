@@ -7,14 +7,14 @@ use super::super::claim::install;
 use super::super::failure::Failure;
 use super::super::processes::Program;
 use super::machine::{Spent, Ticks};
-use crate::api::client::{ClientTls, connect};
+use crate::api::client::{ClientTls, claim_request, connect};
 use crate::api::proto::credential_service_client::CredentialServiceClient;
-use crate::api::proto::{ClaimRequest, ClaimResponse, ConfirmRequest};
+use crate::api::proto::{ClaimResponse, ConfirmRequest};
 use crate::ca::certificates_from_pem;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::confirm::confirm_message;
-use crate::nfv::{RequestId, Sha256Hash};
-use crate::sealing::{RecipientKey, Suite};
+use crate::nfv::RequestId;
+use crate::sealing::RecipientKey;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -198,12 +198,7 @@ where
 
 async fn claim(server: Arc<str>, client: Arc<Ready>) -> Result<ClaimResponse, Failure> {
     let connection = connect(&server, &client.tls).await?;
-    let request = ClaimRequest {
-        request_id: client.request.to_string(),
-        recipient_public_key: client.recipient.public_point().as_bytes().to_vec(),
-        suites: Suite::ALL.iter().map(ToString::to_string).collect(),
-        token: None,
-    };
+    let request = claim_request(client.request, client.recipient.public_key(), None);
     Ok(CredentialServiceClient::new(connection.channel).claim(request).await?.into_inner())
 }
 
@@ -214,7 +209,7 @@ fn confirmation(
     anchors: &[Vec<u8>],
 ) -> Result<ConfirmRequest, Failure> {
     let (claimed, opened) = install::open_all(answer, &client.recipient, anchors, SystemClock.now())?;
-    let recipient_key = Sha256Hash::of(client.recipient.public_point().as_bytes());
+    let recipient_key = client.recipient.public_key().hash();
     let signatures = opened
         .iter()
         .map(|slot| slot.sign(&confirm_message(claimed.claim_id, slot.certificate(), recipient_key)))

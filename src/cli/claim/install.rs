@@ -126,6 +126,11 @@ fn open_one(
     let envelope = Envelope {
         suite,
         hsm_point: sealed.hsm_public_key.clone(),
+        oaep_hash: if sealed.oaep_hash.is_empty() {
+            None
+        } else {
+            Some(parse("oaep_hash", &sealed.oaep_hash)?)
+        },
         wrapped_dek: sealed.wrapped_data_key.clone(),
         wrapped_key: sealed.wrapped_private_key.clone(),
     };

@@ -17,9 +17,9 @@ pub(super) mod state;
 use super::failure::{Exit, Failure};
 use super::files::{self, Readers};
 use super::output::OutputArgs;
-use crate::api::client::connect;
+use crate::api::client::{claim_request, connect};
 use crate::api::proto::credential_service_client::CredentialServiceClient;
-use crate::api::proto::{ClaimRequest, ClaimResponse, ConfirmRequest};
+use crate::api::proto::{ClaimResponse, ConfirmRequest};
 use crate::clock::{Clock, HumaneDuration, SystemClock};
 use crate::identity::confirm::confirm_message;
 use crate::sealing::{RecipientKey, Suite};
@@ -44,12 +44,41 @@ pub(super) struct ClaimArgs {
     /// Directory for SLOT/{key.pem,cert.pem,chain.pem} and claim.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Have the keys sealed by this suite only: RSA_AES_KEY_WRAP makes an RSA recipient key, and must be among the
+    /// broker's [hsm] sealing (default: a P-256 recipient key, and what the broker prefers for it)
+    #[arg(long, value_name = "SUITE")]
+    suite: Option<Suite>,
     /// Install only; claiming again without this flag confirms
     #[arg(long)]
     no_confirm: bool,
     /// How long to try again while the broker cannot deliver
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     patience: HumaneDuration,
+}
+
+impl ClaimArgs {
+    /// Of the kind that the suite needs.
+    fn new_recipient_key(&self) -> Result<RecipientKey, Failure> {
+        let key = match self.suite {
+            None | Some(Suite::EcdhP256X963Sha256Kwp | Suite::EcdhP256CbcencKwpV1) => {
+                RecipientKey::generate()
+            }
+            Some(Suite::RsaAesKeyWrap) => RecipientKey::generate_rsa(),
+        };
+        key.map_err(Failure::failed)
+    }
+
+    /// A claim that goes on keeps its recipient key, whose kind may be another one.
+    fn check_suite(&self, recipient: &RecipientKey) -> Result<(), Failure> {
+        match self.suite {
+            Some(suite) if !recipient.public_key().takes(suite) => Err(Failure::usage(format!(
+                "the claim under way in {} has a recipient key of another kind than {suite} needs: repeat it without \
+                 --suite, or claim into another directory",
+                self.out.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Runs the command.
@@ -59,10 +88,11 @@ pub(super) async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failu
     let mut state = match directory.state()? {
         Some(state) if state.stage != Stage::Withdrawn && state.stage != Stage::Released => state,
         // 1. The recipient key.
-        _ => directory.begin(&args.server)?.0,
+        _ => directory.begin(&args.server, &args.new_recipient_key()?)?,
     };
     if state.stage == Stage::Claiming {
         let recipient = directory.recipient_key(&state)?;
+        args.check_suite(&recipient)?;
         // 2. Claim.
         let answer = claim(&args, &initial, &state, &recipient).await?;
         // 3. Open and check.
@@ -125,12 +155,11 @@ async fn claim(
 ) -> Result<ClaimResponse, Failure> {
     let answer = patiently(args.patience.0, "claim", async || {
         let connection = connect(&args.server, &initial.tls).await?;
-        let request = ClaimRequest {
-            request_id: state.request_id.to_string(),
-            recipient_public_key: recipient.public_point().as_bytes().to_vec(),
-            suites: Suite::ALL.iter().map(ToString::to_string).collect(),
-            token: initial.proof(&connection, state.request_id, state.recipient_key_sha256),
-        };
+        let proof = initial.proof(&connection, state.request_id, state.recipient_key_sha256);
+        let mut request = claim_request(state.request_id, recipient.public_key(), proof);
+        if let Some(suite) = args.suite {
+            request.suites = vec![suite.to_string()];
+        }
         Ok(CredentialServiceClient::new(connection.channel).claim(request).await?.into_inner())
     });
     answer.await.map_err(Failure::from)

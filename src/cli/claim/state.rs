@@ -36,7 +36,7 @@ pub(in super::super) struct ClaimState {
     pub(in super::super) request_id: RequestId,
     pub(in super::super) confirm_request_id: RequestId,
     pub(in super::super) release_request_id: RequestId,
-    /// SHA-256 of the recipient's public point.
+    /// SHA-256 of the recipient's public key: of the P-256 point, or the RSA key's SubjectPublicKeyInfo.
     pub(in super::super) recipient_key_sha256: Sha256Hash,
     /// Filled in with the answer.
     pub(in super::super) claimed: Option<Claimed>,
@@ -103,9 +103,8 @@ impl ClaimDirectory {
         files::replace(&self.state_file(), &text, Readers::Owner)
     }
 
-    /// Begins a claim: a new recipient key is stored first, then the state that names it.
-    pub(in super::super) fn begin(&self, server: &str) -> Result<(ClaimState, RecipientKey), Failure> {
-        let key = RecipientKey::generate().map_err(Failure::failed)?;
+    /// Begins a claim: its new recipient key is stored first, then the state that names it.
+    pub(in super::super) fn begin(&self, server: &str, key: &RecipientKey) -> Result<ClaimState, Failure> {
         let private = key.to_bytes().map_err(Failure::failed)?;
         files::replace(&self.recipient_file(), private.as_slice(), Readers::Owner)?;
         let state = ClaimState {
@@ -114,18 +113,18 @@ impl ClaimDirectory {
             request_id: RequestId::generate(),
             confirm_request_id: RequestId::generate(),
             release_request_id: RequestId::generate(),
-            recipient_key_sha256: Sha256Hash::of(key.public_point().as_bytes()),
+            recipient_key_sha256: key.public_key().hash(),
             claimed: None,
         };
         self.store(&state)?;
-        Ok((state, key))
+        Ok(state)
     }
 
     /// The stored recipient key of a claim under way.
     pub(in super::super) fn recipient_key(&self, state: &ClaimState) -> Result<RecipientKey, Failure> {
         let file = self.recipient_file();
         let key = RecipientKey::from_bytes(&files::read_secret(&file)?).map_err(Failure::failed)?;
-        if Sha256Hash::of(key.public_point().as_bytes()) == state.recipient_key_sha256 {
+        if key.public_key().hash() == state.recipient_key_sha256 {
             Ok(key)
         } else {
             let problem = format!("{} is not the key that claim.json names", file.display());

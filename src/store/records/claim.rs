@@ -1,12 +1,12 @@
 //! What the store keeps and gives out of a claim.
 
-use super::DestroyedKeys;
+use super::{DestroyedKeys, NewCertificate};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::named;
 use crate::nfv::{
-    ClaimId, EpochId, InitialCredentialId, IssuerId, PoolName, RequestId, SlotName, TenantId, VnfInstanceId,
-    VnfciId,
+    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, ProfileName, RequestId,
+    Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,8 @@ pub struct ClaimRequest {
     pub claim: ClaimId,
     /// The caller's request id; part of every envelope's context.
     pub request: RequestId,
-    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
-    pub recipient_point: Vec<u8>,
+    /// SHA-256 of the recipient's public key ([`crate::sealing::RecipientPublicKey::hash`]).
+    pub recipient_key: Sha256Hash,
     /// By when the claim must be confirmed.
     pub deadline: Timestamp,
     /// Redraws allowed per arming.
@@ -80,6 +80,74 @@ named!(
     }
 );
 
+/// A key that was drawn without a certificate, with everything that its certificate may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UncertifiedKey {
+    /// Its credential.
+    pub credential: CredentialId,
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key_der: Vec<u8>,
+    /// Of its pool.
+    pub profile: ProfileName,
+    /// Whose tenant.
+    pub tenant: TenantId,
+    /// Of which VNF instance.
+    pub vnf_instance: VnfInstanceId,
+    /// The VNFCI's VDU.
+    pub vdu: VduId,
+    /// For which VNFCI.
+    pub vnfci: VnfciId,
+}
+
+/// A certificate that is about to be signed. It is recorded first: from then on its serial number counts as issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateIntent {
+    /// Who is to sign it.
+    pub issuer: IssuerId,
+    /// Serial number, content octets of the INTEGER.
+    pub serial: Vec<u8>,
+    /// TBSCertificate, DER: exactly the bytes to be signed.
+    pub tbs_der: Vec<u8>,
+    /// From when.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+    /// Until when it may be claimed.
+    pub usable_until: Timestamp,
+}
+
+impl CertificateIntent {
+    /// The certificate, once it is signed (DER).
+    pub fn signed(self, der: Vec<u8>) -> NewCertificate {
+        let Self { issuer, serial, not_before, not_after, usable_until, .. } = self;
+        NewCertificate { issuer, serial, der, not_before, not_after, usable_until }
+    }
+}
+
+/// The certificate of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClaimedCertificate {
+    /// Signed, DER.
+    Signed(Vec<u8>),
+    /// To be signed: the claim can be neither sealed nor confirmed before it is.
+    Intended(CertificateIntent),
+}
+
+impl ClaimedCertificate {
+    /// DER, if it is signed.
+    pub fn der(&self) -> Option<&[u8]> {
+        match self {
+            Self::Signed(der) => Some(der),
+            Self::Intended(_) => None,
+        }
+    }
+
+    /// SHA-256 of the DER, if it is signed.
+    pub fn fingerprint(&self) -> Option<Sha256Hash> {
+        self.der().map(Sha256Hash::of)
+    }
+}
+
 /// One slot of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedCredential {
@@ -91,8 +159,8 @@ pub struct ClaimedCredential {
     pub public_key_der: Vec<u8>,
     /// The certificate's issuer.
     pub issuer: IssuerId,
-    /// The certificate, DER.
-    pub certificate_der: Vec<u8>,
+    /// The certificate.
+    pub certificate: ClaimedCertificate,
     /// The certificate's notAfter.
     pub not_after: Timestamp,
     /// The epoch whose KEK wraps `dek_blob`.
@@ -118,8 +186,8 @@ pub struct ClaimRecord {
     pub vnfci: VnfciId,
     /// The request id of the first presentation: every envelope's context has it, replays too.
     pub request: RequestId,
-    /// The recipient's public key: uncompressed P-256 point, 65 bytes.
-    pub recipient_point: Vec<u8>,
+    /// SHA-256 of the recipient's public key ([`crate::sealing::RecipientPublicKey::hash`]).
+    pub recipient_key: Sha256Hash,
     /// Where it stands.
     pub state: ClaimState,
     /// By when it must be confirmed.

@@ -30,6 +30,29 @@ impl<T> From<T> for Done<T> {
     }
 }
 
+/// Something that only one attempt at a change can use: the one that gets as far.
+pub(super) struct Once<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Clone for Once<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Once<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(value))))
+    }
+
+    /// It, for this attempt. `Unavailable` if an attempt that had it lost against another change.
+    pub(super) fn take(&self) -> Result<T> {
+        let value = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        value.ok_or_else(|| {
+            StoreError::Unavailable("the change lost against another one; try again".to_owned())
+        })
+    }
+}
+
 /// What is kept of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -52,7 +75,7 @@ where
 {
     let Mutation { request, lease, events } = mutation;
     // Shared by the attempts: the one that gets as far as to the events makes them.
-    let events = Arc::new(Mutex::new(Some(events)));
+    let events = Once::new(events);
     engine
         .change(move |tx, now| {
             Box::pin(async move {
@@ -72,13 +95,7 @@ where
                 }
                 let Done { outcome, audited } = body(tx, now).await?;
                 if audited {
-                    let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let Some(events) = events else {
-                        return Err(StoreError::Unavailable(
-                            "the change lost against another one; try again".to_owned(),
-                        ));
-                    };
-                    audit::insert(tx, &events(&outcome)).await?;
+                    audit::insert(tx, &events.take()?(&outcome)).await?;
                 }
                 if let Some(request) = &request
                     && keep == Keep::Outcome

@@ -1,6 +1,7 @@
 //! Table `claims`: claim, confirm, release, destroy.
 
-use super::change::Done;
+use super::certificates::{self, NewRow};
+use super::change::{Done, Once};
 use super::connection::{Connection, Dialect};
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::statement::{Row, Statement, query};
@@ -9,16 +10,17 @@ use super::{drawing, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
-use crate::credential::{HolderCopy, KeyState, RevocationReason};
+use crate::credential::{HolderCopy, Issue, KeyState, RevocationReason};
 use crate::nfv::{
-    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, RequestId, SlotName, TenantId,
-    VnfInstanceId, VnfciId,
+    ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolName, ProfileName, RequestId,
+    Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use crate::store::records::{
-    ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCredential, ConfirmOutcome,
-    CustodyEnd, DestroyedKeys, InitialCredentialState, VnfciState,
+    CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
+    ClaimedCredential, ConfirmOutcome, CustodyEnd, DestroyedKeys, InitialCredentialState, UncertifiedKey,
+    VnfciState,
 };
-use crate::store::{Result, StoreError};
+use crate::store::{Intend, Result, StoreError};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use uuid::Uuid;
@@ -27,6 +29,7 @@ use uuid::Uuid;
 pub(super) async fn reserve(
     tx: &mut Connection,
     request: &ClaimRequest,
+    intend: &Once<Intend>,
     now: Timestamp,
 ) -> Result<ClaimOutcome> {
     vnfcis::lock_of_arming(tx, request.initial_credential).await?;
@@ -35,7 +38,7 @@ pub(super) async fn reserve(
         return Ok(ClaimOutcome::Refused(refusal));
     }
     if let Some((open, recipient)) = &arming.open {
-        if *recipient == request.recipient_point {
+        if *recipient == request.recipient_key {
             let record = by_id(tx, *open).await?.ok_or_else(|| missing(*open))?;
             return Ok(ClaimOutcome::Replayed(record));
         }
@@ -45,7 +48,7 @@ pub(super) async fn reserve(
     }
     // Drawn before anything is destroyed: an empty pool changes nothing.
     let drawn = match draw(tx, &arming.slots, now).await? {
-        Ok(drawn) => drawn,
+        Ok(rows) => certified(&arming, &rows, intend)?,
         Err(pool) => return Ok(ClaimOutcome::Empty { pool }),
     };
     let mut redrawn = DestroyedKeys::default();
@@ -68,7 +71,7 @@ pub(super) async fn reserve(
         vnf_instance: arming.vnf_instance,
         vnfci: arming.vnfci,
         request: request.request,
-        recipient_point: request.recipient_point.clone(),
+        recipient_key: request.recipient_key,
         state: ClaimState::Open,
         deadline: request.deadline,
         credentials: drawn,
@@ -82,12 +85,13 @@ struct Arming {
     tenant: TenantId,
     vnf_instance: VnfInstanceId,
     vnfci: VnfciId,
+    vdu: VduId,
     state: InitialCredentialState,
     expires_at: Timestamp,
     redraws: u32,
     vnfci_state: VnfciState,
     /// The open claim and its recipient key.
-    open: Option<(ClaimId, Vec<u8>)>,
+    open: Option<(ClaimId, Sha256Hash)>,
     /// By name.
     slots: Vec<SlotSource>,
 }
@@ -96,6 +100,8 @@ struct SlotSource {
     name: SlotName,
     pool: Uuid,
     pool_name: PoolName,
+    issue: Issue,
+    profile: ProfileName,
 }
 
 impl Arming {
@@ -116,11 +122,13 @@ impl Arming {
 async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Result<Arming> {
     let rows = query(
         "SELECT i.tenant AS tenant, i.vnf_instance AS vnf_instance, i.vnfci AS vnfci, i.state AS state,
-                i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, s.name AS slot,
-                s.pool AS pool, s.pool_name AS pool_name, o.id AS open_claim, o.recipient_point AS recipient_point
+                i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, v.vdu AS vdu,
+                s.name AS slot, s.pool AS pool, s.pool_name AS pool_name, p.issue AS issue, p.profile AS profile,
+                o.id AS open_claim, o.recipient_key AS recipient_key
          FROM initial_credentials i
          JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci
          JOIN slots s ON s.tenant = i.tenant AND s.vnfci = i.vnfci
+         JOIN pools p ON p.id = s.pool
          LEFT JOIN claims o ON o.initial_credential = i.id AND o.state = 'OPEN'
          WHERE i.id = $1 ORDER BY s.name",
     )
@@ -132,12 +140,13 @@ async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Result<Arming> 
         tenant: first.parsed("tenant")?,
         vnf_instance: first.parsed("vnf_instance")?,
         vnfci: first.parsed("vnfci")?,
+        vdu: first.parsed("vdu")?,
         state: first.parsed("state")?,
         expires_at: first.time("expires_at")?,
         redraws: first.number("redraws")?,
         vnfci_state: first.parsed("vnfci_state")?,
         open: match first.uuid_or_null("open_claim")? {
-            Some(claim) => Some((ClaimId(claim), first.blob("recipient_point")?)),
+            Some(claim) => Some((ClaimId(claim), first.hash("recipient_key")?)),
             None => None,
         },
         slots: rows
@@ -147,30 +156,33 @@ async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Result<Arming> 
                     name: row.parsed("slot")?,
                     pool: row.uuid("pool")?,
                     pool_name: row.parsed("pool_name")?,
+                    issue: row.parsed("issue")?,
+                    profile: row.parsed("profile")?,
                 })
             })
             .collect::<Result<_>>()?,
     })
 }
 
-/// The columns of a [`ClaimedCredential`], from `c`, its newest certificate `ce` and its blobs `b`.
+/// The columns of a [`ClaimedCredential`], from `c`, its certificate `ce` and its blobs `b`.
 pub(super) const CLAIMED_COLUMNS: &str =
     "c.id AS id, c.public_key_sha256 AS public_key, c.public_key_der AS public_key_der,
-    c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der,
-    ce.not_after AS not_after, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
+    c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der, ce.serial AS serial,
+    ce.tbs_der AS tbs_der, ce.not_before AS not_before, ce.not_after AS not_after,
+    ce.usable_until AS usable_until, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
 
-/// For each slot the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool that
-/// has too few. Changes nothing.
+/// For each slot the row of the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool
+/// that has too few. Changes nothing.
 async fn draw(
     tx: &mut Connection,
     slots: &[SlotSource],
     now: Timestamp,
-) -> Result<Result<Vec<ClaimedCredential>, PoolName>> {
-    let mut wanted: Vec<(Uuid, i64)> = Vec::new();
+) -> Result<Result<Vec<Row>, PoolName>> {
+    let mut wanted: Vec<(Uuid, Issue, i64)> = Vec::new();
     for slot in slots {
-        match wanted.iter_mut().find(|(pool, _)| *pool == slot.pool) {
-            Some((_, count)) => *count += 1,
-            None => wanted.push((slot.pool, 1)),
+        match wanted.iter_mut().find(|(pool, ..)| *pool == slot.pool) {
+            Some((.., count)) => *count += 1,
+            None => wanted.push((slot.pool, slot.issue, 1)),
         }
     }
     let rows = match tx.dialect() {
@@ -184,50 +196,91 @@ async fn draw(
     let mut drawn = Vec::with_capacity(slots.len());
     for slot in slots {
         match by_pool.get_mut(&slot.pool).and_then(VecDeque::pop_front) {
-            Some(row) => drawn.push(read_claimed(&row, slot.name.clone())?),
+            Some(row) => drawn.push(row),
             None => return Ok(Err(slot.pool_name.clone())),
         }
     }
     Ok(Ok(drawn))
 }
 
-/// The next keys of each (pool, count), with all that a claim gives out: one statement for all pools. The inner
-/// selects read nothing but the index `credentials_draw`; CROSS JOIN keeps SQLite from starting at another
-/// table.
-fn draw_statement(wanted: &[(Uuid, i64)], now: Timestamp) -> Statement {
+/// The credentials of drawn rows, one per slot. What is to be signed for those without certificate is asked of `intend`.
+fn certified(arming: &Arming, rows: &[Row], intend: &Once<Intend>) -> Result<Vec<ClaimedCredential>> {
+    let mut uncertified = Vec::new();
+    for (slot, row) in arming.slots.iter().zip(rows) {
+        if slot.issue == Issue::AtClaim {
+            uncertified.push(UncertifiedKey {
+                credential: CredentialId(row.uuid("id")?),
+                public_key_der: row.blob("public_key_der")?,
+                profile: slot.profile.clone(),
+                tenant: arming.tenant.clone(),
+                vnf_instance: arming.vnf_instance.clone(),
+                vdu: arming.vdu.clone(),
+                vnfci: arming.vnfci.clone(),
+            });
+        }
+    }
+    let intents = if uncertified.is_empty() {
+        Vec::new()
+    } else {
+        intend.take()?(&uncertified).map_err(StoreError::Conflict)?
+    };
+    let mut intents = intents.into_iter();
+    let mut claimed = Vec::with_capacity(rows.len());
+    for (slot, row) in arming.slots.iter().zip(rows) {
+        let certificate = match slot.issue {
+            Issue::Ahead => read_certificate(row)?,
+            Issue::AtClaim => ClaimedCertificate::Intended(intents.next().ok_or_else(|| {
+                StoreError::Conflict(format!("nothing is to be signed for slot {}", slot.name))
+            })?),
+        };
+        claimed.push(read_claimed(row, slot.name.clone(), certificate)?);
+    }
+    Ok(claimed)
+}
+
+/// The next keys of each (pool, when it issues, count), with all that a claim gives out: one statement for all pools.
+/// The inner selects read nothing but the indexes `credentials_draw` and `credentials_draw_uncertified`; CROSS JOIN
+/// keeps SQLite from starting at another table.
+fn draw_statement(wanted: &[(Uuid, Issue, i64)], now: Timestamp) -> Statement {
     let mut sql = Statement::new("SELECT ");
     sql.push(CLAIMED_COLUMNS).push(" FROM (");
     next_keys(&mut sql, wanted, &[], now, "");
     sql.push(
-        ") AS d CROSS JOIN credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
-         WHERE c.id = d.id AND b.credential = c.id
-         AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
-         ORDER BY c.epoch, c.id",
+        ") AS d CROSS JOIN credentials c CROSS JOIN key_blobs b
+         LEFT JOIN certificates ce ON ce.credential = c.id
+         WHERE c.id = d.id AND b.credential = c.id ORDER BY c.epoch, c.id",
     );
     sql
 }
 
-/// Adds a selection of the ids of the next keys of each (pool, count), in the order in which they are drawn; of pools in
-/// `from` beginning with that (epoch, key).
+/// Adds a selection of the ids of the next keys of each (pool, when it issues, count), in the order in which they are drawn;
+/// of pools in `from` beginning with that (epoch, key).
 pub(super) fn next_keys(
     sql: &mut Statement,
-    wanted: &[(Uuid, i64)],
+    wanted: &[(Uuid, Issue, i64)],
     from: &[(Uuid, Uuid, Uuid)],
     now: Timestamp,
     lock: &str,
 ) {
-    for (place, (pool, count)) in wanted.iter().enumerate() {
+    for (place, (pool, issue, count)) in wanted.iter().enumerate() {
         if place > 0 {
             sql.push(" UNION ALL ");
         }
-        sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = 'AVAILABLE' AND pool = ");
-        sql.push_bind(pool.as_bytes().as_slice());
+        sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = ");
+        match issue {
+            Issue::Ahead => {
+                // The plus keeps SQLite from searching by time and then sorting the whole pool.
+                sql.push("'AVAILABLE' AND +usable_until > ").push_bind(now.unix_micros());
+            }
+            Issue::AtClaim => {
+                sql.push("'GENERATED'");
+            }
+        }
+        sql.push(" AND pool = ").push_bind(pool.as_bytes().as_slice());
         if let Some((_, epoch, key)) = from.iter().find(|(of, ..)| of == pool) {
             sql.push(" AND (epoch, id) >= (").push_bind(epoch.as_bytes().as_slice());
             sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
         }
-        // The plus keeps SQLite from searching by time and then sorting the whole pool.
-        sql.push(" AND +usable_until > ").push_bind(now.unix_micros());
         // In the text, not bound: SQLite looks at the value of a bound LIMIT when it plans, and so prepares the
         // statement again at every execution. There are no more texts than slots of a VNFCI.
         sql.push(" ORDER BY epoch, id LIMIT ").push(*count).push(lock).push(") AS d").push(place);
@@ -237,7 +290,7 @@ pub(super) fn next_keys(
 /// Writes a claim and binds its credentials to it.
 async fn bind(tx: &mut Connection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
     let mut sql = Statement::new(
-        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_point,
+        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_key,
              state, deadline, created_at) ",
     );
     sql.push_values([claim], |mut row, claim| {
@@ -247,7 +300,7 @@ async fn bind(tx: &mut Connection, claim: &ClaimRecord, now: Timestamp) -> Resul
             .push_bind(claim.vnf_instance.as_str())
             .push_bind(claim.vnfci.as_str())
             .push_bind(claim.request.0.as_bytes().as_slice())
-            .push_bind(claim.recipient_point.as_slice())
+            .push_bind(claim.recipient_key.0.as_slice())
             .push_bind(claim.state.as_str())
             .push_bind(claim.deadline.unix_micros())
             .push_bind(now.unix_micros());
@@ -258,8 +311,20 @@ async fn bind(tx: &mut Connection, claim: &ClaimRecord, now: Timestamp) -> Resul
     sql.push(", slot = ");
     let slots = claim.credentials.iter().map(|c| (&c.credential.id.0, c.slot.as_str()));
     value_by_id(&mut sql, "id", slots);
-    sql.push(" WHERE ").push(STATE_OF_ROW).push(" = 'AVAILABLE' AND id IN ");
+    sql.push(" WHERE ").push(STATE_OF_ROW).push(" IN ('GENERATED', 'AVAILABLE') AND id IN ");
     id_list(&mut sql, claim.credentials.iter().map(|c| &c.credential.id.0));
+    let intents: Vec<_> = claim
+        .credentials
+        .iter()
+        .filter_map(|c| match &c.certificate {
+            ClaimedCertificate::Intended(intent) => Some(NewRow::intent(c.credential.id, intent)),
+            ClaimedCertificate::Signed(_) => None,
+        })
+        .collect();
+    if !intents.is_empty() {
+        sql.then("");
+        certificates::insert(&mut sql, &intents);
+    }
     sql.execute(tx).await?;
     Ok(())
 }
@@ -274,21 +339,20 @@ async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
     let mut sql = Statement::new(
         "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
         cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
-        cl.recipient_point AS recipient_point, cl.state AS state, cl.deadline AS deadline, ",
+        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline, ",
     );
     sql.push(CLAIMED_COLUMNS);
     sql.push(
         " FROM claims cl CROSS JOIN credentials c CROSS JOIN certificates ce
           LEFT JOIN key_blobs b ON b.credential = c.id
-          WHERE c.claim_id = cl.id
-          AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id) AND cl.id IN ",
+          WHERE c.claim_id = cl.id AND ce.credential = c.id AND cl.id IN ",
     );
     id_list(&mut sql, ids);
     sql.push(" ORDER BY cl.deadline, cl.id, c.slot");
     let mut claims: Vec<ClaimRecord> = Vec::new();
     for row in sql.fetch_all(tx).await? {
         let id = ClaimId(row.uuid("claim")?);
-        let credential = read_claimed(&row, row.parsed("slot")?)?;
+        let credential = read_claimed(&row, row.parsed("slot")?, read_certificate(&row)?)?;
         match claims.last_mut() {
             Some(claim) if claim.id == id => claim.credentials.push(credential),
             _ => claims.push(ClaimRecord {
@@ -298,7 +362,7 @@ async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
                 vnf_instance: row.parsed("vnf_instance")?,
                 vnfci: row.parsed("vnfci")?,
                 request: RequestId(row.uuid("request")?),
-                recipient_point: row.blob("recipient_point")?,
+                recipient_key: row.hash("recipient_key")?,
                 state: row.parsed("state")?,
                 deadline: row.time("deadline")?,
                 credentials: vec![credential],
@@ -308,7 +372,25 @@ async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
     Ok(claims)
 }
 
-fn read_claimed(row: &Row, slot: SlotName) -> Result<ClaimedCredential> {
+fn read_certificate(row: &Row) -> Result<ClaimedCertificate> {
+    if let Some(der) = row.blob_or_null("der")? {
+        return Ok(ClaimedCertificate::Signed(der));
+    }
+    Ok(ClaimedCertificate::Intended(CertificateIntent {
+        issuer: IssuerId(row.uuid("issuer")?),
+        serial: row.blob("serial")?,
+        tbs_der: row.blob("tbs_der")?,
+        not_before: row.time("not_before")?,
+        not_after: row.time("not_after")?,
+        usable_until: row.time("usable_until")?,
+    }))
+}
+
+fn read_claimed(row: &Row, slot: SlotName, certificate: ClaimedCertificate) -> Result<ClaimedCredential> {
+    let (issuer, not_after) = match &certificate {
+        ClaimedCertificate::Intended(intent) => (intent.issuer, intent.not_after),
+        ClaimedCertificate::Signed(_) => (IssuerId(row.uuid("issuer")?), row.time("not_after")?),
+    };
     Ok(ClaimedCredential {
         slot,
         credential: EventCredential {
@@ -316,9 +398,9 @@ fn read_claimed(row: &Row, slot: SlotName) -> Result<ClaimedCredential> {
             public_key: row.hash("public_key")?,
         },
         public_key_der: row.blob("public_key_der")?,
-        issuer: IssuerId(row.uuid("issuer")?),
-        certificate_der: row.blob("der")?,
-        not_after: row.time("not_after")?,
+        issuer,
+        certificate,
+        not_after,
         epoch: EpochId(row.uuid("epoch")?),
         key_blob: row.blob_or_null("key_blob")?.unwrap_or_default(),
         dek_blob: row.blob_or_null("dek_blob")?.unwrap_or_default(),
@@ -343,6 +425,11 @@ pub(super) async fn confirm(
             return Ok(ConfirmOutcome::TooLate.into());
         }
         ClaimState::Open if record.deadline <= now => return Ok(ConfirmOutcome::TooLate.into()),
+        ClaimState::Open if record.credentials.iter().any(|c| c.certificate.der().is_none()) => {
+            return Err(StoreError::Conflict(format!(
+                "claim {claim} has a certificate that is not signed yet"
+            )));
+        }
         ClaimState::Open => {}
     }
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
@@ -533,15 +620,21 @@ mod tests {
 
     #[tokio::test]
     async fn drawing_from_a_pool_of_any_size_reads_its_index_in_order() {
-        let pools = [(Uuid::now_v7(), 1), (Uuid::now_v7(), 3)];
+        let pools = [
+            (Uuid::now_v7(), Issue::Ahead, 1),
+            (Uuid::now_v7(), Issue::Ahead, 3),
+            (Uuid::now_v7(), Issue::AtClaim, 2),
+        ];
         let plan = plan(draw_statement(&pools, Timestamp::from_unix_seconds(0))).await;
         // Each inner select is one search of the index, in its order: no sort of the pool.
-        for pool in ["d0", "d1"] {
+        for (pool, index) in
+            [("d0", "credentials_draw"), ("d1", "credentials_draw"), ("d2", "credentials_draw_uncertified")]
+        {
             let steps = format!(
-                "CO-ROUTINE {pool}\nSEARCH credentials USING COVERING INDEX credentials_draw (pool=?)\nSCAN {pool}"
+                "CO-ROUTINE {pool}\nSEARCH credentials USING COVERING INDEX {index} (pool=?)\nSCAN {pool}"
             );
             assert!(plan.contains(&steps), "{plan}");
         }
-        assert!(!plan.contains("SCAN credentials") && !plan.contains("SCAN certificates"), "{plan}");
+        assert!(!plan.contains("SCAN credentials") && !plan.contains("SCAN ce"), "{plan}");
     }
 }

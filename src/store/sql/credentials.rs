@@ -1,5 +1,6 @@
 //! Tables `credentials`, `certificates` and `key_blobs`: production, erasure, revocation.
 
+use super::certificates::{self, NewRow};
 use super::change::Done;
 use super::connection::Connection;
 use super::epochs;
@@ -7,11 +8,9 @@ use super::statement::{Row, Statement, query};
 use super::value::{CHUNK, STATE_OF_ROW, id_list, number_list, text_list};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
-use crate::credential::{CertificateChange, CertificateState, KeyChange, KeyState, RevocationReason};
+use crate::credential::{CertificateChange, CertificateState, Issue, KeyChange, KeyState, RevocationReason};
 use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId, VnfciId};
-use crate::store::records::{
-    CertificateRecord, CustodyEnd, DestroyedKeys, NewCertificate, NewCredential, RevokeOutcome,
-};
+use crate::store::records::{CertificateRecord, CustodyEnd, DestroyedKeys, NewCredential, RevokeOutcome};
 use crate::store::{Result, StoreError};
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
@@ -24,15 +23,24 @@ pub(super) async fn insert(tx: &mut Connection, credentials: &[NewCredential], n
     for epoch in epochs {
         tenants.insert(epoch, epochs::admit(tx, epoch).await?);
     }
-    let mut pool_tenants: HashMap<PoolId, TenantId> = HashMap::new();
+    let mut of_pools: HashMap<PoolId, (TenantId, Issue)> = HashMap::new();
     for pool in pools {
-        pool_tenants.insert(pool, live_pool(tx, pool).await?);
+        of_pools.insert(pool, live_pool(tx, pool).await?);
     }
-    if let Some(odd) = credentials.iter().find(|c| tenants.get(&c.epoch) != pool_tenants.get(&c.pool)) {
-        return Err(StoreError::Conflict(format!(
-            "credential {} is wrapped under an epoch of another tenant than its pool's",
-            odd.id
-        )));
+    for credential in credentials {
+        let Some((tenant, issue)) = of_pools.get(&credential.pool) else { continue };
+        if tenants.get(&credential.epoch) != Some(tenant) {
+            return Err(StoreError::Conflict(format!(
+                "credential {} is wrapped under an epoch of another tenant than its pool's",
+                credential.id
+            )));
+        }
+        if *issue == Issue::AtClaim && credential.certificate.is_some() {
+            return Err(StoreError::Conflict(format!(
+                "pool {} issues at the claim and takes keys without certificates",
+                credential.pool
+            )));
+        }
     }
     for credentials in credentials.chunks(CHUNK) {
         let mut sql = Statement::new(
@@ -60,39 +68,21 @@ pub(super) async fn insert(tx: &mut Connection, credentials: &[NewCredential], n
                 .push_bind(credential.key_blob.as_slice())
                 .push_bind(credential.dek_blob.as_slice());
         });
-        let certificates: Vec<_> =
-            credentials.iter().filter_map(|c| c.certificate.as_ref().map(|ce| (c.id, ce))).collect();
+        let certified =
+            credentials.iter().filter_map(|c| c.certificate.as_ref().map(|ce| NewRow::signed(c.id, ce)));
+        let certificates: Vec<_> = certified.collect();
         if !certificates.is_empty() {
             sql.then("");
-            insert_certificates(&mut sql, &certificates);
+            certificates::insert(&mut sql, &certificates);
         }
         sql.execute(&mut *tx).await?;
     }
     Ok(())
 }
 
-fn insert_certificates(sql: &mut Statement, certificates: &[(CredentialId, &NewCertificate)]) {
-    sql.push(
-        "INSERT INTO certificates (credential, issuer, serial, sha256, der, state, not_before, not_after,
-             usable_until, crl_shard) ",
-    );
-    sql.push_values(certificates, |mut row, (credential, certificate)| {
-        row.push_bind(credential.0.as_bytes().as_slice())
-            .push_bind(certificate.issuer.0.as_bytes().as_slice())
-            .push_bind(certificate.serial.as_slice())
-            .push_bind(Sha256Hash::of(&certificate.der).0.to_vec())
-            .push_bind(certificate.der.as_slice())
-            .push_bind(CertificateState::Valid.as_str())
-            .push_bind(certificate.not_before.unix_micros())
-            .push_bind(certificate.not_after.unix_micros())
-            .push_bind(certificate.usable_until.unix_micros())
-            .push("0");
-    });
-}
-
-/// The tenant of a pool that is not deleted.
-async fn live_pool(tx: &mut Connection, pool: PoolId) -> Result<TenantId> {
-    let row = query("SELECT tenant, deleted_at FROM pools WHERE id = $1")
+/// Whose a pool that is not deleted is, and when it issues.
+async fn live_pool(tx: &mut Connection, pool: PoolId) -> Result<(TenantId, Issue)> {
+    let row = query("SELECT tenant, issue, deleted_at FROM pools WHERE id = $1")
         .bind(pool.0.as_bytes().as_slice())
         .locking("FOR SHARE")
         .fetch_optional(tx)
@@ -101,10 +91,10 @@ async fn live_pool(tx: &mut Connection, pool: PoolId) -> Result<TenantId> {
     if row.time_or_null("deleted_at")?.is_some() {
         return Err(StoreError::Conflict(format!("pool {pool} is deleted and takes no keys")));
     }
-    row.parsed("tenant")
+    Ok((row.parsed("tenant")?, row.parsed("issue")?))
 }
 
-/// A credential with one of its certificates, as far as ending it needs.
+/// A credential with its certificates, as far as ending it needs.
 pub(super) struct Held {
     /// The credential.
     pub(super) credential: EventCredential,
@@ -487,7 +477,7 @@ fn read_record(row: &Row) -> Result<CertificateRecord> {
         state: row.parsed("state")?,
         issuer: IssuerId(row.uuid("issuer")?),
         serial: hex::encode(row.blob("serial")?),
-        fingerprint: row.hash("sha256")?,
+        fingerprint: row.hash_or_null("sha256")?,
         not_before: row.time("not_before")?,
         not_after: row.time("not_after")?,
     })

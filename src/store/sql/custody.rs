@@ -9,7 +9,7 @@ use crate::nfv::{CredentialId, EpochId, TenantId};
 use crate::store::records::{Custody, CustodyEnd};
 use crate::store::{Result, StoreError};
 
-/// What a [`Custody`] is read with; the condition is the caller's. A key's certificate is its newest one.
+/// What a [`Custody`] is read with; the condition is the caller's.
 const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_state, cl.vnfci AS vnfci,
     e.destroyed_at AS epoch_destroyed_at, e.token_serial AS token_serial,
     (SELECT COUNT(*) FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
@@ -17,8 +17,7 @@ const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_s
     (SELECT MAX(ke.destroyed_at) FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
         WHERE k.credential = c.id) AS former_destroyed_at
     FROM credentials c JOIN epochs e ON e.id = c.epoch
-    LEFT JOIN certificates ce
-        ON ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id)
+    LEFT JOIN certificates ce ON ce.credential = c.id
     LEFT JOIN claims cl ON cl.id = c.claim_id";
 
 /// What is known of one key.

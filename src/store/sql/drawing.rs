@@ -6,18 +6,22 @@ use super::connection::{Connection, Queue};
 use super::statement::{Row, Statement};
 use super::value::id_list;
 use crate::clock::Timestamp;
+use crate::credential::Issue;
 use crate::store::Result;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
-/// The next keys of each (pool, count) with all that a claim gives out, locked until the transaction ends; fewer if a pool
+/// How many keys of which pools are wanted, and when these issue.
+type Wanted = [(Uuid, Issue, i64)];
+
+/// The next keys of each pool with all that a claim gives out, locked until the transaction ends; fewer if a pool
 /// has fewer.
 ///
 /// Keys that others are drawing are skipped. If too few are left that way though the pool has enough, some may come free
 /// again (their drawers find another pool empty, or fail): then the transaction is made again as one that draws from these
 /// pools alone and waits for those who were before it.
-pub(super) async fn draw(tx: &mut Connection, wanted: &[(Uuid, i64)], now: Timestamp) -> Result<Vec<Row>> {
+pub(super) async fn draw(tx: &mut Connection, wanted: &Wanted, now: Timestamp) -> Result<Vec<Row>> {
     if tx.is_patient() {
         return draw_alone(tx, wanted, now).await;
     }
@@ -54,10 +58,10 @@ struct Place {
 
 impl Places {
     /// (pool, epoch, key) where to begin, of those pools that have one.
-    fn of(&self, wanted: &[(Uuid, i64)]) -> Vec<(Uuid, Uuid, Uuid)> {
+    fn of(&self, wanted: &Wanted) -> Vec<(Uuid, Uuid, Uuid)> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut from = Vec::new();
-        for (pool, _) in wanted {
+        for (pool, ..) in wanted {
             if let Some(place) = places.get_mut(pool) {
                 place.uses += 1;
                 if place.uses < IN_A_ROW {
@@ -82,8 +86,8 @@ impl Places {
     }
 }
 
-async fn draw_alone(tx: &mut Connection, wanted: &[(Uuid, i64)], now: Timestamp) -> Result<Vec<Row>> {
-    let mut pools: Vec<_> = wanted.iter().map(|(pool, _)| *pool).collect();
+async fn draw_alone(tx: &mut Connection, wanted: &Wanted, now: Timestamp) -> Result<Vec<Row>> {
+    let mut pools: Vec<_> = wanted.iter().map(|(pool, ..)| *pool).collect();
     pools.sort_unstable();
     for pool in pools {
         tx.one_at_a_time(Queue::Draw, pool.as_bytes()).await?;
@@ -97,13 +101,13 @@ async fn draw_alone(tx: &mut Connection, wanted: &[(Uuid, i64)], now: Timestamp)
     }
 }
 
-fn enough(ids: &[Uuid], wanted: &[(Uuid, i64)]) -> bool {
-    i64::try_from(ids.len()).is_ok_and(|found| found >= wanted.iter().map(|(_, count)| count).sum())
+fn enough(ids: &[Uuid], wanted: &Wanted) -> bool {
+    i64::try_from(ids.len()).is_ok_and(|found| found >= wanted.iter().map(|(.., count)| count).sum())
 }
 
 async fn lock(
     tx: &mut Connection,
-    wanted: &[(Uuid, i64)],
+    wanted: &Wanted,
     from: &[(Uuid, Uuid, Uuid)],
     now: Timestamp,
     how: &str,
@@ -114,12 +118,12 @@ async fn lock(
 }
 
 /// Whether every pool has as many keys as are wanted, those included that others are drawing.
-async fn there_are(tx: &mut Connection, wanted: &[(Uuid, i64)], now: Timestamp) -> Result<bool> {
+async fn there_are(tx: &mut Connection, wanted: &Wanted, now: Timestamp) -> Result<bool> {
     for pool in wanted {
         let mut sql = Statement::new("");
         next_keys(&mut sql, &[*pool], &[], now, "");
         let found = sql.fetch_all(tx).await?.len();
-        if i64::try_from(found).is_ok_and(|found| found < pool.1) {
+        if i64::try_from(found).is_ok_and(|found| found < pool.2) {
             return Ok(false);
         }
     }
@@ -131,9 +135,8 @@ async fn read(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<Row>> {
     let mut sql = Statement::new("SELECT ");
     sql.push(CLAIMED_COLUMNS);
     sql.push(
-        " FROM credentials c CROSS JOIN certificates ce CROSS JOIN key_blobs b
-         WHERE b.credential = c.id
-         AND ce.id = (SELECT MAX(n.id) FROM certificates n WHERE n.credential = c.id) AND c.id IN ",
+        " FROM credentials c CROSS JOIN key_blobs b LEFT JOIN certificates ce ON ce.credential = c.id
+         WHERE b.credential = c.id AND c.id IN ",
     );
     id_list(&mut sql, ids);
     sql.push(" ORDER BY c.epoch, c.id");

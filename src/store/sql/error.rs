@@ -15,6 +15,7 @@ const UNIQUE: &[(&str, &str, &str)] = &[
         "certificates_serial",
         "a certificate of this issuer with the same serial number",
     ),
+    ("certificates.credential", "certificates_credential", "a certificate of this credential"),
     ("certificates.sha256", "certificates_sha256", "this certificate"),
     ("claims.initial_credential", "claims_one_open", "an open claim of this initial credential"),
     ("claims.id", "claims_pkey", "a claim with the same id"),

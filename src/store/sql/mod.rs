@@ -19,6 +19,7 @@ mod statement;
 
 mod anchors;
 mod audit;
+mod certificates;
 mod change;
 mod claims;
 mod credentials;
@@ -38,11 +39,11 @@ mod vnfcis;
 use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCredential, NewVnfci, Page, Pool, PoolFilter,
-    PoolLevels, RearmOutcome, Rearming, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
+    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
+    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
-use super::{Mutation, Result, Store};
+use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
 use crate::clock::Timestamp;
 use crate::credential::{EpochChange, EpochState, RevocationReason};
@@ -51,7 +52,7 @@ use crate::nfv::{
     PoolName, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
 };
 use async_trait::async_trait;
-use change::Keep;
+use change::{Keep, Once};
 use connection::Connection;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -318,6 +319,14 @@ impl<E: Engine> Store for SqlStore<E> {
         change!(self, Outcome, mutation, |tx, now| credentials::insert(tx, &credentials, now))
     }
 
+    async fn record_certificates(
+        &self,
+        certificates: Vec<(CredentialId, NewCertificate)>,
+        mutation: Mutation<Vec<RecordOutcome>>,
+    ) -> Result<Vec<RecordOutcome>> {
+        change!(self, Outcome, mutation, |tx, now| certificates::record(tx, &certificates))
+    }
+
     async fn register_vnfcis(
         &self,
         tenant: &TenantId,
@@ -402,9 +411,11 @@ impl<E: Engine> Store for SqlStore<E> {
     async fn reserve_claim(
         &self,
         request: ClaimRequest,
+        intend: Intend,
         mutation: Mutation<ClaimOutcome>,
     ) -> Result<ClaimOutcome> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::reserve(tx, &request, now))
+        let intend = Once::new(intend);
+        change!(self, BodyOnly, mutation, |tx, now| claims::reserve(tx, &request, &intend, now))
     }
 
     async fn claim(&self, claim: ClaimId) -> Result<Option<ClaimRecord>> {

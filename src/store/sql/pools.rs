@@ -22,8 +22,9 @@ pub(super) async fn create(tx: &mut Connection, pool: Pool) -> Result<Pool> {
         return Err(StoreError::AlreadyExists(format!("pool {} of tenant {}", pool.name, pool.tenant)));
     }
     query(
-        "INSERT INTO pools (id, tenant, name, vnf_instance, vdu, profile, target, refill_below, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO pools (id, tenant, name, vnf_instance, vdu, profile, target, refill_below, issue,
+             created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(pool.id.0.as_bytes().as_slice())
     .bind(pool.tenant.as_str())
@@ -33,6 +34,7 @@ pub(super) async fn create(tx: &mut Connection, pool: Pool) -> Result<Pool> {
     .bind(pool.profile.as_str())
     .bind(i64::from(pool.target))
     .bind(i64::from(pool.refill_below))
+    .bind(pool.issue.as_str())
     .bind(pool.created_at.unix_micros())
     .execute(tx)
     .await?;
@@ -219,6 +221,7 @@ fn read(row: &Row) -> Result<Pool> {
         profile: row.parsed("profile")?,
         target: row.number("target")?,
         refill_below: row.number("refill_below")?,
+        issue: row.parsed("issue")?,
         created_at: row.time("created_at")?,
     })
 }

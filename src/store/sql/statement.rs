@@ -73,6 +73,12 @@ impl From<Vec<u8>> for Value {
     }
 }
 
+impl From<Option<Vec<u8>>> for Value {
+    fn from(value: Option<Vec<u8>>) -> Self {
+        Self::Bytes(value)
+    }
+}
+
 impl From<&[u8]> for Value {
     fn from(value: &[u8]) -> Self {
         Self::Bytes(Some(value.to_vec()))
@@ -383,6 +389,12 @@ impl Row {
     /// A 32-byte BLOB.
     pub(super) fn hash(&self, column: &str) -> Result<Sha256Hash> {
         Sha256Hash::try_from(self.blob(column)?.as_slice()).map_err(|e| unreadable(&e))
+    }
+
+    /// A 32-byte BLOB or NULL.
+    pub(super) fn hash_or_null(&self, column: &str) -> Result<Option<Sha256Hash>> {
+        let bytes = self.blob_or_null(column)?;
+        bytes.map(|b| Sha256Hash::try_from(b.as_slice()).map_err(|e| unreadable(&e))).transpose()
     }
 
     /// Microseconds.
