@@ -172,8 +172,8 @@ CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHE
 CREATE INDEX credentials_draw_uncertified ON credentials (pool, epoch, id) WHERE key_state = 'GENERATED';
 CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
     WHERE key_state IN ('GENERATED', 'AVAILABLE');
-CREATE INDEX credentials_live ON credentials (epoch, id)
-    WHERE key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED');
+-- By erased_at, not by key_state: else PostgreSQL may draw along this index, over the keys of every other pool.
+CREATE INDEX credentials_live ON credentials (epoch, id) WHERE erased_at IS NULL;
 CREATE INDEX credentials_receipt_due ON credentials (custody_ended_at)
     WHERE custody_ended_at IS NOT NULL AND claim_id IS NOT NULL AND receipt IS NULL;
 

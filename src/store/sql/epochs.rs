@@ -149,7 +149,7 @@ pub(super) async fn live_keys(tx: &mut Connection, epoch: EpochId, limit: u32) -
     let rows = query(
         "SELECT c.id AS id, c.public_key_sha256 AS public_key, b.dek_blob AS dek_blob
          FROM credentials c JOIN key_blobs b ON b.credential = c.id
-         WHERE c.epoch = $1 AND c.key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED') ORDER BY c.id LIMIT $2",
+         WHERE c.epoch = $1 AND c.erased_at IS NULL ORDER BY c.id LIMIT $2",
     )
     .bind(epoch.0.as_bytes().as_slice())
     .bind(i64::from(limit))
