@@ -1,11 +1,18 @@
 //! `keybroker.toml`: parsed once, every value checked where it is read, every path made absolute.
 //!
-//! The sample with every field is `docs/keybroker.toml`; a test parses it.
+//! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
+
+mod telemetry;
+mod tenant;
+mod value;
+
+pub use telemetry::Telemetry;
+pub use tenant::Tenant;
+pub use value::{Count, HttpUrl, ServerNames, Share, Suites};
 
 use crate::clock::HumaneDuration;
 use crate::hsm::HsmConfig;
 use crate::nfv::TenantId;
-use crate::sealing::Suite;
 use crate::server::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -29,6 +36,9 @@ pub struct Config {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
+    /// Where traces are sent.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// How revocation lists are made.
     #[serde(default)]
     pub crl: Crl,
@@ -188,18 +198,6 @@ pub struct Crl {
     pub refresh: HumaneDuration,
 }
 
-/// `[tenant.NAME]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tenant {
-    /// From an epoch's first erasure to the destruction of its key.
-    #[serde(default = "default_destruction_horizon")]
-    pub destruction_horizon: HumaneDuration,
-    /// From a claim to its confirmation.
-    #[serde(default = "default_confirm_deadline")]
-    pub confirm_deadline: HumaneDuration,
-}
-
 /// A configuration that was not accepted: which file, which line, what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}: {problem}\n  {remedy}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
@@ -248,12 +246,14 @@ impl Config {
         config.directory = parent.unwrap_or(Path::new(".")).to_owned();
         config.resolve_paths();
         config.check_listeners(file, text)?;
+        config.check_tokens(file, text)?;
         Ok(config)
     }
 
     /// How the HSM's workers are started; `worker_program` is the keybroker binary.
     pub fn hsm(&self, worker_program: &Path) -> HsmConfig {
         HsmConfig {
+            owner: None,
             module: self.hsm.module.clone(),
             token: self.hsm.token.clone(),
             pin_file: self.hsm.pin_file.clone(),
@@ -295,6 +295,11 @@ impl Config {
         };
         self.hsm.module = absolute(&self.hsm.module);
         self.hsm.pin_file = absolute(&self.hsm.pin_file);
+        for tenant in self.tenants.values_mut() {
+            for path in [&mut tenant.pin_file, &mut tenant.module].into_iter().flatten() {
+                *path = absolute(path);
+            }
+        }
         if let StoreUrl::Sqlite(database) = &mut self.store.url {
             *database = absolute(database);
         }
@@ -334,89 +339,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-}
-
-/// A whole number from 1 to 1,000,000,000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u64")]
-pub struct Count(u64);
-
-impl Count {
-    /// As a size.
-    pub fn get(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-impl TryFrom<u64> for Count {
-    type Error = String;
-    fn try_from(number: u64) -> Result<Self, String> {
-        if (1..=1_000_000_000).contains(&number) {
-            Ok(Self(number))
-        } else {
-            Err(format!("{number} is not a whole number from 1 to 1000000000"))
-        }
-    }
-}
-
-/// Sealing suites, preferred first, at least one, none twice.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<Suite>")]
-pub struct Suites(pub Vec<Suite>);
-
-impl Default for Suites {
-    /// [`Suite::DEFAULT`]: a suite that carries no context has to be asked for.
-    fn default() -> Self {
-        Self(Suite::DEFAULT.to_vec())
-    }
-}
-
-impl TryFrom<Vec<Suite>> for Suites {
-    type Error = String;
-    fn try_from(suites: Vec<Suite>) -> Result<Self, String> {
-        if suites.is_empty() {
-            return Err("sealing names no suite: nothing could be claimed".to_owned());
-        }
-        match suites.iter().enumerate().find(|(index, suite)| suites[..*index].contains(suite)) {
-            Some((_, twice)) => Err(format!("sealing names {twice} twice")),
-            None => Ok(Self(suites)),
-        }
-    }
-}
-
-/// DNS names and IP addresses, at least one.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<String>")]
-pub struct ServerNames(pub Vec<String>);
-
-impl TryFrom<Vec<String>> for ServerNames {
-    type Error = String;
-    fn try_from(names: Vec<String>) -> Result<Self, String> {
-        if names.is_empty() {
-            return Err("server_names is empty: name what clients connect to".to_owned());
-        }
-        match names.iter().find(|name| rustls_pki_types::ServerName::try_from(name.as_str()).is_err()) {
-            Some(bad) => Err(format!("{bad:?} in server_names is neither a DNS name nor an IP address")),
-            None => Ok(Self(names)),
-        }
-    }
-}
-
-/// An `http://` URL without a slash at its end.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HttpUrl(String);
-
-impl TryFrom<String> for HttpUrl {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let uri: http::Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
-        // A CRL is fetched over plain HTTP: it is signed, and checking TLS would need a CRL (RFC 5280 8).
-        if uri.scheme_str() != Some("http") || uri.host().is_none() || uri.query().is_some() {
-            return Err(format!("{text:?} is not of the form http://HOST[:PORT][/PATH]"));
-        }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
     }
 }
 
@@ -509,15 +431,6 @@ impl Default for Crl {
     }
 }
 
-impl Default for Tenant {
-    fn default() -> Self {
-        Self {
-            destruction_horizon: default_destruction_horizon(),
-            confirm_deadline: default_confirm_deadline(),
-        }
-    }
-}
-
 /// One worker per lane: SoftHSM gains from more processes, a network HSM from as many as it has sessions.
 fn one_worker() -> Count {
     Count(1)
@@ -601,16 +514,6 @@ fn default_crl_refresh() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(6 * 3_600))
 }
 
-/// 15 minutes from the first erasure in an epoch.
-fn default_destruction_horizon() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
-}
-
-/// 15 minutes.
-fn default_confirm_deadline() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(15 * 60))
-}
-
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
@@ -629,6 +532,7 @@ fn remedy(problem: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sealing::Suite;
 
     const SHORTEST: &str = "[hsm]\nmodule = \"/m.so\"\ntoken = \"t\"\npin_file = \"pin\"\n";
 
@@ -644,7 +548,13 @@ mod tests {
         let spelled_out: String = sample
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(field) if field.contains(" = ") && !field.starts_with("environment") => {
+                // What has no default is left out.
+                Some(field)
+                    if field.contains(" = ")
+                        && !["environment", "token", "pin_file", "module", "password_file"]
+                            .iter()
+                            .any(|name| field.starts_with(name)) =>
+                {
                     format!("{field}\n")
                 }
                 _ => format!("{line}\n"),
@@ -653,8 +563,13 @@ mod tests {
         let with_everything = parse(&spelled_out).unwrap();
         assert_eq!(with_everything.listen.http_url, Some(HttpUrl("http://127.0.0.1:7080".to_owned())));
         assert_eq!(as_it_is.http_url(), with_everything.http_url());
+        assert_eq!(
+            with_everything.telemetry.otlp_endpoint.as_ref().map(HttpUrl::as_str),
+            Some("http://127.0.0.1:4317")
+        );
         let without_url = |mut config: Config| {
             config.listen.http_url = None;
+            config.telemetry.otlp_endpoint = None;
             format!("{config:?}")
         };
         assert_eq!(without_url(as_it_is), without_url(with_everything));
@@ -692,6 +607,11 @@ mod tests {
             (6, "[listen]\nserver_names = [\"a b\"]\n", "neither a DNS name"),
             (6, "[listen]\nhttp_url = \"https://x\"\n", "http://HOST"),
             (5, "sealing = []\n", "no suite"),
+            (5, "[tenant.acme]\ntoken = \"acme\"\n", "no pin_file"),
+            (5, "[tenant.acme]\npin_file = \"acme.pin\"\n", "no token"),
+            (5, "[tenant.acme]\ntoken = \"t\"\npin_file = \"acme.pin\"\n", "in use already"),
+            (6, "[telemetry]\nsampling = 1.5\n", "from 0 to 1"),
+            (6, "[telemetry]\notlp_endpoint = \"collector:4317\"\n", "http://HOST"),
             (5, "[tenant.Default]\n", "tenant id"),
             (7, "[listen]\nhttp = \"127.0.0.1:7443\"\nbootstrap = \"127.0.0.1:7443\"\n", "same address"),
         ] {

@@ -194,9 +194,23 @@ impl AdminService for Admin {
     ) -> Result<Response<proto::GetHsmStatusResponse>, Status> {
         self.0
             .call(Rpc::GetHsmStatus, request, |call, caller, _| async move {
-                let status = call.broker.hsm_status(&caller).await?;
+                let (status, tenants) = call.broker.hsm_status(&caller).await?;
                 let count = |workers: usize| u32::try_from(workers).unwrap_or(u32::MAX);
                 Ok(proto::GetHsmStatusResponse {
+                    tenant_tokens: tenants
+                        .into_iter()
+                        .map(|(tenant, status)| proto::TenantToken {
+                            tenant: tenant.to_string(),
+                            available: status.available,
+                            problem: status.problem,
+                            token_serial: status.token_serial,
+                            module: status.module,
+                            suites: status.suites.iter().map(ToString::to_string).collect(),
+                            interactive_workers: count(status.workers.0),
+                            bulk_workers: count(status.workers.1),
+                            restarts: status.restarts,
+                        })
+                        .collect(),
                     available: status.available,
                     problem: status.problem,
                     token_serial: status.token_serial,

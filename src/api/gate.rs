@@ -10,6 +10,7 @@
 use super::error;
 use super::parse;
 use super::proto;
+use super::trace;
 use crate::authorisation::{self, Caller, Denied, Rpc};
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::nfv::{RequestId, Sha256Hash, labelled_fields};
@@ -185,7 +186,7 @@ impl Gate {
         F: Future<Output = Result<R, BrokerError>> + Send,
     {
         let mut measured = Measured::begin(name);
-        let (_, extensions, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
         let Some(peer) = extensions.get::<Arc<Peer>>().cloned() else {
             return measured.end(Err(error::internal("a connection without its TLS peer reached a handler")));
         };
@@ -201,6 +202,7 @@ impl Gate {
             peer = %peer.address,
             request_id = request_id.map(tracing::field::display),
         );
+        let trace = span.in_scope(|| trace::begin(name, self.face, &metadata));
         let call = Call {
             broker: Arc::clone(&self.broker),
             peer: Arc::clone(&peer),
@@ -212,6 +214,9 @@ impl Gate {
             let _permit = permit;
             let (caller, outcome) = match admit(&broker, face, rule, &peer).await {
                 Ok(caller) => {
+                    if let Some(tenant) = caller.as_ref().and_then(|caller| caller.tenant.as_ref()) {
+                        tracing::Span::current().record("tenant", tenant.as_str());
+                    }
                     let outcome = handler(call, caller.clone(), message).await;
                     (caller, outcome)
                 }
@@ -222,14 +227,16 @@ impl Gate {
             }
             outcome.map_err(|failure| error::status(&failure))
         };
-        let task = self.running.spawn(use_case.instrument(span.clone()));
+        let task = self.running.spawn(use_case.instrument(trace.clone()).instrument(span.clone()));
         let outcome = match tokio::time::timeout(deadline(name), task).await {
             Ok(Ok(outcome)) => outcome,
             // The task is never aborted, so it panicked; the panic's text is in the log.
             Ok(Err(_)) => span.in_scope(|| Err(error::internal("the use case panicked"))),
             Err(_) => Err(error::deadline_exceeded()),
         };
-        span.in_scope(|| measured.end(outcome.map(Response::new)))
+        let outcome = span.in_scope(|| measured.end(outcome.map(Response::new)));
+        trace::end(&trace, measured.code);
+        outcome
     }
 }
 

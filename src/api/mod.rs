@@ -12,6 +12,7 @@ mod gate;
 mod lifecycle;
 mod parse;
 mod pool;
+mod trace;
 
 pub use gate::{Face, Gate};
 

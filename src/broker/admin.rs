@@ -336,13 +336,17 @@ impl Broker {
         Ok(pools)
     }
 
-    /// Health of the HSM.
+    /// Health of the broker's own token, and of each tenant's that has one.
     ///
     /// # Errors
     /// [`BrokerError::Denied`].
-    pub async fn hsm_status(&self, caller: &Caller) -> Result<HsmStatus, BrokerError> {
+    pub async fn hsm_status(
+        &self,
+        caller: &Caller,
+    ) -> Result<(HsmStatus, Vec<(TenantId, HsmStatus)>), BrokerError> {
         authorise(caller, Rpc::GetHsmStatus, Target::default())?;
-        Ok(self.hsm.status())
+        let tenants = self.hsm.tenants_with_tokens();
+        Ok((self.hsm.status(), tenants.map(|tenant| (tenant.clone(), self.hsm.status_of(tenant))).collect()))
     }
 
     fn reload_profiles(&self) -> Result<(), BrokerError> {

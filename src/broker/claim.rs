@@ -25,6 +25,7 @@ use crate::store::Mutation;
 use crate::store::records::{
     Anchor, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
 };
+use tracing::{Instrument, Span, trace_span};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
 const REDRAWS_ALLOWED: u32 = 3;
@@ -113,18 +114,22 @@ impl Broker {
                 claim.recipient.hash(),
                 Purpose::Claim,
             )
+            .instrument(trace_span!("1 verify initial credential"))
             .await?;
+        Span::current().record("tenant", verified.tenant().as_str());
         // 2. Agree on a sealing suite.
-        let suite = self.agree_on_suite(&claim.recipient, &claim.suites)?;
+        let suite = trace_span!("2 agree on suite")
+            .in_scope(|| self.agree_on_suite(verified.tenant(), &claim.recipient, &claim.suites))?;
         // 3. Draw, bind, record.
-        let mut record = self.reserve(&verified, &claim, suite).await?;
+        let mut record =
+            self.reserve(&verified, &claim, suite).instrument(trace_span!("3 draw, bind, record")).await?;
         // 4. Have signed.
-        if let Err(error) = self.certify_claim(&mut record).await {
+        if let Err(error) = self.certify_claim(&mut record).instrument(trace_span!("4 have signed")).await {
             return Err(self.record_failure(&record, "sign", error).await);
         }
         // 5. Seal. 6. Answer.
-        match self.seal(&record, suite, &claim.recipient).await {
-            Ok(sealed) => self.answer(record, suite, sealed).await,
+        match self.seal(&record, suite, &claim.recipient).instrument(trace_span!("5 seal")).await {
+            Ok(sealed) => self.answer(record, suite, sealed).instrument(trace_span!("6 answer")).await,
             Err(error) => Err(self.record_failure(&record, "seal", error).await),
         }
     }
@@ -179,14 +184,15 @@ impl Broker {
         Ok(anchors.into_iter().map(of_identity).collect())
     }
 
-    /// The first of our suites, in our order, that the recipient understands and its key can take. Never one that is
-    /// not configured.
+    /// The first suite of the tenant's token, in our order, that the recipient understands and its key can take. Never one
+    /// that is not configured.
     fn agree_on_suite(
         &self,
+        tenant: &TenantId,
         recipient: &RecipientPublicKey,
         understood: &[Suite],
     ) -> Result<Suite, BrokerError> {
-        let ours = self.hsm.status().suites;
+        let ours = self.hsm.suites(tenant)?;
         let common = |suite: &&Suite| understood.contains(suite) && recipient.takes(**suite);
         ours.iter().find(common).copied().ok_or_else(|| BrokerError::Invalid {
             field: "suites".to_owned(),

@@ -49,7 +49,7 @@ impl Broker {
         let retention = self.settings.load().hsm_backup_retention.clone();
         let token_serial = match &custody.token_serial {
             Some(serial) => serial.clone(),
-            None => self.hsm.status().token_serial,
+            None => self.hsm.token_serial(&custody.tenant)?,
         };
         let receipt = DestructionReceipt {
             credential,

@@ -4,7 +4,7 @@ use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetail
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::credential::{EpochChange, EpochState, StepReason};
-use crate::hsm::ObjectId;
+use crate::hsm::{HsmError, ObjectId};
 use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, plan};
 use crate::nfv::{CredentialId, EpochId, TenantId};
 use crate::store::records::{Epoch, Lease};
@@ -45,8 +45,22 @@ impl Broker {
         self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 
+    /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
+    /// wrong token, or none of its own any more) every KEK would seem to be destroyed, and new ones would be of no use.
+    async fn check_token_of(&self, tenant: &TenantId) -> Result<(), BrokerError> {
+        if self.hsm.object_exists(&ObjectId::TokenMac(tenant.clone())).await? {
+            return Ok(());
+        }
+        Err(HsmError::Unavailable(format!(
+            "token {} does not hold the keys of tenant {tenant}; correct token in the configuration",
+            self.hsm.token_serial(tenant)?
+        ))
+        .into())
+    }
+
     async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
         if !self.hsm.object_exists(&ObjectId::Kek(tenant.clone(), epoch)).await? {
+            self.check_token_of(tenant).await?;
             self.hsm.create_kek(tenant, &epoch).await?;
         }
         let event = self.epoch_event(EventKind::EpochOpened, tenant, epoch, None).await?;
@@ -151,7 +165,7 @@ impl Broker {
     /// Shreds an epoch that nothing live is left in.
     ///
     /// 1. Record the intent; the store refuses while a live key is left.
-    /// 2. Destroy the KEK on the token.
+    /// 2. Destroy the KEK on the token, which is the tenant's.
     /// 3. Look for it from a fresh process.
     /// 4. Record what was found; the receipts follow.
     async fn shred(
@@ -166,6 +180,7 @@ impl Broker {
             let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
             self.store.advance_epoch(epoch, EpochChange::Shred, None, mutation).await?;
         }
+        self.check_token_of(tenant).await?;
         self.hsm.destroy_kek(tenant, epoch).await?;
         let gone = self.hsm.verify_destroyed(vec![ObjectId::Kek(tenant.clone(), epoch)]).await?;
         let event = Event::new(self.store.now().await?, EventKind::EpochShredded, Actor::broker())
@@ -193,7 +208,7 @@ impl Broker {
         let details = EpochDetails {
             epoch,
             kek_label: ObjectId::Kek(tenant.clone(), epoch).to_string(),
-            token_serial: self.hsm.status().token_serial,
+            token_serial: self.hsm.token_serial(tenant)?,
             reason,
         };
         let event = Event::new(self.store.now().await?, kind, Actor::broker()).tenant(tenant);

@@ -321,14 +321,25 @@ impl Broker {
         self.store.close().await;
     }
 
-    /// Whether requests can be served now: for the readiness probe.
+    /// Whether requests can be served now: for the readiness probe. If they can, says what is degraded: a tenant's own
+    /// token that is away fails that tenant's requests only.
     ///
     /// # Errors
     /// What is away, as a sentence.
-    pub async fn ready(&self) -> Result<(), String> {
+    pub async fn ready(&self) -> Result<Vec<String>, String> {
         self.store.check().await.map_err(|error| error.to_string())?;
+        let mut degraded = Vec::new();
+        for tenant in self.hsm.tenants_with_tokens() {
+            let status = self.hsm.status_of(tenant);
+            metrics::gauge!("keybroker_hsm_available", "tenant" => tenant.to_string())
+                .set(f64::from(u8::from(status.available)));
+            if !status.available {
+                degraded.push(format!("HSM of tenant {tenant}: {}", status.problem));
+            }
+        }
         let status = self.hsm.status();
-        if status.available { Ok(()) } else { Err(format!("HSM: {}", status.problem)) }
+        metrics::gauge!("keybroker_hsm_available").set(f64::from(u8::from(status.available)));
+        if status.available { Ok(degraded) } else { Err(format!("HSM: {}", status.problem)) }
     }
 
     /// The registered identity behind a management connection: its certificate is registered and within its

@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 
 /// Keys produced and committed together: 20 ms or less of the HSM's time for EC keys on P-256. An RSA key takes up to
 /// seconds, so each is committed by itself: a crash loses one, and a claimer gets what is there.
@@ -115,7 +116,10 @@ impl Broker {
         // One chunk more than workers is under way: certificates are built and committed while the HSM works.
         let under_way = self.settings.load().bulk_workers + 1;
         let mut chunks = stream::iter(sizes)
-            .map(|size| async move { self.produce(pool, size, Some(lease)).await.map(|()| size) })
+            .map(|size| {
+                let span = tracing::trace_span!("produce", tenant = %pool.tenant, count = size);
+                async move { self.produce(pool, size, Some(lease)).await.map(|()| size) }.instrument(span)
+            })
             .buffer_unordered(under_way);
         let mut made = 0;
         while let Some(size) = chunks.next().await {
@@ -225,7 +229,7 @@ impl Broker {
                 epoch: *epoch,
                 kek_label: ObjectId::Kek(pool.tenant.clone(), *epoch).to_string(),
                 mechanisms: produced.mechanisms.clone(),
-                token_serial: self.hsm.status().token_serial,
+                token_serial: self.hsm.status_of(&pool.tenant).token_serial,
                 duration_us: u64::try_from(produced.duration.as_micros()).unwrap_or(u64::MAX),
                 issuer: *issuer,
                 certificates: certificates.collect(),

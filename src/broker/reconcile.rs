@@ -5,6 +5,7 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
+use crate::nfv::TenantId;
 use crate::store::{Mutation, StoreError};
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +21,7 @@ impl Broker {
     /// Returns the findings.
     pub async fn reconcile(&self) -> Result<Vec<String>, BrokerError> {
         self.require_the_token().await?;
-        let findings = self.compare_token().await?;
+        let findings = self.compare_tokens().await?;
         let now = self.store.now().await?;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
         let incarnation = number(self.store.mark(INCARNATION).await?).unwrap_or(0) + 1;
@@ -74,10 +75,36 @@ impl Broker {
         }
     }
 
-    /// Sentences on what differs between token and database.
-    async fn compare_token(&self) -> Result<Vec<String>, BrokerError> {
-        let inventory = self.hsm.inventory().await?;
+    /// Sentences on what differs between the tokens and the database. A tenant's own token that is away is a finding, and
+    /// its keys are not compared.
+    async fn compare_tokens(&self) -> Result<Vec<String>, BrokerError> {
         let mut findings = Vec::new();
+        let mut inventory = self.hsm.inventory().await?;
+        for object in &inventory {
+            if let Some(id) = &object.id
+                && let Some(tenant) = id.tenant().filter(|tenant| self.has_token(tenant))
+            {
+                findings.push(format!(
+                    "{id} is on the broker's token although tenant {tenant} has one of its own"
+                ));
+            }
+        }
+        inventory.retain(|object| {
+            object.id.as_ref().and_then(ObjectId::tenant).is_none_or(|tenant| !self.has_token(tenant))
+        });
+        let mut away = HashSet::new();
+        for tenant in self.hsm.tenants_with_tokens() {
+            match self.hsm.inventory_of(tenant).await {
+                Ok(objects) => inventory.extend(objects),
+                Err(error) => {
+                    findings.push(format!(
+                        "the token of tenant {tenant} is away, its keys were not compared: {error}"
+                    ));
+                    away.insert(tenant);
+                }
+            }
+        }
+        let not_asked = |id: &ObjectId| id.tenant().is_some_and(|tenant| away.contains(tenant));
         let mut on_token = HashSet::new();
         for object in inventory {
             findings.extend(
@@ -114,19 +141,26 @@ impl Broker {
             }
         }
         for (id, state) in &epochs {
-            if matches!(state, EpochState::Open | EpochState::Closed) && !on_token.contains(id) {
+            if matches!(state, EpochState::Open | EpochState::Closed)
+                && !on_token.contains(id)
+                && !not_asked(id)
+            {
                 findings.push(format!(
                     "{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"
                 ));
             }
         }
         for authority in self.authorities.load().all() {
-            if !on_token.contains(&authority.key) {
+            if !on_token.contains(&authority.key) && !not_asked(&authority.key) {
                 findings.push(format!("{} is missing on the token: its CA cannot sign", authority.key));
             }
         }
         findings.sort();
         Ok(findings)
+    }
+
+    fn has_token(&self, tenant: &TenantId) -> bool {
+        self.hsm.tenants_with_tokens().any(|with| with == tenant)
     }
 
     fn has_authority(&self, key: &ObjectId) -> bool {

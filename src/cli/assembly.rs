@@ -20,7 +20,8 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Broker>, Failure> {
     let store = open_store(config).await?;
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("the path of this program is not known: {error}")))?;
-    let hsm = Hsm::start(config.hsm(&program)).await.map_err(|error| Failure::from(error).during("HSM"))?;
+    let hsm = Hsm::start_with_tenants(config.hsm(&program), config.hsm_of_tenants(&program)).await;
+    let hsm = hsm.map_err(|error| Failure::from(error).during("HSM"))?;
     Broker::open(store, hsm, settings(config)).await.map_err(Failure::from)
 }
 

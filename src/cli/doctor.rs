@@ -7,7 +7,7 @@ use super::output::OutputArgs;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
-use crate::hsm::{Hsm, HsmStatus};
+use crate::hsm::{Hsm, HsmConfig, HsmStatus};
 use crate::nfv::ProfileName;
 use crate::sealing::Suite;
 use serde_json::{Value, json};
@@ -49,9 +49,15 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     let config = Config::load(&args.config)?;
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());
-    module(&config, &mut findings);
-    pin_file(&config, &mut findings);
-    hsm(&config, &mut findings).await;
+    match std::env::current_exe() {
+        Ok(program) => {
+            token(config.hsm(&program), &mut findings).await;
+            for (_, of_tenant) in config.hsm_of_tenants(&program) {
+                token(of_tenant, &mut findings).await;
+            }
+        }
+        Err(error) => findings.fail("token", error, "start keybroker by its path"),
+    }
     clock(&args.config, &mut findings);
     store(&config, &mut findings).await;
     certificates(&config, &mut findings);
@@ -93,113 +99,125 @@ impl Findings {
     }
 }
 
-fn module(config: &Config, findings: &mut Findings) {
-    let module = &config.hsm.module;
-    if module.is_file() {
-        findings.ok("module", module.display());
+/// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's.
+async fn token(config: HsmConfig, findings: &mut Findings) {
+    let owner = config.owner.clone();
+    let name = |check: &str| match &owner {
+        None => check.to_owned(),
+        Some(tenant) => format!("{check} of tenant {tenant}"),
+    };
+    module(&config, &name("module"), findings);
+    pin_file(&config.pin_file, &name("pin file"), findings);
+    let label = config.token.clone();
+    let configured = config.sealing.clone();
+    let (check, memory, objects) = (name("token"), name("memory"), name("token objects"));
+    let tenants_own = config.owner.is_some();
+    let hsm = match Hsm::start(config).await {
+        Ok(hsm) => hsm,
+        Err(error) => {
+            let remedy = if tenants_own {
+                "see the finding; `keybroker serve` would refuse this tenant's claims"
+            } else {
+                "see the finding; `keybroker serve` would fail the same way"
+            };
+            return findings.fail(&check, error, remedy);
+        }
+    };
+    let status = hsm.status();
+    let found = format!("{label:?}, serial {}, {}", status.token_serial, status.module);
+    if status.problem.is_empty() {
+        findings.ok(&check, found);
     } else {
-        let remedy = "install the HSM's PKCS#11 module (SoftHSM: package softhsm2) or correct [hsm] module";
-        findings.fail("module", format!("{} is no file", module.display()), remedy);
+        findings.warn(&check, format!("{found}: {}", status.problem), "see the finding");
     }
-    if let Some(path) = config.hsm.environment.get("SOFTHSM2_CONF").filter(|path| !Path::new(path).is_file())
-    {
+    sealing(&configured, &status, name, findings);
+    if !tenants_own {
+        findings.ok("audit signatures", format!("{:?}", status.audit_algorithm));
+    }
+    if status.memory_locked {
+        findings.ok(&memory, "the workers' is locked");
+    } else {
+        let remedy = "allow keybroker's user to lock memory (LimitMEMLOCK=infinity, ulimit -l unlimited), or use no swap";
+        findings.warn(
+            &memory,
+            "the workers' may be swapped to disk, the PIN and SoftHSM's keys with it",
+            remedy,
+        );
+    }
+    inventory(&hsm, &objects, findings).await;
+    hsm.shutdown().await;
+}
+
+fn module(config: &HsmConfig, check: &str, findings: &mut Findings) {
+    let module = &config.module;
+    if module.is_file() {
+        findings.ok(check, module.display());
+    } else {
+        let remedy = "install the HSM's PKCS#11 module (SoftHSM: package softhsm2) or correct module in the configuration";
+        findings.fail(check, format!("{} is no file", module.display()), remedy);
+    }
+    if let Some(path) = config.environment.get("SOFTHSM2_CONF").filter(|path| !Path::new(path).is_file()) {
         let remedy = "correct [hsm] environment SOFTHSM2_CONF";
-        findings.fail("module", format!("SOFTHSM2_CONF names {path}, which is no file"), remedy);
+        findings.fail(check, format!("SOFTHSM2_CONF names {path}, which is no file"), remedy);
     }
 }
 
-fn pin_file(config: &Config, findings: &mut Findings) {
-    let path = &config.hsm.pin_file;
+fn pin_file(path: &Path, check: &str, findings: &mut Findings) {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) => {
             let remedy = "write the user PIN into it, one line, and chmod 600 it";
-            return findings.fail("pin file", format!("{}: {error}", path.display()), remedy);
+            return findings.fail(check, format!("{}: {error}", path.display()), remedy);
         }
     };
     let mode = metadata.mode() & 0o777;
     if mode & 0o077 != 0 {
         let problem = format!("{} has mode {mode:04o}: others may read the PIN", path.display());
-        findings.fail("pin file", problem, "chmod 600 it, and change the PIN if others could have read it");
+        findings.fail(check, problem, "chmod 600 it, and change the PIN if others could have read it");
     } else if metadata.uid() != rustix::process::geteuid().as_raw() {
         let problem = format!("{} belongs to user {}, not to us", path.display(), metadata.uid());
-        findings.fail("pin file", problem, "run keybroker as the owner of the PIN file, or chown it");
+        findings.fail(check, problem, "run keybroker as the owner of the PIN file, or chown it");
     } else {
-        findings.ok("pin file", format!("{}, mode {mode:04o}", path.display()));
+        findings.ok(check, format!("{}, mode {mode:04o}", path.display()));
     }
 }
 
-async fn hsm(config: &Config, findings: &mut Findings) {
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return findings.fail("token", error, "start keybroker by its path"),
-    };
-    let hsm = match Hsm::start(config.hsm(&program)).await {
-        Ok(hsm) => hsm,
-        Err(error) => {
-            return findings.fail(
-                "token",
-                error,
-                "see the finding; `keybroker serve` would fail the same way",
-            );
-        }
-    };
-    let status = hsm.status();
-    let token = format!("{:?}, serial {}, {}", config.hsm.token, status.token_serial, status.module);
-    if status.problem.is_empty() {
-        findings.ok("token", token);
-    } else {
-        findings.warn("token", format!("{token}: {}", status.problem), "see the finding");
-    }
-    sealing(&config.hsm.sealing.0, &status, findings);
-    findings.ok("audit signatures", format!("{:?}", status.audit_algorithm));
-    if status.memory_locked {
-        findings.ok("memory", "the workers' is locked");
-    } else {
-        let remedy = "allow keybroker's user to lock memory (LimitMEMLOCK=infinity, ulimit -l unlimited), or use no swap";
-        findings.warn(
-            "memory",
-            "the workers' may be swapped to disk, the PIN and SoftHSM's keys with it",
-            remedy,
-        );
-    }
-    inventory(&hsm, findings).await;
-    hsm.shutdown().await;
-}
-
-fn sealing(configured: &[Suite], status: &HsmStatus, findings: &mut Findings) {
+/// `name` makes a check's name: a tenant's token has it in each.
+fn sealing(configured: &[Suite], status: &HsmStatus, name: impl Fn(&str) -> String, findings: &mut Findings) {
     let suites = status.suites.iter().map(|suite| suite.as_str()).collect::<Vec<_>>().join(", ");
     let preferred = status.suites.iter().find(|suite| **suite != Suite::RsaAesKeyWrap);
+    let check = name("sealing");
     match preferred.or(status.suites.first()) {
-        None => findings.fail("sealing", "no configured suite passed the self-test", "correct [hsm] sealing"),
+        None => findings.fail(&check, "no configured suite passed the self-test", "correct [hsm] sealing"),
         Some(Suite::EcdhP256CbcencKwpV1) => findings.warn(
-            "sealing",
+            &check,
             suites,
             "the module has no approved KDF (as SoftHSM 2.6): use a module with one where approval matters",
         ),
-        Some(Suite::EcdhP256X963Sha256Kwp | Suite::RsaAesKeyWrap) => findings.ok("sealing", suites),
+        Some(Suite::EcdhP256X963Sha256Kwp | Suite::RsaAesKeyWrap) => findings.ok(&check, suites),
     }
     if !configured.contains(&Suite::RsaAesKeyWrap) {
         return;
     }
+    let check = name("sealing to RSA keys");
     match status.oaep_hash {
         Some(hash) => findings.warn(
-            "sealing to RSA keys",
+            &check,
             format!("{} is on, with OAEP and {hash}: its envelopes carry no context", Suite::RsaAesKeyWrap),
             "keep it in [hsm] sealing only for recipients that can do nothing else (docs/envelope.md)",
         ),
         None => findings.fail(
-            "sealing to RSA keys",
+            &check,
             format!("{} is configured and did not pass the self-test", Suite::RsaAesKeyWrap),
             "take it out of [hsm] sealing: the module cannot wrap under an RSA key by OAEP",
         ),
     }
 }
 
-async fn inventory(hsm: &Hsm, findings: &mut Findings) {
+async fn inventory(hsm: &Hsm, check: &str, findings: &mut Findings) {
     let objects = match hsm.inventory().await {
         Ok(objects) => objects,
-        Err(error) => return findings.fail("token objects", error, "see the finding"),
+        Err(error) => return findings.fail(check, error, "see the finding"),
     };
     let foreign = objects.iter().filter(|object| object.id.is_none()).count();
     let mut problems: Vec<String> = Vec::new();
@@ -209,11 +227,11 @@ async fn inventory(hsm: &Hsm, findings: &mut Findings) {
     let finding = format!("{} objects, {foreign} of them not keybroker's", objects.len());
     if !problems.is_empty() {
         let remedy = "look at each with the HSM's own tools; keybroker reports and never deletes what it does not know";
-        findings.warn("token objects", format!("{finding}; {}", problems.join("; ")), remedy);
+        findings.warn(check, format!("{finding}; {}", problems.join("; ")), remedy);
     } else if foreign > 0 {
-        findings.warn("token objects", finding, "give keybroker a token of its own");
+        findings.warn(check, finding, "give keybroker a token of its own");
     } else {
-        findings.ok("token objects", finding);
+        findings.ok(check, finding);
     }
     let labels: Vec<_> = objects
         .iter()

@@ -45,10 +45,13 @@ pub struct Signals {
 /// Runs the command.
 pub async fn command(args: ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
-    telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    let traces =
+        telemetry::init_logging_and_traces(&config.log, &config.telemetry).map_err(Failure::usage)?;
     let metrics = telemetry::install_metrics().map_err(Failure::failed)?;
     let signals = signals(args.config).map_err(Failure::failed)?;
-    run(config, signals, metrics).await
+    let ended = run(config, signals, metrics).await;
+    traces.flush().await;
+    ended
 }
 
 /// Runs a broker with this configuration until `signals.stop` is cancelled and everything under way has ended.

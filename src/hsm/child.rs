@@ -41,6 +41,7 @@ impl Worker {
     /// cannot be started, ends, or does not answer in time.
     pub(super) async fn start(config: &HsmConfig, task: Task) -> Result<Self, HsmError> {
         let hello = Hello {
+            owner: config.owner.clone(),
             module: config.module.clone(),
             token: config.token.clone(),
             pin: read_pin(&config.pin_file)?,

@@ -1,24 +1,27 @@
 //! [`Hsm`]: what the broker holds. One method per verb.
 
-use super::child::read_pin;
-use super::lane::{Job, Shared, Slot, probe, report_depth};
-use super::protocol::{self, Reply, Request, Response};
+use super::protocol::{Reply, Request};
+use super::served::Served;
+use super::tenant_token::TenantToken;
 use super::{
     HsmConfig, HsmError, HsmStatus, Lane, ObjectId, Produced, SealRequest, SealedKey, SignatureAlgorithm,
     TokenObject, VerifiedGone,
 };
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
+use crate::sealing::Suite;
+use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
 
 /// The HSM: cheap to clone, all clones share the same workers. When the last one is dropped the workers are
 /// killed; [`Hsm::shutdown`] ends them in order.
+///
+/// A verb goes to the token that holds its keys: the broker's own, or the tenant's, if it has one. A tenant's token that
+/// is away fails its own verbs only.
 ///
 /// Every verb can fail with [`HsmError::Unavailable`], [`HsmError::Overloaded`], [`HsmError::DeadlineExceeded`],
 /// [`HsmError::WrongPin`] and [`HsmError::Module`]; a verb's own errors are listed with it.
@@ -26,10 +29,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 pub struct Hsm(Arc<Inner>);
 
 struct Inner {
-    shared: Arc<Shared>,
-    interactive: mpsc::Sender<Job>,
-    bulk: mpsc::Sender<Job>,
-    slots: Mutex<JoinSet<()>>,
+    /// The broker's own token: root, audit and TLS keys, and those of every tenant without a token of its own.
+    broker: Served,
+    /// Tenants' own tokens.
+    tenants: BTreeMap<TenantId, TenantToken>,
     runtime: Handle,
 }
 
@@ -40,96 +43,83 @@ const DEKS_PER_CHUNK: usize = 256;
 const SIGNATURES_PER_CHUNK: usize = 256;
 
 impl Hsm {
-    /// Checks the configuration, lets one prober log in and run the self-test, and starts the lanes' workers.
-    /// Returns once each lane has a worker.
+    /// With the broker's own token only: see [`Hsm::start_with_tenants`].
     ///
     /// # Errors
-    /// [`HsmError::Configuration`] (module file, PIN file, two tokens of one label), [`HsmError::WrongPin`],
-    /// [`HsmError::Unavailable`] if the module does not load, the token is missing or the self-test fails.
+    /// As there.
     pub async fn start(config: HsmConfig) -> Result<Self, HsmError> {
-        check(&config)?;
-        let welcome = probe(&config).await?;
-        tracing::info!(
-            token_serial = welcome.token_serial,
-            module = welcome.module,
-            suites = ?welcome.capabilities.suites,
-            oaep_hash = ?welcome.capabilities.oaep_hash,
-            ed25519 = welcome.capabilities.ed25519,
-            missing = ?welcome.capabilities.missing,
-            memory_locked = welcome.memory_locked,
-            "HSM probed"
-        );
-        let (interactive, interactive_queue) = mpsc::channel(config.queue.max(1));
-        let (bulk, bulk_queue) = mpsc::channel(config.queue.max(1));
-        let slots = [
-            (Lane::Interactive, config.interactive_workers, interactive_queue),
-            (Lane::Bulk, config.bulk_workers, bulk_queue),
-        ];
-        let shared = Arc::new(Shared::new(config, welcome));
-        let mut tasks = JoinSet::new();
-        for (lane, workers, queue) in slots {
-            let queue = Arc::new(tokio::sync::Mutex::new(queue));
-            for _ in 0..workers.max(1) {
-                let slot = Slot { lane, shared: Arc::clone(&shared), queue: Arc::clone(&queue) };
-                tasks.spawn(slot.run());
-            }
-        }
-        let runtime = Handle::current();
-        let hsm = Self(Arc::new(Inner { shared, interactive, bulk, slots: Mutex::new(tasks), runtime }));
-        // An idle call in each lane: it is answered as soon as a worker is there.
-        let id = ObjectId::Root(1);
-        for lane in [Lane::Interactive, Lane::Bulk] {
-            hsm.call("start", lane, &Request::ObjectExists { id: id.clone() }).await?;
-        }
-        Ok(hsm)
+        Self::start_with_tenants(config, BTreeMap::new()).await
     }
 
-    /// Health and capabilities, now.
+    /// Checks the configuration, lets one prober per token log in and run the self-test, and starts the lanes' workers.
+    /// Returns once each lane of the broker's own token has a worker, and each tenant's token was tried. A tenant's token
+    /// that does not start, or holds another tenant's keys, is tried again until it does; one that refused its PIN by a
+    /// reload only.
+    ///
+    /// # Errors
+    /// Of the broker's own token: [`HsmError::Configuration`] (module file, PIN file, two tokens of one label),
+    /// [`HsmError::WrongPin`], [`HsmError::Unavailable`] if the module does not load, the token is missing or the self-test
+    /// fails.
+    pub async fn start_with_tenants(
+        broker: HsmConfig,
+        tenants: BTreeMap<TenantId, HsmConfig>,
+    ) -> Result<Self, HsmError> {
+        let starting = tenants.into_iter().map(|(tenant, config)| async move {
+            let token = TenantToken::start(tenant.clone(), config).await;
+            (tenant, token)
+        });
+        let (broker, tenants) = join(Served::start(broker), join_all(starting)).await;
+        Ok(Self(Arc::new(Inner {
+            broker: broker?,
+            tenants: tenants.into_iter().collect(),
+            runtime: Handle::current(),
+        })))
+    }
+
+    /// Health and capabilities of the broker's own token, now.
     pub fn status(&self) -> HsmStatus {
-        let shared = &self.0.shared;
-        let refusals = [shared.refusal(Lane::Interactive), shared.refusal(Lane::Bulk)];
-        let health = shared.health();
-        let capabilities = &health.welcome.capabilities;
-        let [interactive, bulk] = &health.lanes;
-        let problem = match refusals.iter().flatten().next() {
-            Some(refusal) => refusal.to_string(),
-            None if capabilities.suites.is_empty() => {
-                "no configured sealing suite passed the self-test: nothing can be claimed".into()
-            }
-            None => String::new(),
-        };
-        HsmStatus {
-            available: refusals.iter().all(Option::is_none),
-            problem,
-            token_serial: health.welcome.token_serial.clone(),
-            module: health.welcome.module.clone(),
-            suites: capabilities.suites.clone(),
-            oaep_hash: capabilities.oaep_hash,
-            audit_algorithm: if capabilities.ed25519 {
-                SignatureAlgorithm::Ed25519
-            } else {
-                SignatureAlgorithm::EcdsaP256Sha256
-            },
-            memory_locked: health.welcome.memory_locked,
-            workers: (interactive.pids.len(), bulk.pids.len()),
-            restarts: health.restarts,
-            worker_pids: interactive.pids.iter().chain(&bulk.pids).copied().collect(),
-        }
+        self.0.broker.status()
     }
 
-    /// Reads the PIN file again, probes with it, and lets waiting workers start. Live workers stay.
+    /// Health and capabilities of the token that holds a tenant's keys, now.
+    pub fn status_of(&self, tenant: &TenantId) -> HsmStatus {
+        self.0.tenants.get(tenant).map_or_else(|| self.status(), TenantToken::status)
+    }
+
+    /// The tenants that have a token of their own.
+    pub fn tenants_with_tokens(&self) -> impl Iterator<Item = &TenantId> {
+        self.0.tenants.keys()
+    }
+
+    /// Suites that a tenant's token can seal by, preferred first.
+    ///
+    /// # Errors
+    /// Why its token is not served.
+    pub fn suites(&self, tenant: &TenantId) -> Result<Vec<Suite>, HsmError> {
+        Ok(self.serving(Some(tenant))?.status().suites)
+    }
+
+    /// Serial number of the token that holds a tenant's keys.
+    ///
+    /// # Errors
+    /// Why its token is not served.
+    pub fn token_serial(&self, tenant: &TenantId) -> Result<String, HsmError> {
+        Ok(self.serving(Some(tenant))?.status().token_serial)
+    }
+
+    /// Reads the PIN files again, probes with them, and lets waiting workers start. Live workers stay. A tenant's token
+    /// that fails is logged.
     ///
     /// # Errors
     /// As [`Hsm::start`]. After [`HsmError::WrongPin`] the latch is closed again.
     pub async fn reload(&self) -> Result<(), HsmError> {
-        self.0.shared.probe_again().await
+        let tenants = join_all(self.0.tenants.values().map(TenantToken::reload));
+        join(self.0.broker.reload(), tenants).await.0
     }
 
     /// Lets calls that are under way finish, ends the workers and waits for that. Calls after it fail.
     pub async fn shutdown(&self) {
-        self.0.shared.stop.cancel();
-        let mut slots = std::mem::take(&mut *self.0.slots.lock().unwrap_or_else(PoisonError::into_inner));
-        while slots.join_next().await.is_some() {}
+        join(self.0.broker.shutdown(), join_all(self.0.tenants.values().map(TenantToken::shutdown))).await;
     }
 
     /// Makes `count` key pairs in the HSM. Only their public halves and wrapped private halves come out. EC keys
@@ -150,7 +140,7 @@ impl Hsm {
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => 1,
         };
         let chunks = (0..count).step_by(per_chunk as usize).map(|made| (count - made).min(per_chunk));
-        let workers = self.0.shared.config.bulk_workers.max(1);
+        let workers = self.serving(Some(tenant))?.bulk_workers();
         let produced: Vec<Produced> =
             stream::iter(chunks.map(|chunk| self.produce_chunk(tenant, epoch, key_type, chunk)))
                 .buffered(workers)
@@ -334,45 +324,49 @@ impl Hsm {
         Ok(blobs)
     }
 
-    /// Every object on the token with what is wrong with it, sorted by label.
+    /// Every object on the broker's own token with what is wrong with it, sorted by label.
     ///
     /// # Errors
     /// Those of every verb.
     pub async fn inventory(&self) -> Result<Vec<TokenObject>, HsmError> {
-        match self.call("inventory", Lane::Bulk, &Request::Inventory).await? {
-            Reply::Inventory(objects) => Ok(objects),
-            _ => Err(unexpected()),
-        }
+        inventory(&self.0.broker).await
+    }
+
+    /// The same of the token that holds a tenant's keys.
+    ///
+    /// # Errors
+    /// Those of every verb.
+    pub async fn inventory_of(&self, tenant: &TenantId) -> Result<Vec<TokenObject>, HsmError> {
+        inventory(self.serving(Some(tenant))?).await
     }
 
     /// Looks for `ids` in a process that is started for this question and never saw them.
     ///
     /// # Errors
-    /// [`HsmError::StillThere`] with those that were found; [`HsmError::Unavailable`] if another token answers.
+    /// [`HsmError::StillThere`] with those that were found; [`HsmError::Unavailable`] if another token answers;
+    /// [`HsmError::Refused`] for objects of several tokens: the evidence names one.
     pub async fn verify_destroyed(&self, ids: Vec<ObjectId>) -> Result<VerifiedGone, HsmError> {
-        let started = Instant::now();
-        let result = self.ask_fresh_process(ids).await;
-        observe("verify_destroyed", Lane::Bulk, started, result.as_ref().err());
-        result
+        let tenant = ids.first().and_then(ObjectId::tenant);
+        if ids.iter().any(|id| self.own(id.tenant()).is_some() != self.own(tenant).is_some())
+            || (self.own(tenant).is_some() && ids.iter().any(|id| id.tenant() != tenant))
+        {
+            return Err(HsmError::Refused("objects of more than one token are to be verified".into()));
+        }
+        self.serving(tenant)?.verify_destroyed(ids).await
     }
 
-    async fn ask_fresh_process(&self, ids: Vec<ObjectId>) -> Result<VerifiedGone, HsmError> {
-        let limit = self.0.shared.config.call_deadline;
-        let frame = encode(&Request::VerifyDestroyed { ids })?;
-        let mut process = self.0.shared.start_worker().await?;
-        let exchange = async {
-            process.send(&frame).await?;
-            process.receive::<Response>().await
-        };
-        let response = timeout(limit, exchange)
-            .await
-            .map_err(|_| HsmError::DeadlineExceeded(limit))?
-            .map_err(|error| HsmError::Unavailable(format!("the verifying process ended: {error}")))?;
-        process.retire().await;
-        match response.result? {
-            Reply::Gone(gone) => Ok(gone),
-            _ => Err(unexpected()),
-        }
+    /// A tenant's own token, if it has one.
+    fn own(&self, tenant: Option<&TenantId>) -> Option<&TenantToken> {
+        self.0.tenants.get(tenant?)
+    }
+
+    /// The token that holds the tenant's keys, or the broker's own ones.
+    fn serving(&self, tenant: Option<&TenantId>) -> Result<&Served, HsmError> {
+        self.own(tenant).map_or(Ok(&self.0.broker), TenantToken::served)
+    }
+
+    async fn call(&self, verb: &'static str, lane: Lane, request: &Request) -> Result<Reply, HsmError> {
+        self.serving(request.tenant())?.call(verb, lane, request).await
     }
 
     async fn done(&self, verb: &'static str, request: &Request) -> Result<(), HsmError> {
@@ -381,73 +375,19 @@ impl Hsm {
             _ => Err(unexpected()),
         }
     }
-
-    async fn call(&self, verb: &'static str, lane: Lane, request: &Request) -> Result<Reply, HsmError> {
-        let started = Instant::now();
-        let result = self.submit(lane, request, started).await;
-        observe(verb, lane, started, result.as_ref().err());
-        result
-    }
-
-    async fn submit(&self, lane: Lane, request: &Request, started: Instant) -> Result<Reply, HsmError> {
-        if let Some(refusal) = self.0.shared.refusal(lane) {
-            return Err(refusal);
-        }
-        let queue = match lane {
-            Lane::Interactive => &self.0.interactive,
-            Lane::Bulk => &self.0.bulk,
-        };
-        let limit = self.0.shared.config.call_deadline;
-        let deadline = started + limit;
-        let (answer, answered) = oneshot::channel();
-        let job = Job { frame: encode(request)?, answer, deadline };
-        queue.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => HsmError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => {
-                HsmError::Unavailable("the broker is shutting down".into())
-            }
-        })?;
-        report_depth(lane, queue.max_capacity() - queue.capacity());
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(HsmError::Unavailable("the broker is shutting down".into())),
-            Err(_) => Err(HsmError::DeadlineExceeded(limit)),
-        }
-    }
 }
 
 impl std::fmt::Debug for Hsm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hsm").field("token", &self.0.shared.config.token).finish_non_exhaustive()
+        f.debug_struct("Hsm").field("tenants", &self.0.tenants.keys()).finish_non_exhaustive()
     }
 }
 
-fn check(config: &HsmConfig) -> Result<(), HsmError> {
-    let module = config.module.display();
-    if !config.module.is_absolute() {
-        return Err(HsmError::Configuration(format!("hsm.module must be an absolute path, not {module}")));
+async fn inventory(token: &Served) -> Result<Vec<TokenObject>, HsmError> {
+    match token.call("inventory", Lane::Bulk, &Request::Inventory).await? {
+        Reply::Inventory(objects) => Ok(objects),
+        _ => Err(unexpected()),
     }
-    if !config.module.is_file() {
-        return Err(HsmError::Configuration(format!(
-            "the PKCS#11 module {module} does not exist; set hsm.module to the HSM vendor's library, or install softhsm2"
-        )));
-    }
-    read_pin(&config.pin_file).map(drop)
-}
-
-fn encode(request: &Request) -> Result<zeroize::Zeroizing<Vec<u8>>, HsmError> {
-    protocol::frame(request)
-        .map_err(|error| HsmError::Refused(format!("the request cannot be sent: {error}")))
-}
-
-fn observe(verb: &'static str, lane: Lane, started: Instant, error: Option<&HsmError>) {
-    let duration = started.elapsed();
-    let outcome = error.map_or("ok", HsmError::code);
-    metrics::histogram!("keybroker_hsm_call_seconds", "verb" => verb).record(duration.as_secs_f64());
-    if error.is_some() {
-        metrics::counter!("keybroker_hsm_errors_total", "code" => outcome).increment(1);
-    }
-    tracing::debug!(verb, lane = lane.as_str(), ?duration, outcome, "HSM call");
 }
 
 fn unexpected() -> HsmError {

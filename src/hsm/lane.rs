@@ -7,6 +7,7 @@
 use super::child::Worker;
 use super::protocol::{Reply, Response, Task, Welcome};
 use super::{HsmConfig, HsmError, Lane};
+use metrics::Label;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use zeroize::Zeroizing;
 
 /// Failed starts in a row, and no live worker, that open a lane's circuit.
@@ -27,6 +29,10 @@ pub(super) struct Job {
     pub(super) frame: Zeroizing<Vec<u8>>,
     pub(super) answer: oneshot::Sender<Result<Reply, HsmError>>,
     pub(super) deadline: Instant,
+    /// When it was asked for.
+    pub(super) queued: Instant,
+    /// Of its trace; learns how long it waited.
+    pub(super) span: Span,
 }
 
 /// What all slots share.
@@ -141,9 +147,16 @@ pub(super) async fn probe(config: &HsmConfig) -> Result<Welcome, HsmError> {
 }
 
 /// The gauge of the calls that wait in a lane's queue.
-pub(super) fn report_depth(lane: Lane, waiting: usize) {
+pub(super) fn report_depth(config: &HsmConfig, lane: Lane, waiting: usize) {
     let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-    metrics::gauge!("keybroker_hsm_queue_depth", "lane" => lane.as_str()).set(f64::from(waiting));
+    metrics::gauge!("keybroker_hsm_queue_depth", labels(config, "lane", lane.as_str()))
+        .set(f64::from(waiting));
+}
+
+/// Labels of a metric of one token: the broker's own has no tenant.
+pub(super) fn labels(config: &HsmConfig, name: &'static str, value: &'static str) -> Vec<Label> {
+    let tenant = config.owner.as_ref().map(|tenant| Label::new("tenant", tenant.to_string()));
+    std::iter::once(Label::from_static_parts(name, value)).chain(tenant).collect()
 }
 
 /// One place for a worker in a lane.
@@ -163,7 +176,19 @@ enum End {
 /// A call that a worker has in hand.
 struct Sent {
     answer: oneshot::Sender<Result<Reply, HsmError>>,
+    /// When the worker began with it; before that, when it was sent.
     since: Instant,
+    queued: Instant,
+    span: Span,
+}
+
+impl Sent {
+    /// The worker has nothing else in hand.
+    fn begin(&mut self) {
+        self.since = Instant::now();
+        let waited = u64::try_from(self.queued.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.span.record("queue_us", waited);
+    }
 }
 
 impl Slot {
@@ -260,7 +285,7 @@ impl Slot {
                         let _ = done.answer.send(response.result);
                     }
                     if let Some(front) = sent.front_mut() {
-                        front.since = Instant::now();
+                        front.begin();
                     }
                     if let Some(reason) = lost {
                         worker.kill().await;
@@ -309,7 +334,12 @@ impl Slot {
                         continue;
                     }
                     let written = timeout(limit, worker.send(&job.frame)).await;
-                    sent.push_back(Sent { answer: job.answer, since: Instant::now() });
+                    let Job { answer, queued, span, .. } = job;
+                    let mut next = Sent { answer, since: Instant::now(), queued, span };
+                    if sent.is_empty() {
+                        next.begin();
+                    }
+                    sent.push_back(next);
                     if !matches!(written, Ok(Ok(()))) {
                         worker.kill().await;
                         let reason = "its socket takes no more".to_owned();
@@ -333,7 +363,7 @@ impl Slot {
     async fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue.lock().await;
         let job = queue.recv().await;
-        report_depth(self.lane, queue.len());
+        report_depth(&self.shared.config, self.lane, queue.len());
         job
     }
 

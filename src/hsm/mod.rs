@@ -4,7 +4,8 @@
 //! that this module gives out is public material, ciphertext or a signature: a private key, a DEK or a KEK in
 //! the clear exists on the token only.
 //!
-//! [`Hsm`] (`client.rs`) is what the broker holds: one method per verb. Its lanes (`lane.rs`) feed the workers
+//! [`Hsm`] (`client.rs`) is what the broker holds: one method per verb. It knows the tokens, the broker's own and tenants'
+//! (`tenant_token.rs`); the lanes (`lane.rs`) of each (`served.rs`) feed its workers
 //! (`child.rs` starts one, `worker.rs` is the process) over frames (`protocol.rs`). Inside a worker, `token.rs`
 //! is the PKCS#11 session, `produce.rs`, `seal.rs` and `objects.rs` are the verbs, `templates.rs` says what every
 //! object may do, and `quirks.rs` holds what differs between modules, found by `selftest.rs`.
@@ -22,8 +23,10 @@ mod public_key;
 mod quirks;
 mod seal;
 mod selftest;
+mod served;
 pub mod softhsm;
 mod templates;
+mod tenant_token;
 mod token;
 mod worker;
 
@@ -61,6 +64,8 @@ pub enum ObjectId {
 /// How the workers are started and reached.
 #[derive(Debug, Clone)]
 pub struct HsmConfig {
+    /// The tenant whose own token it is; none for the broker's.
+    pub owner: Option<TenantId>,
     /// The PKCS#11 module, an absolute path.
     pub module: PathBuf,
     /// Label of the token.
@@ -284,6 +289,13 @@ pub enum HsmError {
         /// CKR name.
         code: String,
     },
+}
+
+impl HsmConfig {
+    /// The section of the configuration that it comes from.
+    pub(crate) fn section(&self) -> String {
+        self.owner.as_ref().map_or_else(|| "[hsm]".to_owned(), |tenant| format!("[tenant.{tenant}]"))
+    }
 }
 
 impl Lane {

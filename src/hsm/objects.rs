@@ -122,6 +122,23 @@ impl Token {
         Ok(objects)
     }
 
+    /// A tenant's own token holds no other tenant's keys, nor the broker's.
+    pub(super) fn refuse_strangers_keys(&mut self) -> Result<(), Fault> {
+        let Some(owner) = self.owner.clone() else { return Ok(()) };
+        let objects = self.inventory()?;
+        let stranger =
+            objects.iter().filter_map(|object| object.id.as_ref()).find(|id| id.tenant() != Some(&owner));
+        match stranger {
+            None => Ok(()),
+            Some(id) => Err(HsmError::Configuration(format!(
+                "the token with serial number {} holds {id}, which is not tenant {owner}'s: give [tenant.{owner}] a token \
+                 of its own",
+                self.serial
+            ))
+            .into()),
+        }
+    }
+
     fn refuse_existing(&mut self, id: &ObjectId) -> Result<(), Fault> {
         if self.exists(id)? {
             let text = format!("{id} exists already on the token; nothing was changed");

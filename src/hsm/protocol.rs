@@ -33,6 +33,8 @@ impl fmt::Debug for Pin {
 /// The first frame.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Hello {
+    /// The tenant whose own token it is: the process touches no other's keys.
+    pub(super) owner: Option<TenantId>,
     /// Absolute path of the module.
     pub(super) module: PathBuf,
     /// Label of the token.
@@ -83,6 +85,27 @@ pub(super) enum Request {
     Rewrap { tenant: TenantId, from: EpochId, to: EpochId, dek_blobs: Vec<Vec<u8>> },
     Inventory,
     VerifyDestroyed { ids: Vec<ObjectId> },
+}
+
+impl Request {
+    /// The tenant whose keys it is about; none if they are the broker's own.
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Produce { tenant, .. }
+            | Self::CreateKek { tenant, .. }
+            | Self::DestroyKek { tenant, .. }
+            | Self::Rewrap { tenant, .. } => Some(tenant),
+            Self::Seal(request) => Some(&request.tenant),
+            Self::Sign { key: id, .. }
+            | Self::Mac { key: id, .. }
+            | Self::CreateKeyPair { id, .. }
+            | Self::CreateMacKey { id }
+            | Self::PublicKey { id }
+            | Self::ObjectExists { id } => id.tenant(),
+            Self::VerifyDestroyed { ids } => ids.first().and_then(ObjectId::tenant),
+            Self::Inventory => None,
+        }
+    }
 }
 
 /// The answer of a verb that succeeded.

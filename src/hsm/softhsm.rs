@@ -63,6 +63,7 @@ impl SoftHsmToken {
     /// A configuration of the HSM layer for this token: one worker in each lane, the suites that need no opting in.
     pub fn config(&self, worker_program: &Path) -> HsmConfig {
         HsmConfig {
+            owner: None,
             module: self.module.clone(),
             token: self.label.clone(),
             pin_file: self.pin_file.clone(),
@@ -96,6 +97,7 @@ impl SoftHsmToken {
 
     fn initialize(&self, worker_program: &Path, pin: Pin) -> Result<(), HsmError> {
         let hello = Hello {
+            owner: None,
             module: self.module.clone(),
             token: self.label.clone(),
             pin,

@@ -5,6 +5,7 @@ use super::protocol::Pin;
 use super::quirks::Capabilities;
 use super::seal::SealingKey;
 use super::{HsmError, ObjectId};
+use crate::nfv::TenantId;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
@@ -35,6 +36,8 @@ impl Half {
 
 /// One logged-in token. All of a worker's PKCS#11 calls are made through it, by one thread.
 pub(super) struct Token {
+    /// The tenant whose own token it is.
+    pub(super) owner: Option<TenantId>,
     /// The token's serial number.
     pub(super) serial: String,
     /// Manufacturer and version of module and token, for people.
@@ -77,6 +80,7 @@ impl Token {
         let library =
             pkcs11.get_library_info().map_err(|error| unavailable("ask the module's version", error))?;
         Ok(Self {
+            owner: None,
             serial: info.serial_number().trim().to_owned(),
             description: format!(
                 "{} {}, token {} {}",
@@ -134,8 +138,16 @@ impl Token {
         }
     }
 
-    /// All token objects of this name: of one half, or of any class.
+    /// All token objects of this name: of one half, or of any class. On a tenant's own token nothing else is looked for, so
+    /// that no verb uses or makes it there.
     pub(super) fn find(&mut self, id: &ObjectId, half: Option<Half>) -> Result<Vec<ObjectHandle>, Fault> {
+        if let Some(owner) = &self.owner
+            && id.tenant() != Some(owner)
+        {
+            return Err(
+                HsmError::Refused(format!("{id} does not belong on the token of tenant {owner}")).into()
+            );
+        }
         let mut template = vec![Attribute::Token(true), Attribute::Id(id.to_string().into_bytes())];
         template.extend(half.map(|half| Attribute::Class(half.class())));
         let found = self.session()?.find_objects(&template)?;
@@ -230,7 +242,7 @@ pub(super) fn initialize(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) ->
 fn load(module: &Path) -> Result<Pkcs11, HsmError> {
     let pkcs11 = Pkcs11::new(module).map_err(|error| {
         HsmError::Configuration(format!(
-            "cannot load the PKCS#11 module {}: {error}; check hsm.module",
+            "cannot load the PKCS#11 module {}: {error}; check module in the configuration",
             module.display()
         ))
     })?;
@@ -256,7 +268,7 @@ fn find_slot(pkcs11: &Pkcs11, label: &str) -> Result<(Slot, TokenInfo), HsmError
             "more than one token is labelled {label:?}; give the token a label of its own"
         ))),
         (None, _) => Err(HsmError::Unavailable(format!(
-            "the module has no token labelled {label:?} ({present}); check hsm.token and the module's environment, e.g. SOFTHSM2_CONF"
+            "the module has no token labelled {label:?} ({present}); check token in the configuration and the module's environment, e.g. SOFTHSM2_CONF"
         ))),
     }
 }

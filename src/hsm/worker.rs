@@ -66,8 +66,10 @@ fn start(hello: &Hello, memory_locked: bool) -> Result<(Welcome, Option<Token>),
         return Ok((Welcome { token_serial, module, capabilities, memory_locked }, None));
     }
     let mut token = Token::open(&hello.module, &hello.token, &hello.pin)?;
+    token.owner = hello.owner.clone();
     let stay = match &hello.task {
         Task::Probe(suites) => {
+            token.refuse_strangers_keys()?;
             token.capabilities = selftest::run(token.session()?, suites)?;
             false
         }

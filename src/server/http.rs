@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
-/// Says whether the broker can serve, or why not. Asked once a second and by every `/readyz`: must not block.
-pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Says whether the broker can serve, and what is degraded, or why not. Asked once a second and by every `/readyz`: must not block.
+pub type Ready = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
 /// A request is answered or given up by then.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,7 +54,10 @@ pub(super) fn admin(metrics: PrometheusHandle, ready: Ready, stopping: Cancellat
         let state = if stopping.is_cancelled() { Err("stopping".to_owned()) } else { ready() };
         async move {
             match state {
-                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+                Ok(degraded) => {
+                    let lines = std::iter::once("ready".to_owned()).chain(degraded);
+                    (StatusCode::OK, lines.map(|line| line + "\n").collect())
+                }
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             }
         }

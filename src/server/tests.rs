@@ -493,10 +493,9 @@ fn the_exporter_label_is_the_contracts() {
 fn switch() -> (super::Ready, Arc<std::sync::atomic::AtomicBool>) {
     let on = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let read = Arc::clone(&on);
-    let ready: super::Ready =
-        Arc::new(
-            move || if read.load(Ordering::SeqCst) { Ok(()) } else { Err("the HSM is away".to_owned()) },
-        );
+    let ready: super::Ready = Arc::new(move || {
+        if read.load(Ordering::SeqCst) { Ok(Vec::new()) } else { Err("the HSM is away".to_owned()) }
+    });
     (ready, on)
 }
 

@@ -21,4 +21,6 @@ mod restart;
 mod roles;
 mod secrets;
 mod suites;
+mod tenant_tokens;
 mod token;
+mod traces;

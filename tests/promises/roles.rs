@@ -4,7 +4,7 @@
 
 use crate::support::ca::{Credential, Shape, SoftwareCa};
 use crate::support::mano::{By, Tenant, announcement, create_pool, register, request_id};
-use crate::support::site::{ANCHOR, Site, VNF};
+use crate::support::site::{ANCHOR, Options, Site, VNF};
 use crate::support::vnfci::{Claimed, Vnfci};
 use keybroker::api::client::connect;
 use keybroker::api::proto;
@@ -275,9 +275,20 @@ fn is_refusal(status: &Status) -> bool {
     )
 }
 
-/// The tenant `default` with a VNFCI that has a delivered credential, and the tenant `rival` with as much.
-async fn two_tenants() -> (Site, Victim, Tenant, Claimed) {
-    let mut site = Site::start().await;
+/// The tenant `default` with a VNFCI that has a delivered credential, and the tenant `rival` with as much, on the broker's
+/// token or on its own.
+async fn two_tenants(own_token: bool) -> (Site, Victim, Tenant, Claimed) {
+    let mut options = Options::default();
+    if own_token {
+        options.more_toml = "[tenant.rival]\ntoken = \"rival\"\npin_file = \"rival.pin\"\n".to_owned();
+    }
+    let mut site = Site::prepare(options);
+    if own_token {
+        site.add_token("rival").await;
+    }
+    site.init().await;
+    site.serve().await;
+    site.add_anchor("default", ANCHOR, &site.mano_ca).await;
     site.full_pool(POOL, 4).await;
     let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
     let claimed = vnfci.boot(&site).await;
@@ -324,7 +335,15 @@ async fn until_logged(site: &mut Site, attempts: &Attempts) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_role_of_a_tenant_reaches_another_tenant_by_any_rpc() {
-    let (mut site, victim, rival, rival_claim) = two_tenants().await;
+    attack_by_every_rpc(two_tenants(false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_of_a_tenant_with_its_own_token_reaches_another_tenant_by_any_rpc() {
+    attack_by_every_rpc(two_tenants(true).await).await;
+}
+
+async fn attack_by_every_rpc((mut site, victim, rival, rival_claim): (Site, Victim, Tenant, Claimed)) {
     // The head of the log is nobody's: it says nothing of a tenant.
     let for_all = ["auditor AuditService/GetCheckpoint", "security-operator AuditService/GetCheckpoint"];
     let mut attempts = Attempts::new();
@@ -408,7 +427,7 @@ async fn no_role_of_a_tenant_reaches_another_tenant_by_any_rpc() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused_by_every_rpc_of_the_management_listener() {
-    let (mut site, victim, rival, _) = two_tenants().await;
+    let (mut site, victim, rival, _) = two_tenants(false).await;
     let delivered = victim.claimed.keys[0].credential();
     let look_alike = SoftwareCa::new("keybroker root, token keybroker").client("operator");
     let strangers = BTreeMap::from([

@@ -4,21 +4,27 @@
 use crate::support::process::run_with;
 use crate::support::site::Site;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const POOL: &str = "amf-transport";
 
 /// An object as `pkcs11-tool` shows it: its first line and its fields.
 #[derive(Debug)]
-struct Object {
-    class: String,
+pub(crate) struct Object {
+    pub(crate) class: String,
     fields: BTreeMap<String, String>,
 }
 
 async fn objects(site: &Site) -> Vec<Object> {
-    let pin = std::fs::read_to_string(&site.token.pin_file).unwrap();
+    objects_on(site, &site.token.label, &site.token.pin_file).await
+}
+
+/// What is on one of the module's tokens.
+pub(crate) async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec<Object> {
+    let pin = std::fs::read_to_string(pin_file).unwrap();
     let module = site.token.module.display().to_string();
     let configuration = site.token.configuration.display().to_string();
-    let arguments = ["--module", &module, "--token-label", &site.token.label, "--login", "--pin", pin.trim()];
+    let arguments = ["--module", &module, "--token-label", token, "--login", "--pin", pin.trim()];
     let listed = run_with(
         "pkcs11-tool",
         arguments.into_iter().chain(["--list-objects"]),
@@ -42,7 +48,7 @@ async fn objects(site: &Site) -> Vec<Object> {
     objects
 }
 
-fn label(object: &Object) -> &str {
+pub(crate) fn label(object: &Object) -> &str {
     object.fields.get("label").map_or("", String::as_str)
 }
 

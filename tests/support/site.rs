@@ -2,11 +2,13 @@
 
 use super::ca::SoftwareCa;
 use super::faults::{Faults, faulty_module};
-use super::process::{Broker, Finished, keybroker, log_tail, run};
+use super::process::{Broker, Finished, keybroker, log_tail, run, run_with};
 use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
 use keybroker::hsm::softhsm::SoftHsmToken;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -132,6 +134,30 @@ impl Site {
         replica.write_config();
         replica.serve().await;
         replica
+    }
+
+    /// A further token of the same module, initialised by SoftHSM's own tool, with its PIN in `LABEL.pin`; for
+    /// `[tenant.NAME]`. Gives the directory that the module keeps it in.
+    pub async fn add_token(&self, label: &str) -> PathBuf {
+        let tokens = || -> BTreeSet<PathBuf> {
+            let entries = std::fs::read_dir(self.path().join("tokens")).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let before = tokens();
+        let pin = format!("pin-of-{label}");
+        let arguments =
+            ["--init-token", "--free", "--label", label, "--pin", &pin, "--so-pin", "so-pin-1234"];
+        let configuration = self.token.configuration.display().to_string();
+        run_with("softhsm2-util", arguments, &[("SOFTHSM2_CONF", &configuration)]).await.ok();
+        self.write_pin(label, &pin);
+        tokens().difference(&before).next().unwrap().clone()
+    }
+
+    /// Writes `LABEL.pin`, mode 0600.
+    pub fn write_pin(&self, label: &str, pin: &str) {
+        let path = self.path().join(format!("{label}.pin"));
+        std::fs::write(&path, pin).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     /// Writes `keybroker.toml` from addresses and options.

@@ -24,6 +24,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 /// A store in a PostgreSQL database.
 pub type PostgresStore = SqlStore<Postgres>;
@@ -60,7 +61,15 @@ impl Engine for Postgres {
     {
         let (pool, clock, places) = (self.pool.clone(), self.clock.clone(), Arc::clone(&self.places));
         let task = self.changes.spawn(async move { change(&pool, clock.as_deref(), &places, body).await });
-        task.await.unwrap_or_else(|_| Err(unavailable("the change failed inside the broker; it was undone")))
+        // A child of what asks, in the traces; work that nobody asked for has none.
+        let span = if tracing::Span::current().is_none() {
+            tracing::Span::none()
+        } else {
+            tracing::trace_span!("store commit", db.system = "postgresql")
+        };
+        task.instrument(span)
+            .await
+            .unwrap_or_else(|_| Err(unavailable("the change failed inside the broker; it was undone")))
     }
 
     async fn reader(&self) -> Result<Connection> {

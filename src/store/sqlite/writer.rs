@@ -13,6 +13,7 @@ use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 /// Most jobs in one commit: bounds how long the first of them waits for its answer.
 const GROUP: usize = 64;
@@ -82,8 +83,17 @@ impl Writer {
                 Ran { failed, answer: Box::new(answer) }
             })
         });
-        self.jobs.send(job).await.map_err(|_| unavailable("it is shutting down"))?;
-        receiver.await.map_err(|_| unavailable("it is shutting down"))?
+        // A child of what asks, in the traces; work that nobody asked for has none.
+        let span = if tracing::Span::current().is_none() {
+            tracing::Span::none()
+        } else {
+            tracing::trace_span!("store commit", db.system = "sqlite")
+        };
+        let committed = async {
+            self.jobs.send(job).await.map_err(|_| unavailable("it is shutting down"))?;
+            receiver.await.map_err(|_| unavailable("it is shutting down"))?
+        };
+        committed.instrument(span).await
     }
 }
 

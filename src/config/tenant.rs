@@ -1,0 +1,111 @@
+//! `[tenant.NAME]`, and the tokens that tenants have of their own.
+
+use super::{Config, ConfigError};
+use crate::clock::HumaneDuration;
+use crate::hsm::HsmConfig;
+use crate::nfv::TenantId;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `[tenant.NAME]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// From an epoch's first erasure to the destruction of its key.
+    #[serde(default = "default_destruction_horizon")]
+    pub destruction_horizon: HumaneDuration,
+    /// From a claim to its confirmation.
+    #[serde(default = "default_confirm_deadline")]
+    pub confirm_deadline: HumaneDuration,
+    /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// File with that token's user PIN, as [`super::Hsm::pin_file`].
+    #[serde(default)]
+    pub pin_file: Option<PathBuf>,
+    /// That token's PKCS#11 module, if it is another than the broker's.
+    #[serde(default)]
+    pub module: Option<PathBuf>,
+}
+
+impl Config {
+    /// The same for each tenant that has a token of its own: as many workers, with the same environment.
+    pub fn hsm_of_tenants(&self, worker_program: &Path) -> BTreeMap<TenantId, HsmConfig> {
+        let own = |(id, tenant): (&TenantId, &Tenant)| {
+            let token = tenant.token.clone()?;
+            let config = HsmConfig {
+                owner: Some(id.clone()),
+                module: tenant.module.clone().unwrap_or_else(|| self.hsm.module.clone()),
+                token,
+                pin_file: tenant.pin_file.clone()?,
+                ..self.hsm(worker_program)
+            };
+            Some((id.clone(), config))
+        };
+        self.tenants.iter().filter_map(own).collect()
+    }
+
+    /// A token of its own has a PIN of its own and belongs to one tenant.
+    pub(super) fn check_tokens(&self, file: &Path, text: &str) -> Result<(), ConfigError> {
+        let mut taken = vec![(&self.hsm.module, &self.hsm.token)];
+        for (id, tenant) in &self.tenants {
+            let fail = |problem: String, remedy: &str| {
+                let section = format!("[tenant.{id}]");
+                Err(ConfigError {
+                    file: file.to_owned(),
+                    line: text
+                        .lines()
+                        .position(|line| line.trim_start().starts_with(&section))
+                        .map(|at| at + 1),
+                    problem: format!("{section} {problem}"),
+                    remedy: remedy.to_owned(),
+                })
+            };
+            match (&tenant.token, &tenant.pin_file, &tenant.module) {
+                (None, None, None) => {}
+                (None, ..) => {
+                    let remedy = "name the tenant's own token, or leave pin_file and module out";
+                    return fail("has a pin_file or module but no token".to_owned(), remedy);
+                }
+                (Some(_), None, _) => {
+                    let remedy = "write the token's user PIN into a file of mode 0600 and name it";
+                    return fail("has a token but no pin_file".to_owned(), remedy);
+                }
+                (Some(token), Some(_), module) => {
+                    let place = (module.as_ref().unwrap_or(&self.hsm.module), token);
+                    if taken.contains(&place) {
+                        let remedy =
+                            "a tenant's own token is nobody else's: give it another, or leave token out";
+                        return fail(format!("names token {token:?}, which is in use already"), remedy);
+                    }
+                    taken.push(place);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self {
+            destruction_horizon: default_destruction_horizon(),
+            confirm_deadline: default_confirm_deadline(),
+            token: None,
+            pin_file: None,
+            module: None,
+        }
+    }
+}
+
+/// 15 minutes from the first erasure in an epoch.
+fn default_destruction_horizon() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+/// 15 minutes.
+fn default_confirm_deadline() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(15 * 60))
+}
