@@ -265,7 +265,7 @@ fn supervise(lock: &Path, directory: &Path) {
     );
     std::fs::write(&stop, script).unwrap();
     Command::new("setsid")
-        .args(["sh", "-c", SUPERVISE, "sh"])
+        .args(["--fork", "sh", "-c", SUPERVISE, "sh"])
         .arg(lock)
         .arg("sh")
         .arg(&stop)
@@ -273,7 +273,7 @@ fn supervise(lock: &Path, directory: &Path) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .status()
         .unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use super::certificates::{self, NewRow};
 use super::change::{Done, Once};
-use super::connection::{Connection, Dialect};
+use super::connection::Connection;
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::statement::{Row, Statement, query};
 use super::value::{CHUNK, STATE_OF_ROW, id_list, value_by_id};
@@ -185,10 +185,7 @@ async fn draw(
             None => wanted.push((slot.pool, slot.issue, 1)),
         }
     }
-    let rows = match tx.dialect() {
-        Dialect::Sqlite => draw_statement(&wanted, now).fetch_all(tx).await?,
-        Dialect::Postgres => drawing::draw(tx, &wanted, now).await?,
-    };
+    let rows = drawing::draw(tx, &wanted, now).await?;
     let mut by_pool: HashMap<Uuid, VecDeque<Row>> = HashMap::new();
     for row in rows {
         by_pool.entry(row.uuid("pool")?).or_default().push_back(row);
@@ -236,55 +233,6 @@ fn certified(arming: &Arming, rows: &[Row], intend: &Once<Intend>) -> Result<Vec
         claimed.push(read_claimed(row, slot.name.clone(), certificate)?);
     }
     Ok(claimed)
-}
-
-/// The next keys of each (pool, when it issues, count), with all that a claim gives out: one statement for all pools.
-/// The inner selects read nothing but the indexes `credentials_draw` and `credentials_draw_uncertified`; CROSS JOIN
-/// keeps SQLite from starting at another table.
-fn draw_statement(wanted: &[(Uuid, Issue, i64)], now: Timestamp) -> Statement {
-    let mut sql = Statement::new("SELECT ");
-    sql.push(CLAIMED_COLUMNS).push(" FROM (");
-    next_keys(&mut sql, wanted, &[], now, "");
-    sql.push(
-        ") AS d CROSS JOIN credentials c CROSS JOIN key_blobs b
-         LEFT JOIN certificates ce ON ce.credential = c.id
-         WHERE c.id = d.id AND b.credential = c.id ORDER BY c.epoch, c.id",
-    );
-    sql
-}
-
-/// Adds a selection of the ids of the next keys of each (pool, when it issues, count), in the order in which they are drawn;
-/// of pools in `from` beginning with that (epoch, key).
-pub(super) fn next_keys(
-    sql: &mut Statement,
-    wanted: &[(Uuid, Issue, i64)],
-    from: &[(Uuid, Uuid, Uuid)],
-    now: Timestamp,
-    lock: &str,
-) {
-    for (place, (pool, issue, count)) in wanted.iter().enumerate() {
-        if place > 0 {
-            sql.push(" UNION ALL ");
-        }
-        sql.push("SELECT * FROM (SELECT id FROM credentials WHERE key_state = ");
-        match issue {
-            Issue::Ahead => {
-                // The plus keeps SQLite from searching by time and then sorting the whole pool.
-                sql.push("'AVAILABLE' AND +usable_until > ").push_bind(now.unix_micros());
-            }
-            Issue::AtClaim => {
-                sql.push("'GENERATED'");
-            }
-        }
-        sql.push(" AND pool = ").push_bind(pool.as_bytes().as_slice());
-        if let Some((_, epoch, key)) = from.iter().find(|(of, ..)| of == pool) {
-            sql.push(" AND (epoch, id) >= (").push_bind(epoch.as_bytes().as_slice());
-            sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
-        }
-        // In the text, not bound: SQLite looks at the value of a bound LIMIT when it plans, and so prepares the
-        // statement again at every execution. There are no more texts than slots of a VNFCI.
-        sql.push(" ORDER BY epoch, id LIMIT ").push(*count).push(lock).push(") AS d").push(place);
-    }
 }
 
 /// Writes a claim and binds its credentials to it.
@@ -496,10 +444,7 @@ pub(super) async fn overdue(tx: &mut Connection, now: Timestamp, limit: u32) -> 
 /// Moves the deadline of every open claim.
 pub(super) async fn extend_open(tx: &mut Connection, absence: Duration) -> Result<u64> {
     let micros = i64::try_from(absence.as_micros()).unwrap_or(i64::MAX);
-    Ok(query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'")
-        .bind(micros)
-        .execute(tx)
-        .await?)
+    query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'").bind(micros).execute(tx).await
 }
 
 /// Ends the custody of a claim's keys and the claim itself.
@@ -598,43 +543,4 @@ async fn released(tx: &mut Connection, claim: ClaimId, at: Timestamp) -> Result<
         }
     }
     Ok(outcome)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-    use crate::store::sql::Engine;
-    use crate::store::sqlite::SqliteStore;
-    use std::sync::Arc;
-
-    /// SQLite's plan for a statement, one line per step.
-    async fn plan(sql: Statement) -> String {
-        let directory = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(0)));
-        let store = SqliteStore::open(&directory.path().join("store.db"), clock).await.unwrap();
-        let mut reader = store.engine.reader().await.unwrap();
-        let rows = sql.explained().fetch_all(&mut reader).await.unwrap();
-        rows.iter().map(|row| row.text("detail").unwrap()).collect::<Vec<_>>().join("\n")
-    }
-
-    #[tokio::test]
-    async fn drawing_from_a_pool_of_any_size_reads_its_index_in_order() {
-        let pools = [
-            (Uuid::now_v7(), Issue::Ahead, 1),
-            (Uuid::now_v7(), Issue::Ahead, 3),
-            (Uuid::now_v7(), Issue::AtClaim, 2),
-        ];
-        let plan = plan(draw_statement(&pools, Timestamp::from_unix_seconds(0))).await;
-        // Each inner select is one search of the index, in its order: no sort of the pool.
-        for (pool, index) in
-            [("d0", "credentials_draw"), ("d1", "credentials_draw"), ("d2", "credentials_draw_uncertified")]
-        {
-            let steps = format!(
-                "CO-ROUTINE {pool}\nSEARCH credentials USING COVERING INDEX {index} (pool=?)\nSCAN {pool}"
-            );
-            assert!(plan.contains(&steps), "{plan}");
-        }
-        assert!(!plan.contains("SCAN credentials") && !plan.contains("SCAN ce"), "{plan}");
-    }
 }

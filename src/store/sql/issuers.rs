@@ -25,7 +25,7 @@ pub(super) async fn add(tx: &mut Connection, issuer: &IssuerRecord) -> Result<()
     .bind(issuer.created_at.unix_micros())
     .execute(tx)
     .await
-    .map_err(|error| match StoreError::from(error) {
+    .map_err(|error| match error {
         StoreError::AlreadyExists(what) => StoreError::AlreadyExists(match &issuer.tenant {
             Some(tenant) => format!("{what} (tenant {tenant}, generation {})", issuer.generation),
             None => format!("{what} (root, generation {})", issuer.generation),
@@ -106,7 +106,7 @@ pub(super) async fn record_crl(tx: &mut Connection, crl: &CrlRecord, serials: &[
     .bind(crl.next_update.unix_micros())
     .execute(&mut *tx)
     .await
-    .map_err(|error| match StoreError::from(error) {
+    .map_err(|error| match error {
         StoreError::NotFound(_) => StoreError::NotFound(format!("issuer {}", crl.issuer)),
         other => other,
     })?;
