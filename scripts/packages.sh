@@ -22,6 +22,8 @@ softhsm_module() {
     return 1
 }
 
+libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*; }
+
 if ! has cargo >/dev/null; then
     echo "cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then run make again" >&2
     exit 1
@@ -37,7 +39,15 @@ test)
     need openssl has openssl
     need gdb has gdb
     need sqlite3 has sqlite3
+<<<<<<< HEAD
     need postgresql postgres_server
+=======
+    # kryoptic, the second PKCS#11 module, is built from its published source.
+    need pkg-config has pkg-config
+    need libclang-dev libclang
+    need libssl-dev pkg-config --exists libcrypto
+    need libsqlite3-dev pkg-config --exists sqlite3
+>>>>>>> main
     [ -x target/python/bin/python ] || need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)

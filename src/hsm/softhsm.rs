@@ -30,8 +30,10 @@ pub struct SoftHsmToken {
     pub module: PathBuf,
     /// The token's label: `keybroker`.
     pub label: String,
-    /// SoftHSM2's configuration file, for `SOFTHSM2_CONF`.
+    /// The module's configuration file.
     pub configuration: PathBuf,
+    /// The environment variable that tells the module of it: `SOFTHSM2_CONF`.
+    pub variable: &'static str,
     /// The user PIN, one line.
     pub pin_file: PathBuf,
 }
@@ -50,6 +52,7 @@ impl SoftHsmToken {
             module,
             label: "keybroker".into(),
             configuration: directory.join("softhsm2.conf"),
+            variable: "SOFTHSM2_CONF",
             pin_file: directory.join("pin"),
         };
         let pin = random_pin()?;
@@ -80,7 +83,7 @@ impl SoftHsmToken {
 
     /// What the module needs in its environment.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        [("SOFTHSM2_CONF".to_owned(), self.configuration.to_string_lossy().into_owned())].into()
+        [(self.variable.to_owned(), self.configuration.to_string_lossy().into_owned())].into()
     }
 
     fn write_files(&self, directory: &Path, pin: &Pin) -> io::Result<()> {

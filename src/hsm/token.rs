@@ -134,6 +134,12 @@ impl Token {
                 let handle = self.handle(id, half)?;
                 work(self.session()?, handle)
             }
+            // kryoptic answers with a general error when another process destroyed the object meanwhile.
+            Err(fault) if fault.remedy() == Remedy::Probe => {
+                self.forget(id);
+                self.handle(id, half)?;
+                Err(fault)
+            }
             result => result,
         }
     }

@@ -9,7 +9,19 @@ use keybroker::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
 use keybroker::sealing::{Binding, Envelope, RecipientKey, Suite};
 use std::path::Path;
 
-pub(crate) const SUITE: Suite = Suite::EcdhP256CbcencKwpV1;
+#[path = "../fresh_token/mod.rs"]
+mod fresh_token;
+use fresh_token::fresh_token;
+
+/// What the token prefers of the suites that are on by default.
+pub(crate) fn suite() -> Suite {
+    if kryoptic() { Suite::EcdhP256X963Sha256Kwp } else { Suite::EcdhP256CbcencKwpV1 }
+}
+
+/// Whether the tests run on kryoptic, in place of SoftHSM2.
+pub(crate) fn kryoptic() -> bool {
+    std::env::var_os("KEYBROKER_TEST_KRYOPTIC").is_some()
+}
 
 pub(crate) struct Fixture {
     pub(crate) directory: tempfile::TempDir,
@@ -19,7 +31,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let token = SoftHsmToken::create(directory.path(), worker_program()).unwrap();
+        let token = fresh_token(directory.path(), worker_program());
         Self { directory, token }
     }
 
@@ -70,7 +82,7 @@ pub(crate) async fn seal(
     let request = SealRequest {
         tenant: binding.tenant.clone(),
         request: binding.request,
-        suite: SUITE,
+        suite: suite(),
         recipient: recipient.public_key().as_bytes().to_vec(),
         items: vec![SealItem {
             credential: binding.credential,
@@ -84,7 +96,7 @@ pub(crate) async fn seal(
 
 pub(crate) fn envelope(key: &ProducedKey, sealed: SealedKey) -> Envelope {
     Envelope {
-        suite: SUITE,
+        suite: suite(),
         hsm_point: sealed.hsm_point,
         oaep_hash: sealed.oaep_hash,
         wrapped_dek: sealed.wrapped_dek,

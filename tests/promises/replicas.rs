@@ -2,12 +2,12 @@
 //! Method: two processes with the same configuration but their ports, on PostgreSQL; VNFCIs that claim at both.
 
 use super::restart::{each_once, persistent};
+use crate::support::fresh_token::fresh_token;
 use crate::support::mano::By;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::process::keybroker;
 use crate::support::site::{Options, Site};
 use crate::support::{PATIENCE, until};
-use keybroker::hsm::softhsm::SoftHsmToken;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -98,10 +98,10 @@ async fn a_tenant_added_at_one_broker_is_served_by_the_other() {
 async fn a_broker_that_sees_another_token_is_refused_with_an_explanation() {
     let (mut first, _database) = site_on_postgres().await;
     let other = first.path().join("other");
-    let token = SoftHsmToken::create(&other, keybroker()).unwrap();
+    let token = fresh_token(&other, keybroker());
     let text = std::fs::read_to_string(first.config()).unwrap();
     let text = text
-        .replace("softhsm2.conf", &token.configuration.display().to_string())
+        .replace(&*first.token.configuration.to_string_lossy(), &token.configuration.to_string_lossy())
         .replace("pin_file = \"pin\"", &format!("pin_file = {:?}", token.pin_file.display().to_string()))
         .replace("127.0.0.1:", "127.0.0.2:");
     let config = first.path().join("other.toml");

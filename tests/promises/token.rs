@@ -28,7 +28,7 @@ pub(crate) async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec
     let listed = run_with(
         "pkcs11-tool",
         arguments.into_iter().chain(["--list-objects"]),
-        &[("SOFTHSM2_CONF", &configuration)],
+        &[(site.token.variable, &configuration)],
     )
     .await
     .ok();

@@ -10,6 +10,8 @@
 
 pub mod ca;
 pub mod faults;
+#[path = "../fresh_token/mod.rs"]
+pub mod fresh_token;
 pub mod mano;
 pub mod postgres;
 pub mod process;

@@ -2,6 +2,7 @@
 
 use super::ca::SoftwareCa;
 use super::faults::{Faults, faulty_module};
+use super::fresh_token::fresh_token;
 use super::process::{Broker, Finished, keybroker, log_tail, run, run_with};
 use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
@@ -105,7 +106,7 @@ impl Site {
     /// Token and configuration only.
     pub fn prepare(options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("keybroker-test-").tempdir().unwrap();
-        let token = SoftHsmToken::create(directory.path(), keybroker()).unwrap();
+        let token = fresh_token(directory.path(), keybroker());
         let mano_ca = Arc::new(SoftwareCa::new("MANO initial CA"));
         let site = Self {
             directory: Arc::new(directory),
@@ -168,7 +169,8 @@ impl Site {
             suites => format!("sealing = {suites:?}\n"),
         };
         let mut module = self.token.module.display().to_string();
-        let mut environment = "SOFTHSM2_CONF = \"softhsm2.conf\"".to_owned();
+        let mut environment =
+            format!("{} = {:?}", self.token.variable, self.token.configuration.display().to_string());
         if options.faulty {
             let control = self.faults().control().display().to_string();
             environment += &format!(", PKCS11_FAULT_MODULE = {module:?}, PKCS11_FAULT_CONTROL = {control:?}");
