@@ -168,9 +168,9 @@ CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
 CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
 CREATE INDEX credentials_draw_uncertified ON credentials (pool, epoch, id) WHERE key_state = 'GENERATED';
+-- These two not by key_state: else PostgreSQL may draw by them, and sort the pool or walk over the keys of every other one.
 CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
-    WHERE key_state IN ('GENERATED', 'AVAILABLE');
--- By erased_at, not by key_state: else PostgreSQL may draw along this index, over the keys of every other pool.
+    WHERE claim_id IS NULL AND erased_at IS NULL;
 CREATE INDEX credentials_live ON credentials (epoch, id) WHERE erased_at IS NULL;
 CREATE INDEX credentials_receipt_due ON credentials (custody_ended_at)
     WHERE custody_ended_at IS NOT NULL AND claim_id IS NOT NULL AND receipt IS NULL;

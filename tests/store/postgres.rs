@@ -382,12 +382,17 @@ async fn drawing_from_a_pool_that_was_refilled_often_walks_over_little_that_is_g
         work.join_all().await;
         println!("cycle {cycle}: {:.0} claims/s", CLAIMS as f64 / begun.elapsed().as_secs_f64());
     }
-    // The server's processes hand in their statistics when they end.
     f.store.close().await;
-    let read = database(&f).sql(
-        "SELECT pg_stat_clear_snapshot(), (SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'credentials_draw')",
+    // The server's processes hand in their statistics when they end.
+    let ended =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'keybroker'";
+    while database(&f).sql(ended) != "0" {}
+    let reads = database(&f).sql(
+        "SELECT indexrelname, idx_scan, idx_tup_read FROM pg_stat_user_indexes WHERE relname = 'credentials' ORDER BY 1",
     );
-    let read: usize = read.trim_start_matches('|').parse().unwrap();
+    println!("{reads}");
+    let read = reads.lines().find_map(|line| line.strip_prefix("credentials_draw|")).unwrap();
+    let read: usize = read.split_once('|').unwrap().1.parse().unwrap();
     let per_claim = read / (CYCLES * CLAIMS);
     println!("{per_claim} index entries per claim");
     // From the front it would be half of all that were ever drawn: 1,200.

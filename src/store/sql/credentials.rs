@@ -321,7 +321,7 @@ pub(super) async fn erase_unclaimed(
 ) -> Result<Done<DestroyedKeys>> {
     let mut sql = Statement::new("SELECT id, public_key_sha256 AS public_key FROM credentials WHERE pool = ");
     sql.push_bind(pool.0.as_bytes().as_slice());
-    sql.push(" AND key_state IN ('GENERATED', 'AVAILABLE')");
+    sql.push(" AND claim_id IS NULL AND erased_at IS NULL");
     if let Some(at) = unusable_at {
         // A key without certificate has no such time and does not age.
         sql.push(" AND usable_until <= ").push_bind(at.unix_micros());

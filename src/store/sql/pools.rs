@@ -88,7 +88,7 @@ pub(super) async fn list(tx: &mut Connection, filter: &PoolFilter, page: &Page) 
 pub(super) async fn deleted_with_keys(tx: &mut Connection) -> Result<Vec<Pool>> {
     let rows = query(
         "SELECT * FROM pools p WHERE deleted_at IS NOT NULL AND EXISTS (
-             SELECT 1 FROM credentials c WHERE c.pool = p.id AND c.key_state IN ('GENERATED', 'AVAILABLE'))
+             SELECT 1 FROM credentials c WHERE c.pool = p.id AND c.claim_id IS NULL AND c.erased_at IS NULL)
          ORDER BY tenant, name, id",
     )
     .fetch_all(tx)
@@ -153,7 +153,7 @@ pub(super) async fn levels(tx: &mut Connection, pool: PoolId, now: Timestamp) ->
     let rows = query(
         "SELECT key_state, CAST(SUM(keys) AS BIGINT) AS keys, (
              SELECT COUNT(*) FROM credentials c WHERE c.pool = $1
-             AND c.key_state IN ('GENERATED', 'AVAILABLE') AND c.usable_until <= $2) AS aged
+             AND c.claim_id IS NULL AND c.erased_at IS NULL AND c.usable_until <= $2) AS aged
          FROM pool_levels WHERE pool = $1 GROUP BY key_state",
     )
     .bind(pool.0.as_bytes().as_slice())
