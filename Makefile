@@ -1,16 +1,22 @@
 # make demo   from nothing: the whole story against a fresh SoftHSM2 token (N=VNFCIs, KEEP=DIR to look at afterwards)
 # make test   everything that CI runs
 # make kryoptic  the tests of the token and of claims on a second, independent PKCS#11 module (part of make test)
+# make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
+# make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
+# make fuzz   every fuzz target under libFuzzer for a minute (FUZZ=seconds); needs nightly and cargo-fuzz
 # make lint   formatting and clippy
 # make tools  target/python: what the tests check us with
 # make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
-.PHONY: help build demo test kryoptic lint tools docs clean
+.PHONY: help build demo test kryoptic storm scale fuzz lint tools docs clean
 .DEFAULT_GOAL := help
 
 N ?=
 KEEP ?=
+STORM ?= 5
+SCALE ?= 10
+FUZZ ?= 60
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
@@ -45,6 +51,20 @@ test: lint tools kryoptic
 	else \
 	    cargo test --locked --no-fail-fast; \
 	fi
+
+# In release builds: what is tried is the program as it is delivered.
+storm: tools
+	KEYBROKER_STORM=$(STORM) cargo test --locked --release --test promises storms -- --test-threads 1
+
+scale: tools
+	KEYBROKER_SCALE=$(SCALE) cargo test --locked --release --test promises scale -- --test-threads 1 --nocapture
+
+fuzz:
+	@for target in $$(ls fuzz/seeds); do \
+	    mkdir -p fuzz/corpus/$$target && \
+	    cargo +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	        -max_total_time=$(FUZZ) -max_len=16384 -print_final_stats=1 || exit 1; \
+	done
 
 docs:
 	@scripts/packages.sh build

@@ -14,6 +14,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hardening;
 pub mod hsm;
 pub mod identity;

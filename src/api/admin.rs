@@ -228,7 +228,7 @@ impl AdminService for Admin {
 
 /// An identity to be registered: MANO belongs to a tenant, an operator to none, and only a VNFM is granted VNF
 /// instances.
-fn new_identity(identity: Option<proto::Identity>) -> Result<NewIdentity, BrokerError> {
+pub(super) fn new_identity(identity: Option<proto::Identity>) -> Result<NewIdentity, BrokerError> {
     let identity = identity.ok_or_else(|| invalid("identity", "is missing"))?;
     let role = role(identity.role)?;
     let tenant = optional("identity.tenant", &identity.tenant)?;

@@ -146,7 +146,11 @@ impl Tail {
     }
 }
 
-fn query(query: Option<proto::EventQuery>, from_index: u64, limit: u32) -> Result<AuditQuery, BrokerError> {
+pub(super) fn query(
+    query: Option<proto::EventQuery>,
+    from_index: u64,
+    limit: u32,
+) -> Result<AuditQuery, BrokerError> {
     // The store counts in signed 64 bits.
     if i64::try_from(from_index).is_err() {
         return Err(invalid("from_index", "is larger than any log"));

@@ -114,7 +114,7 @@ fn parse_claim(call: &Call, message: proto::ClaimRequest) -> Result<Claim, Broke
 }
 
 /// The one key that the claim is for. Without an RSA key the point is looked at, so that an empty claim is told the usual.
-fn recipient(point: &[u8], rsa_der: &[u8]) -> Result<RecipientPublicKey, BrokerError> {
+pub(super) fn recipient(point: &[u8], rsa_der: &[u8]) -> Result<RecipientPublicKey, BrokerError> {
     const RSA: &str = "recipient_rsa_public_key_der";
     match (point, rsa_der) {
         (point, []) => RecipientPoint::parse(point)
@@ -128,7 +128,7 @@ fn recipient(point: &[u8], rsa_der: &[u8]) -> Result<RecipientPublicKey, BrokerE
 }
 
 /// The suites that we know among those that the VNFCI does. What we do not know is passed over: it may be newer.
-fn suites(names: &[String]) -> Result<Vec<Suite>, BrokerError> {
+pub(super) fn suites(names: &[String]) -> Result<Vec<Suite>, BrokerError> {
     if names.len() > SUITES_MAX {
         return Err(invalid("suites", format!("has {} entries; at most {SUITES_MAX}", names.len())));
     }

@@ -202,13 +202,13 @@ fn parsed_each<Q, T>(
         .unzip())
 }
 
-fn batch(vnfcis: Vec<proto::NewVnfci>) -> Result<(Vec<String>, Items<Announcement>), BrokerError> {
+pub(super) fn batch(vnfcis: Vec<proto::NewVnfci>) -> Result<(Vec<String>, Items<Announcement>), BrokerError> {
     parsed_each(vnfcis, |item| &item.vnfci_id, announcement)
 }
 
 /// The ids as they were written, and as they parsed: one that does not is refused by itself.
 #[allow(clippy::type_complexity, reason = "two columns of one batch")]
-fn named(ids: Vec<String>) -> Result<(Vec<String>, Vec<Result<VnfciId, String>>), BrokerError> {
+pub(super) fn named(ids: Vec<String>) -> Result<(Vec<String>, Vec<Result<VnfciId, String>>), BrokerError> {
     if ids.is_empty() || ids.len() > BATCH_MAX {
         return Err(invalid("vnfci_ids", format!("has {} items; give 1 to {BATCH_MAX}", ids.len())));
     }
@@ -231,7 +231,7 @@ fn announcement(item: proto::NewVnfci) -> Result<Announcement, BrokerError> {
     })
 }
 
-fn rearming(item: proto::Rearming) -> Result<Rearm, BrokerError> {
+pub(super) fn rearming(item: proto::Rearming) -> Result<Rearm, BrokerError> {
     let credential = given(item.initial_credential)?;
     Ok(Rearm {
         id: required("vnfci_id", &item.vnfci_id)?,

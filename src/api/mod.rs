@@ -8,6 +8,8 @@ mod audit;
 pub mod client;
 mod credential;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gate;
 mod lifecycle;
 mod parse;

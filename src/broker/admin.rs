@@ -16,6 +16,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Bits of the smallest RSA key of which signatures are accepted.
+const SMALLEST_RSA: usize = 2_048;
+
 /// An identity to be registered.
 #[derive(Debug, Clone)]
 pub struct NewIdentity {
@@ -104,7 +107,7 @@ impl Broker {
         let authorised =
             authorise(caller, Rpc::AddAnchor, Target { tenant: Some(&tenant), ..Target::default() })?;
         let now = self.store.now().await?;
-        let facts = certificate(&certificate_der)?;
+        let facts = strong_certificate(&certificate_der)?;
         if !facts.is_ca {
             return Err(invalid(
                 "certificate_der",
@@ -175,7 +178,7 @@ impl Broker {
     ) -> Result<Identity, BrokerError> {
         let authorised = authorise(caller, Rpc::AddIdentity, Target::default())?;
         self.check_identity(&new).await?;
-        let facts = certificate(&new.certificate_der)?;
+        let facts = strong_certificate(&new.certificate_der)?;
         let now = self.store.now().await?;
         if now >= facts.not_after {
             return Err(invalid("identity.certificate_der", format!("expired at {}", facts.not_after)));
@@ -380,6 +383,19 @@ fn anchor_event(event: Event, anchor: &Anchor, facts: &CertificateFacts) -> Even
 
 fn certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
     CertificateFacts::parse(der).map_err(|error| invalid("certificate_der", error.to_string()))
+}
+
+/// A certificate whose key can prove or vouch for anything: with a smaller one every handshake, or every path, would be
+/// refused later and out of the operator's sight.
+fn strong_certificate(der: &[u8]) -> Result<CertificateFacts, BrokerError> {
+    let facts = certificate(der)?;
+    match facts.rsa_bits() {
+        Some(bits) if bits < SMALLEST_RSA => Err(invalid(
+            "certificate_der",
+            format!("has an RSA key of {bits} bits: give one of {SMALLEST_RSA} or more, or an EC key"),
+        )),
+        _ => Ok(facts),
+    }
 }
 
 fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {

@@ -2,8 +2,8 @@
 
 use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
-use der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
-use der::{Decode, Encode, Tagged};
+use der::asn1::{Ia5StringRef, PrintableStringRef, UintRef, Utf8StringRef};
+use der::{Decode, Encode, Reader, SliceReader, Tagged};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_cert::Certificate;
@@ -100,6 +100,24 @@ impl CertificateFacts {
             subject_key_identifier: key_identifier
                 .map(|(_, identifier)| identifier.0.into_bytes().into_vec()),
         })
+    }
+
+    /// Bits of the modulus, if the public key is RSA's (RFC 8017 A.1.1) and can be read. Signatures by keys of fewer than
+    /// 2,048 are nowhere accepted.
+    pub fn rsa_bits(&self) -> Option<usize> {
+        let info = spki::SubjectPublicKeyInfoRef::from_der(&self.public_key_der).ok()?;
+        if info.algorithm.oid != const_oid::db::rfc5912::RSA_ENCRYPTION {
+            return None;
+        }
+        let mut reader = SliceReader::new(info.subject_public_key.as_bytes()?).ok()?;
+        let modulus = reader.sequence(|key| {
+            let modulus = UintRef::decode(key)?;
+            UintRef::decode(key)?;
+            der::Result::Ok(modulus)
+        });
+        let modulus = modulus.ok()?.as_bytes();
+        let leading_zeros = modulus.first()?.leading_zeros() as usize;
+        Some(modulus.len() * 8 - leading_zeros)
     }
 }
 

@@ -14,6 +14,8 @@ mod child;
 mod client;
 mod fault;
 mod floor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod lane;
 mod object_id;
 mod objects;

@@ -178,6 +178,26 @@ fn failed(error: &BrokerError) -> Response {
     }
 }
 
+/// Fuzzing of what relying parties ask for: a path and a tag.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_path(data: &[u8]) {
+    let Ok(path) = std::str::from_utf8(data) else { return };
+    if let Some(file) = path.strip_prefix("/crl/") {
+        if let Some(issuer) = named::<IssuerId>(file, ".crl") {
+            assert!(file.len() >= issuer.to_string().len());
+        }
+        let _ = named::<IssuerId>(file, ".cer");
+    }
+    if let Some(tenant) = path.strip_prefix("/chain/").and_then(|file| named::<TenantId>(file, ".pem")) {
+        assert_eq!(path, format!("/chain/{tenant}.pem"));
+    }
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = http::HeaderValue::from_bytes(data) {
+        headers.insert(IF_NONE_MATCH, value);
+        let _ = still_good(&headers, "\"7\"");
+    }
+}
+
 /// Serves HTTP/1.1 until `stopping`, then lets open requests finish.
 pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let router = router

@@ -13,6 +13,8 @@ pub mod tls;
 
 pub use error::ServeError;
 pub use http::Ready;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use http::fuzz_path;
 pub use limits::Limits;
 pub use tls::{SignInHsm, TlsError, TlsMaterial};
 

@@ -7,6 +7,8 @@ mod support;
 
 mod at_claim;
 mod audit;
+mod bad_requests;
+mod bad_start;
 mod certificates;
 mod claims;
 mod command_line;
@@ -19,7 +21,9 @@ mod refusals;
 mod replicas;
 mod restart;
 mod roles;
+mod scale;
 mod secrets;
+mod storms;
 mod suites;
 mod tenant_tokens;
 mod token;

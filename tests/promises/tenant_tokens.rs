@@ -3,8 +3,8 @@
 //! Method: three tenants over three SoftHSM tokens; `pkcs11-tool` lists each; PINs are made wrong, tokens swapped and
 //! taken away.
 
-use super::token::{label, objects_on};
 use crate::support::mano::{By, Tenant, create_pool, register, request_id};
+use crate::support::pkcs11::objects_on;
 use crate::support::site::{Options, Site, VNF};
 use crate::support::vnfci::Vnfci;
 use keybroker::api::proto;
@@ -87,7 +87,7 @@ impl Three {
     /// Labels on a token.
     async fn labels(&self, token: &str, pin_file: &str) -> BTreeSet<String> {
         let objects = objects_on(&self.site, token, &self.site.path().join(pin_file)).await;
-        objects.iter().map(|object| label(object).to_owned()).collect()
+        objects.iter().map(|object| object.label().to_owned()).collect()
     }
 
     fn log(&self) -> String {

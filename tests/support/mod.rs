@@ -13,8 +13,10 @@ pub mod faults;
 #[path = "../fresh_token/mod.rs"]
 pub mod fresh_token;
 pub mod mano;
+pub mod pkcs11;
 pub mod postgres;
 pub mod process;
+pub mod settlement;
 pub mod site;
 pub mod vnfci;
 

@@ -218,6 +218,12 @@ impl Site {
     /// Starts the broker and waits until it answers on every listener.
     pub async fn serve(&mut self) {
         assert!(self.broker.is_none(), "it runs already");
+        self.broker = Some(self.start_broker().await);
+    }
+
+    /// A broker that answers on every listener, held by the caller: so that it can be killed and started while clients
+    /// share the site.
+    pub async fn start_broker(&self) -> Broker {
         let mut broker = Broker::start(&self.config(), &self.log(), &self.options.environment);
         until(PATIENCE, "the broker's first answer", async || {
             broker.check();
@@ -226,7 +232,17 @@ impl Site {
             .then_some(())
         })
         .await;
-        self.broker = Some(broker);
+        broker
+    }
+
+    /// The running broker, from now on held by the caller.
+    pub fn take_broker(&mut self) -> Broker {
+        self.broker.take().expect("the broker runs")
+    }
+
+    /// Takes a broker of [`Site::start_broker`] back.
+    pub fn return_broker(&mut self, broker: Broker) {
+        assert!(self.broker.replace(broker).is_none(), "it runs already");
     }
 
     /// The running broker.
