@@ -39,15 +39,17 @@ test)
     need openssl has openssl
     need gdb has gdb
     need sqlite3 has sqlite3
-<<<<<<< HEAD
     need postgresql postgres_server
-=======
+    need curl has curl
+    need strongswan-pki has pki
+    # The compiler, too: the EST client in tests/interop is run from its source.
+    need openjdk-17-jdk-headless has javac
+    need libbcpkix-java test -f /usr/share/java/bcpkix.jar
     # kryoptic, the second PKCS#11 module, is built from its published source.
     need pkg-config has pkg-config
     need libclang-dev libclang
     need libssl-dev pkg-config --exists libcrypto
     need libsqlite3-dev pkg-config --exists sqlite3
->>>>>>> main
     [ -x target/python/bin/python ] || need python3-venv python3 -c 'import ensurepip, venv'
     ;;
 *)

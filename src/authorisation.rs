@@ -68,6 +68,8 @@ named!(
         GetCheckpoint = "GetCheckpoint",
         /// `AuditService.GetDestructionReceipt`.
         GetDestructionReceipt = "GetDestructionReceipt",
+        /// EST `simpleenroll` on behalf of a VNFCI.
+        EnrolVnfci = "EnrolVnfci",
         /// `AdminService.AddTenant`.
         AddTenant = "AddTenant",
         /// `AdminService.ListTenants`.
@@ -137,6 +139,11 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         },
         Rpc::RevokeCertificate => match role {
             Role::SecurityOperator | Role::Nfvo => Some(OwnTenant),
+            Role::Vnfm => Some(GrantedVnfs),
+            _ => None,
+        },
+        // ETSI GR NFV-SEC 005 8.1.2.2: the VNFM is the VNFCI's enrolment agent.
+        Rpc::EnrolVnfci => match role {
             Role::Vnfm => Some(GrantedVnfs),
             _ => None,
         },
@@ -343,6 +350,7 @@ mod tests {
         TailEvents             - - - T T -
         GetCheckpoint          E - - E E -
         GetDestructionReceipt  - - - T T -
+        EnrolVnfci             - - G - - -
         AddTenant              E - - - - -
         ListTenants            E - - - - -
         RemoveTenant           E - - - - -

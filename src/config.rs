@@ -124,6 +124,8 @@ pub struct Listen {
     /// gRPC for MANO, auditors and operators.
     #[serde(default = "default_management")]
     pub management: SocketAddr,
+    /// EST (RFC 7030) for VNFCIs with keys of their own, and for VNFMs as their agents. Not served if absent.
+    pub est: Option<SocketAddr>,
     /// HTTP for revocation lists and the trust chain.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
@@ -134,7 +136,6 @@ pub struct Listen {
     #[serde(default = "default_server_names")]
     pub server_names: ServerNames,
     /// Base of the URLs in certificates' cRLDistributionPoints. Default: `http://` and [`Listen::http`].
-    #[serde(default)]
     pub http_url: Option<HttpUrl>,
     /// What one source, or all together, may use of the gRPC listeners.
     #[serde(default)]
@@ -327,6 +328,7 @@ impl Config {
             ("http", listen.http),
             ("admin", listen.admin),
         ];
+        let all: Vec<_> = all.into_iter().chain(listen.est.map(|est| ("est", est))).collect();
         for (index, (name, address)) in all.iter().enumerate() {
             let same = all[..index].iter().find(|(_, other)| other == address && address.port() != 0);
             if let Some((other, _)) = same {
@@ -377,6 +379,7 @@ impl Default for Listen {
             bootstrap: default_bootstrap(),
             vnfci: default_vnfci(),
             management: default_management(),
+            est: None,
             http: default_http(),
             admin: default_admin(),
             server_names: default_server_names(),
@@ -567,12 +570,14 @@ mod tests {
             with_everything.telemetry.otlp_endpoint.as_ref().map(HttpUrl::as_str),
             Some("http://127.0.0.1:4317")
         );
-        let without_url = |mut config: Config| {
+        // These are absent by default.
+        let without_options = |mut config: Config| {
             config.listen.http_url = None;
+            config.listen.est = None;
             config.telemetry.otlp_endpoint = None;
             format!("{config:?}")
         };
-        assert_eq!(without_url(as_it_is), without_url(with_everything));
+        assert_eq!(without_options(as_it_is), without_options(with_everything));
     }
 
     #[test]

@@ -70,6 +70,8 @@ named!(
         Delivered = "DELIVERED",
         /// The broker's copy is erased and was never confirmed.
         Destroyed = "DESTROYED",
+        /// Made and kept by its holder, who had it certified: the broker never had a copy, so nothing happens to it.
+        External = "EXTERNAL",
     }
 );
 

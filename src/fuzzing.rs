@@ -40,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("http_path", crate::server::fuzz_path),
     ("request", crate::api::fuzz::request),
     ("names", names),
+    ("csr", csr),
+    ("cms", cms),
 ];
 
 /// Runs the target of this name.
@@ -65,6 +67,29 @@ fn recipient(data: &[u8]) {
         for suite in public.suites() {
             assert!(RecipientPublicKey::parse(suite, public.as_bytes()).is_ok());
         }
+    }
+}
+
+/// An enrolment's PKCS#10, in base64 or DER.
+fn csr(data: &[u8]) {
+    let decoded = crate::ca::cms::from_base64(data);
+    let der = decoded.as_deref().unwrap_or(data);
+    if let Ok(request) = crate::ca::CertificationRequest::parse(der) {
+        let _ = (request.key_type(), request.subject(), request.identifiers(), request.asks_for_names());
+        assert!(confirm::verify_signature(request.public_key_der(), b"", b"").is_err());
+    }
+    if let Ok(names) = crate::ca::csr::names_of(der) {
+        assert_eq!(crate::ca::csr::names_of(der), Ok(names));
+    }
+}
+
+/// A certs-only message.
+fn cms(data: &[u8]) {
+    if let Ok(certificates) = crate::ca::cms::certificates(data) {
+        let mut sorted = certificates.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!(crate::ca::cms::certificates(&crate::ca::cms::certs_only(&certificates)), Ok(sorted));
     }
 }
 

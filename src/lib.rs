@@ -2,8 +2,8 @@
 //!
 //! The modules in reading order: the words ([`nfv`], [`clock`], [`credential`], [`authorisation`]), what the
 //! broker is made of ([`sealing`], [`hsm`], [`ca`], [`identity`], [`pool`], [`lifecycle`], [`audit`],
-//! [`store`]), the use cases ([`broker`]), and the faces to the outside ([`api`], [`server`],
-//! [`cli`]). `docs/ARCHITECTURE.md` says what each of them does not know.
+//! [`store`]), the use cases ([`broker`]), and the faces to the outside ([`api`], [`est`],
+//! [`server`], [`cli`]). `docs/ARCHITECTURE.md` says what each of them does not know.
 
 pub mod api;
 pub mod audit;
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod est;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod hardening;

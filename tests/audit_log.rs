@@ -381,8 +381,8 @@ impl Story {
             reason: DestructionReason::Delivered,
             broker_copy: BrokerCopy {
                 state: BrokerCopyState::Shredded,
-                erased_at: at(1),
-                epoch: self.epochs[0],
+                erased_at: Some(at(1)),
+                epoch: Some(self.epochs[0]),
                 token_serial: "abc".to_owned(),
                 ha_members_verified: 1,
                 hsm_backup_retention: "none".to_owned(),

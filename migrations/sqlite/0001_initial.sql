@@ -144,9 +144,9 @@ CREATE TABLE credentials (
     id                  BLOB   NOT NULL PRIMARY KEY,
     tenant              TEXT   NOT NULL,
     pool                BLOB   NOT NULL REFERENCES pools (id),
-    epoch               BLOB   NOT NULL REFERENCES epochs (id),
+    epoch               BLOB REFERENCES epochs (id),
     key_state           TEXT   NOT NULL
-        CHECK (key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED', 'DELIVERED', 'DESTROYED')),
+        CHECK (key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED', 'DELIVERED', 'DESTROYED', 'EXTERNAL')),
     public_key_sha256   BLOB   NOT NULL,
     public_key_der      BLOB   NOT NULL,
     usable_until        BIGINT,
@@ -162,7 +162,9 @@ CREATE TABLE credentials (
     receipt             TEXT,
     -- A key without a copy at the broker is one that was erased, and the other way round.
     CHECK ((key_state IN ('DELIVERED', 'DESTROYED')) = (erased_at IS NOT NULL)),
-    CHECK ((claim_id IS NULL) = (slot IS NULL))
+    CHECK ((claim_id IS NULL) = (slot IS NULL)),
+    -- A key that was made elsewhere was never wrapped here.
+    CHECK ((key_state = 'EXTERNAL') = (epoch IS NULL))
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
@@ -196,7 +198,7 @@ CREATE TABLE epoch_levels (
 CREATE TRIGGER credentials_inserted AFTER INSERT ON credentials BEGIN
     INSERT INTO pool_levels (pool, key_state, stripe, keys) VALUES (new.pool, new.key_state, 0, 1)
         ON CONFLICT (pool, key_state, stripe) DO UPDATE SET keys = keys + 1;
-    INSERT INTO epoch_levels (epoch, stripe, inserted, live) VALUES (new.epoch, 0, 1, 1)
+    INSERT INTO epoch_levels (epoch, stripe, inserted, live) SELECT new.epoch, 0, 1, 1 WHERE new.epoch IS NOT NULL
         ON CONFLICT (epoch, stripe) DO UPDATE SET inserted = inserted + 1, live = live + 1;
 END;
 
@@ -236,6 +238,8 @@ CREATE TABLE key_epochs (
 CREATE TABLE certificates (
     id           INTEGER NOT NULL PRIMARY KEY,
     credential   BLOB    NOT NULL REFERENCES credentials (id),
+    -- A key that was made here has one certificate; a holder's own key may be certified again.
+    turn         INTEGER NOT NULL DEFAULT 0,
     issuer       BLOB    NOT NULL REFERENCES issuers (id),
     serial       BLOB    NOT NULL,
     sha256       BLOB,
@@ -255,7 +259,7 @@ CREATE TABLE certificates (
 );
 CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
 CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
-CREATE UNIQUE INDEX certificates_credential ON certificates (credential);
+CREATE UNIQUE INDEX certificates_credential ON certificates (credential, turn);
 CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
     WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
 CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');

@@ -89,7 +89,8 @@ mod tests {
         for name in &in_proto {
             assert!(in_table.contains(name.as_str()) || WITHOUT_A_ROLE.contains(&name.as_str()), "{name}");
         }
-        for name in in_table {
+        // The one call with a role that comes by another way than gRPC: EST.
+        for name in in_table.into_iter().filter(|name| *name != Rpc::EnrolVnfci.as_str()) {
             assert!(in_proto.iter().any(|known| known == name), "{name} is in no service");
         }
         let distinct: BTreeSet<_> = in_proto.iter().collect();

@@ -262,6 +262,38 @@ details! {
         certificates: Vec<Sha256Hash>,
     }
 
+    /// `ENROLMENT_STARTED`, `ENROLLED`, `ENROLMENT_REPLAYED`: a certificate for a key that the broker never held.
+    EnrolmentDetails {
+        /// The enrolment.
+        claim: ClaimId,
+        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI) or `CERTIFICATE` (that it follows).
+        basis: String,
+        /// The arming that it belongs to.
+        initial_credential: InitialCredentialId,
+        /// SHA-256 of the certificate's DER that authenticated the caller.
+        shown: Sha256Hash,
+        /// The slot.
+        slot: SlotName,
+        /// The profile.
+        profile: ProfileName,
+        /// SHA-256 of the request's DER (PKCS#10), whose signature proved possession of the key.
+        request: Sha256Hash,
+        /// Who signs.
+        issuer: IssuerId,
+        /// Serial number of the certificate.
+        serial: String,
+        /// SHA-256 of the TBSCertificate's DER; absent in a replay.
+        tbs: Option<Sha256Hash>,
+        /// SHA-256 of the certificate's DER; absent before it is signed.
+        certificate: Option<Sha256Hash>,
+        /// End of its validity.
+        not_after: Timestamp,
+        /// Whether the initial credential is spent now.
+        spent: bool,
+        /// `HOLDER`: the private key was made and is kept by its holder; the broker never had it.
+        custody: String,
+    }
+
     /// `RELEASED`
     ReleasedDetails {
         /// The claim.

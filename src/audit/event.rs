@@ -49,6 +49,12 @@ named!(
         CertificatesIssued = "CERTIFICATES_ISSUED",
         /// The VNFCI proved possession of every key.
         Confirmed = "CONFIRMED",
+        /// A certificate for a key of the holder's own is about to be signed.
+        EnrolmentStarted = "ENROLMENT_STARTED",
+        /// A VNFCI got a certificate for a key of its own.
+        Enrolled = "ENROLLED",
+        /// The same key asked again and got the same certificate.
+        EnrolmentReplayed = "ENROLMENT_REPLAYED",
         /// The VNFCI gave its credentials back.
         Released = "RELEASED",
         /// MANO reported the end of VNFCIs.

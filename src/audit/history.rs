@@ -75,6 +75,8 @@ pub struct KeyHistory {
     pub credential: Option<CredentialId>,
     /// Its production.
     pub produced: Option<Production>,
+    /// Its holder made it and had it certified: it was never in the HSM nor at the broker.
+    pub enrolled: Option<At>,
     /// Every time that it was sealed, replays included.
     pub sealings: Vec<Sealing>,
     /// The recipient keys that it was sealed to. More than one breaks the promise.
@@ -103,6 +105,7 @@ impl KeyHistory {
             public_key,
             credential: None,
             produced: None,
+            enrolled: None,
             sealings: Vec::new(),
             recipients: BTreeSet::new(),
             confirmed: None,
@@ -203,13 +206,19 @@ impl Tracker {
                 // In the same transaction the broker's copy is erased.
                 self.history.erased.get_or_insert(at);
             }
+            EventKind::Enrolled => {
+                self.history.enrolled.get_or_insert(at);
+            }
             // A release and a termination revoke what the VNFCI has.
             EventKind::Released => {
                 self.history.released.get_or_insert(at);
                 self.history.revoked.get_or_insert(at);
             }
             EventKind::Terminated => {
-                self.history.erased.get_or_insert(at);
+                // There is nothing to erase of a key that was never here.
+                if self.history.enrolled.is_none() || self.history.produced.is_some() {
+                    self.history.erased.get_or_insert(at);
+                }
                 self.history.revoked.get_or_insert(at);
             }
             EventKind::RevocationRequested => {
@@ -253,7 +262,8 @@ impl Tracker {
     pub fn end(mut self) -> KeyHistory {
         let epochs = self.history.epochs.clone();
         self.history.shredded = epochs.iter().filter_map(|epoch| self.shredded.get(epoch).cloned()).collect();
-        if self.history.credential.is_some() && self.history.produced.is_none() {
+        let held_elsewhere = self.history.enrolled.is_some() && self.history.sealings.is_empty();
+        if self.history.credential.is_some() && self.history.produced.is_none() && !held_elsewhere {
             self.history.problems.push("the log does not say that it was generated in the HSM".to_owned());
         }
         if self.history.recipients.len() > 1 {

@@ -16,6 +16,8 @@ named!(
         Erased = "ERASED",
         /// Its row is deleted and its key-encryption key is destroyed, verified from a fresh process.
         Shredded = "SHREDDED",
+        /// There never was one: the holder made the key itself and had it certified.
+        NeverHeld = "NEVER_HELD",
     }
 );
 
@@ -53,11 +55,11 @@ named!(
 pub struct BrokerCopy {
     /// How far its destruction went.
     pub state: BrokerCopyState,
-    /// When its row was deleted.
-    pub erased_at: Timestamp,
-    /// Epoch whose KEK wrapped it last.
-    pub epoch: EpochId,
-    /// Serial number of the token that held the KEK.
+    /// When its row was deleted; absent if there never was one.
+    pub erased_at: Option<Timestamp>,
+    /// Epoch whose KEK wrapped it last; absent if there never was a copy.
+    pub epoch: Option<EpochId>,
+    /// Serial number of the token that held the KEK; empty if there never was a copy.
     pub token_serial: String,
     /// Members of the HSM's high-availability group that were asked and had no KEK; 0 while only erased.
     pub ha_members_verified: u32,
@@ -95,7 +97,7 @@ pub struct DestructionReceipt {
 impl DestructionReceipt {
     /// What is signed: label `keybroker-destruction-receipt-v1` and fifteen fields, all text: credential, public key hash,
     /// certificate serial, tenant, VNFCI (empty if none), reason, state, erased_at, epoch, token serial, HA members,
-    /// backup retention, effective_at (empty if not yet), holder copy, issued_at. Times are microseconds since the Unix
+    /// backup retention, effective_at (empty if not yet), holder copy, issued_at. What is absent is empty. Times are microseconds since the Unix
     /// epoch in decimal, hashes hexadecimal.
     pub fn bytes(&self) -> Vec<u8> {
         let micros = |time: Timestamp| time.unix_micros().to_string();
@@ -108,8 +110,8 @@ impl DestructionReceipt {
             self.vnfci.as_ref().map(VnfciId::to_string).unwrap_or_default(),
             self.reason.as_str().to_owned(),
             copy.state.as_str().to_owned(),
-            micros(copy.erased_at),
-            copy.epoch.to_string(),
+            copy.erased_at.map(micros).unwrap_or_default(),
+            copy.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
             copy.token_serial.clone(),
             copy.ha_members_verified.to_string(),
             copy.hsm_backup_retention.clone(),

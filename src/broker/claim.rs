@@ -28,7 +28,7 @@ use crate::store::records::{
 use tracing::{Instrument, Span, trace_span};
 
 /// New recipient keys that one arming may present before its claim is confirmed.
-const REDRAWS_ALLOWED: u32 = 3;
+pub(super) const REDRAWS_ALLOWED: u32 = 3;
 /// Times that a claim produces what its pools lack: other claimers may draw it first.
 const GENERATE_ATTEMPTS: u32 = 5;
 /// Readings of a claim whose keys were re-wrapped between reading and sealing.

@@ -4,6 +4,7 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::{BrokerCopy, BrokerCopyState, DestructionReceipt, SignedReceipt};
 use crate::broker::{Broker, BrokerError};
 use crate::clock::{Timestamp, parse_duration};
+use crate::credential::KeyState;
 use crate::store::Mutation;
 use crate::store::records::{Custody, Lease};
 
@@ -12,7 +13,7 @@ const BATCH: u32 = 256;
 
 impl Broker {
     /// Signs the receipts that are due: of keys that were claimed, whose custody has ended and whose epochs are all
-    /// shredded. True if there may be more.
+    /// shredded, or that were never here. True if there may be more.
     pub(super) async fn issue_receipts(&self, lease: &Lease) -> Result<bool, BrokerError> {
         let due = self.store.receipts_due(BATCH).await?;
         if due.is_empty() {
@@ -39,7 +40,9 @@ impl Broker {
     /// A signed receipt, JSON, that says what is known now.
     pub(super) async fn sign_receipt(&self, custody: &Custody) -> Result<String, BrokerError> {
         let credential = custody.credential.id;
-        let (Some((end, _)), Some(erased_at)) = (&custody.ended, custody.erased_at) else {
+        let external = custody.key_state == KeyState::External;
+        let Some((end, _)) = custody.ended.as_ref().filter(|_| external || custody.erased_at.is_some())
+        else {
             return Err(BrokerError::Precondition(format!(
                 "credential {credential} is {}, its custody has not ended: release it or terminate its VNFCI first",
                 custody.key_state
@@ -48,8 +51,14 @@ impl Broker {
         let shredded = custody.shredded_at.is_some();
         let retention = self.settings.load().hsm_backup_retention.clone();
         let token_serial = match &custody.token_serial {
+            _ if external => String::new(),
             Some(serial) => serial.clone(),
             None => self.hsm.token_serial(&custody.tenant)?,
+        };
+        let state = match external {
+            true => BrokerCopyState::NeverHeld,
+            false if shredded => BrokerCopyState::Shredded,
+            false => BrokerCopyState::Erased,
         };
         let receipt = DestructionReceipt {
             credential,
@@ -59,8 +68,8 @@ impl Broker {
             vnfci: custody.vnfci.clone(),
             reason: end.reason,
             broker_copy: BrokerCopy {
-                state: if shredded { BrokerCopyState::Shredded } else { BrokerCopyState::Erased },
-                erased_at,
+                state,
+                erased_at: custody.erased_at,
                 epoch: custody.epoch,
                 token_serial,
                 ha_members_verified: u32::from(shredded),

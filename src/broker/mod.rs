@@ -8,6 +8,7 @@ pub mod background;
 pub mod claim;
 pub mod confirm;
 mod custody;
+pub mod enrol;
 mod epochs;
 mod generate;
 pub mod initialise;
@@ -68,13 +69,15 @@ pub struct TenantSettings {
     pub destruction_horizon: Duration,
     /// From a claim to its confirmation, at most.
     pub confirm_deadline: Duration,
+    /// Whether an initial credential is spent once every slot of its VNFCI has a certificate by enrolment.
+    pub spend_on_enrolment: bool,
 }
 
 impl Default for TenantSettings {
-    /// 15 minutes each.
+    /// 15 minutes each; spent.
     fn default() -> Self {
         let quarter = Duration::from_secs(15 * 60);
-        Self { destruction_horizon: quarter, confirm_deadline: quarter }
+        Self { destruction_horizon: quarter, confirm_deadline: quarter, spend_on_enrolment: true }
     }
 }
 
@@ -384,7 +387,9 @@ impl Broker {
             CertificateState::Expired => return Err(refused("CERTIFICATE_EXPIRED", "has expired")),
         }
         match (record.key_state, record.vnfci) {
-            (KeyState::Claimed | KeyState::Delivered, Some(vnfci)) => Ok(Caller::vnfci(record.tenant, vnfci)),
+            (KeyState::Claimed | KeyState::Delivered | KeyState::External, Some(vnfci)) => {
+                Ok(Caller::vnfci(record.tenant, vnfci))
+            }
             _ => Err(refused("CERTIFICATE_NOT_HELD", "is held by no VNFCI")),
         }
     }

@@ -3,7 +3,9 @@
 //! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It does no
 //! I/O, holds no key and knows neither the store nor the token.
 
+pub mod cms;
 pub mod crl;
+pub mod csr;
 mod encode;
 pub mod facts;
 pub mod issue;
@@ -12,6 +14,7 @@ pub mod path;
 pub mod profile;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
+pub use csr::{CertificationRequest, InvalidRequest};
 pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, pem};
 pub use issue::{IssueError, SigningCa, Tbs, assemble};
 pub use names::{NameError, NameValues};

@@ -37,6 +37,16 @@ named!(
 );
 
 named!(
+    /// What becomes of names that a certification request asks for and the profile does not give.
+    RequestedNames, "treatment of requested names" {
+        /// They are left out: the certificate has the profile's names.
+        Drop = "DROP",
+        /// The request is refused.
+        Refuse = "REFUSE",
+    }
+);
+
+named!(
     /// What the certificate may be used for (RFC 5280 4.2.1.12).
     ExtendedKeyUsage, "extended key usage" {
         /// TLS client.
@@ -70,6 +80,8 @@ pub struct Profile {
     on_empty: OnEmpty,
     min_remaining_at_claim: Duration,
     validity_jitter: Duration,
+    requested_names: RequestedNames,
+    cryptoperiod: Duration,
 }
 
 /// The file's fields. Unknown ones are refused: a misspelt field must not fall back to a default silently.
@@ -93,7 +105,18 @@ struct ProfileFile {
     on_empty: Option<OnEmpty>,
     min_remaining_at_claim: Option<HumaneDuration>,
     validity_jitter: Option<HumaneDuration>,
+    #[serde(default = "default_requested_names")]
+    requested_names: RequestedNames,
+    cryptoperiod: Option<HumaneDuration>,
 }
+
+/// Clients seldom know what a profile names them.
+fn default_requested_names() -> RequestedNames {
+    RequestedNames::Drop
+}
+
+/// A year: the shorter end of what SP 800-57 part 1 (5.3.6) recommends for an authentication key.
+const CRYPTOPERIOD: Duration = Duration::from_secs(365 * 86_400);
 
 /// The tenant's own sub-CA.
 fn default_issuer() -> ProfileIssuer {
@@ -151,6 +174,8 @@ impl Profile {
             }),
             min_remaining_at_claim: file.min_remaining_at_claim.map_or(validity * 2 / 3, |given| given.0),
             validity_jitter: file.validity_jitter.map_or(validity / 20, |given| given.0),
+            requested_names: file.requested_names,
+            cryptoperiod: file.cryptoperiod.map_or(CRYPTOPERIOD.max(validity), |given| given.0),
         };
         profile.check().map_err(problem)?;
         Ok(profile)
@@ -164,6 +189,13 @@ impl Profile {
                 HumaneDuration(MIN_VALIDITY).to_string(),
                 HumaneDuration(MAX_VALIDITY).to_string(),
             ));
+        }
+        if self.cryptoperiod < self.validity {
+            return Err(
+                "cryptoperiod is shorter than validity: a certificate must not outlast the time that its \
+                        key may be used; raise it, or lower validity"
+                    .to_owned(),
+            );
         }
         // Otherwise a fresh certificate could already count as too old, and the pool would never be ready.
         if self.min_remaining_at_claim.saturating_add(self.validity_jitter) >= self.validity {
@@ -257,6 +289,16 @@ impl Profile {
     /// A waiting credential counts as available only while at least this much validity is left.
     pub fn min_remaining_at_claim(&self) -> Duration {
         self.min_remaining_at_claim
+    }
+
+    /// What becomes of names that a certification request asks for beyond the profile's.
+    pub fn requested_names(&self) -> RequestedNames {
+        self.requested_names
+    }
+
+    /// How long one key pair may be used, from its first certificate; the same key is certified again within it only.
+    pub fn cryptoperiod(&self) -> Duration {
+        self.cryptoperiod
     }
 
     /// Subject and subject alternative names for `values`. Called when a pool is created, too, so that a value
@@ -360,6 +402,7 @@ mod tests {
             ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
             ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
             ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),
+            ("subject = \"CN={credential}\"\ncryptoperiod = \"6d\"", "raise it"),
             ("subject = \"CN={credential}\"\nkey_type = \"RSA_2048\"\non_empty = \"GENERATE\"", "RETRY"),
         ] {
             let error = parse(toml).unwrap_err().to_string();

@@ -381,7 +381,7 @@ fn listeners(config: &Config, findings: &mut Findings) {
         ("http", listen.http),
         ("admin", listen.admin),
     ];
-    for (name, address) in all {
+    for (name, address) in all.into_iter().chain(listen.est.map(|est| ("est", est))) {
         let check = format!("address {name}");
         match TcpListener::bind(address) {
             Ok(_) => findings.ok(&check, format!("{address} is free")),

@@ -7,7 +7,7 @@ use crate::api::Face;
 use crate::broker::Broker;
 use crate::broker::background::Background;
 use crate::config::{Config, StoreUrl};
-use crate::server::{self, GrpcListener, Limits, Listeners, Running};
+use crate::server::{self, Limits, Listeners, Running, TlsListener};
 use crate::telemetry;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -76,10 +76,12 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
     let seen = Arc::clone(&readiness);
     let upkeep = metrics.clone();
+    let est_tls = tls.bootstrap.clone();
     let listeners = Listeners {
-        bootstrap: GrpcListener { address: config.listen.bootstrap, tls: tls.bootstrap },
-        vnfci: GrpcListener { address: config.listen.vnfci, tls: tls.software.clone() },
-        management: GrpcListener { address: config.listen.management, tls: tls.software },
+        bootstrap: TlsListener { address: config.listen.bootstrap, tls: tls.bootstrap },
+        vnfci: TlsListener { address: config.listen.vnfci, tls: tls.software.clone() },
+        management: TlsListener { address: config.listen.management, tls: tls.software },
+        est: config.listen.est.map(|address| TlsListener { address, tls: est_tls }),
         http: config.listen.http,
         admin: config.listen.admin,
         limits: Limits::from(config.listen.limits),
@@ -98,7 +100,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     let addresses = running.addresses();
     tracing::info!(
         bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,
-        http = %addresses.http, admin = %addresses.admin, findings = findings.len(), "serving"
+        est = addresses.est.map(tracing::field::display), http = %addresses.http, admin = %addresses.admin, findings = findings.len(), "serving"
     );
     // 4.
     let mut config = config;
@@ -157,6 +159,7 @@ async fn renew_certificates(broker: &Arc<Broker>, config: &Config, running: &Run
     let renewed = async {
         let tls = listener_tls(broker, config).await?;
         running.replace_tls(Face::Bootstrap, &tls.bootstrap).map_err(Failure::failed)?;
+        running.replace_est_tls(&tls.bootstrap).map_err(Failure::failed)?;
         running.replace_tls(Face::Vnfci, &tls.software).map_err(Failure::failed)?;
         running.replace_tls(Face::Management, &tls.software).map_err(Failure::failed)
     };

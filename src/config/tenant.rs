@@ -19,6 +19,9 @@ pub struct Tenant {
     /// From a claim to its confirmation.
     #[serde(default = "default_confirm_deadline")]
     pub confirm_deadline: HumaneDuration,
+    /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
+    #[serde(default = "default_spend_on_enrolment")]
+    pub spend_on_enrolment: bool,
     /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
     #[serde(default)]
     pub token: Option<String>,
@@ -93,6 +96,7 @@ impl Default for Tenant {
         Self {
             destruction_horizon: default_destruction_horizon(),
             confirm_deadline: default_confirm_deadline(),
+            spend_on_enrolment: default_spend_on_enrolment(),
             token: None,
             pin_file: None,
             module: None,
@@ -108,4 +112,9 @@ fn default_destruction_horizon() -> HumaneDuration {
 /// 15 minutes.
 fn default_confirm_deadline() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+/// Single use, as for a claim.
+fn default_spend_on_enrolment() -> bool {
+    true
 }

@@ -1,7 +1,6 @@
-//! From a listening socket to TLS connections that a gRPC server takes over.
+//! From a listening socket to TLS connections that a server takes over.
 
 use super::limits::{Admission, Limits, Sources};
-use crate::api::Face;
 use crate::broker::Peer;
 use crate::identity::token::EXPORTER_LABEL;
 use arc_swap::ArcSwap;
@@ -23,12 +22,13 @@ use tonic::transport::server::Connected;
 
 /// Shortest and longest wait after a failed accept (no file descriptors left, for example).
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// Established connections that the gRPC server has not taken over yet.
+/// Established connections that the server has not taken over yet.
 const WAITING: usize = 64;
 
-/// One gRPC listener before TLS.
+/// One listener before TLS.
 pub(super) struct Acceptor {
-    pub(super) face: Face,
+    /// Its name in logs and metrics.
+    pub(super) name: &'static str,
     pub(super) listener: TcpListener,
     pub(super) config: Arc<ArcSwap<ServerConfig>>,
     pub(super) limits: Limits,
@@ -68,7 +68,7 @@ impl Acceptor {
             let (tcp, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(failure) => {
-                    tracing::warn!(listener = self.face.as_str(), %failure, "cannot accept a connection");
+                    tracing::warn!(listener = self.name, %failure, "cannot accept a connection");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
                     continue;
@@ -80,7 +80,7 @@ impl Acceptor {
                 continue;
             };
             let begun = Begun {
-                face: self.face,
+                name: self.name,
                 timeout: self.limits.handshake_timeout,
                 config: self.config.load_full(),
                 closing: self.closing.clone(),
@@ -100,18 +100,18 @@ impl Acceptor {
     }
 
     fn count(&self, outcome: &'static str) {
-        count(self.face, outcome);
+        count(self.name, outcome);
     }
 }
 
-fn count(face: Face, outcome: &'static str) {
-    metrics::counter!("keybroker_tls_handshakes_total", "listener" => face.as_str(), "outcome" => outcome)
+fn count(name: &'static str, outcome: &'static str) {
+    metrics::counter!("keybroker_tls_handshakes_total", "listener" => name, "outcome" => outcome)
         .increment(1);
 }
 
 /// A connection that was accepted and has its handshake before it.
 struct Begun {
-    face: Face,
+    name: &'static str,
     timeout: Duration,
     config: Arc<ServerConfig>,
     closing: CancellationToken,
@@ -130,13 +130,13 @@ impl Begun {
             finished = tokio::time::timeout(self.timeout, handshake) => match finished {
                 Ok(Ok(tls)) => tls,
                 Ok(Err(failure)) => {
-                    tracing::debug!(listener = self.face.as_str(), %address, %failure, "TLS handshake failed");
-                    count(self.face, "failed");
+                    tracing::debug!(listener = self.name, %address, %failure, "TLS handshake failed");
+                    count(self.name, "failed");
                     return None;
                 }
                 Err(_) => {
-                    tracing::debug!(listener = self.face.as_str(), %address, "TLS handshake took too long");
-                    count(self.face, "timeout");
+                    tracing::debug!(listener = self.name, %address, "TLS handshake took too long");
+                    count(self.name, "timeout");
                     return None;
                 }
             },
@@ -145,15 +145,15 @@ impl Begun {
             Ok(peer) => Arc::new(peer),
             Err(failure) => {
                 tracing::error!(%failure, "no TLS exporter");
-                count(self.face, "failed");
+                count(self.name, "failed");
                 return None;
             }
         };
         self.admission.established();
-        count(self.face, "established");
-        metrics::histogram!("keybroker_tls_handshake_seconds", "listener" => self.face.as_str())
+        count(self.name, "established");
+        metrics::histogram!("keybroker_tls_handshake_seconds", "listener" => self.name)
             .record(begun.elapsed());
-        let open = metrics::gauge!("keybroker_connections", "listener" => self.face.as_str());
+        let open = metrics::gauge!("keybroker_connections", "listener" => self.name);
         open.increment(1.0);
         Some(TlsConnection {
             tls,
@@ -187,6 +187,13 @@ pub(super) struct TlsConnection {
     open: metrics::Gauge,
     _admission: Admission,
     _connection: OwnedSemaphorePermit,
+}
+
+impl TlsConnection {
+    /// Whom it is with.
+    pub(super) fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
 }
 
 impl Drop for TlsConnection {

@@ -1,12 +1,13 @@
 //! Plain HTTP: what relying parties fetch (CRLs, CA certificates, trust chains: signed or public by nature), and what
 //! the operator's monitoring asks.
 
+use super::accept::TlsConnection;
 use crate::broker::{Broker, BrokerError};
 use crate::nfv::{InvalidName, IssuerId, Sha256Hash, TenantId};
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use der::pem::LineEnding;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
@@ -15,10 +16,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -200,13 +204,10 @@ pub(crate) fn fuzz_path(data: &[u8]) {
 
 /// Serves HTTP/1.1 until `stopping`, then lets open requests finish.
 pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
-    let router = router
-        .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT));
+    let router = bounded(router);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    let builder = http1();
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
@@ -229,6 +230,48 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopping: Cance
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Serves HTTP/1.1 over connections whose handshake is done, until `stopping`, then lets open requests finish. Handlers
+/// find the peer as `Extension<Arc<Peer>>`.
+pub(super) async fn serve_tls(
+    mut incoming: ReceiverStream<io::Result<TlsConnection>>,
+    router: Router,
+    stopping: CancellationToken,
+) {
+    let router = bounded(router);
+    let graceful = GracefulShutdown::new();
+    let builder = http1();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = incoming.next() => accepted,
+        };
+        let tls = match accepted {
+            Some(Ok(tls)) => tls,
+            Some(Err(_)) => continue,
+            None => break,
+        };
+        let service = TowerToHyperService::new(router.clone().layer(Extension(tls.peer())));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(tls), service).into_owned());
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+    }
+    drop(incoming);
+    graceful.shutdown().await;
+}
+
+fn bounded(router: Router) -> Router {
+    router
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+}
+
+fn http1() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    builder
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub use tls::{SignInHsm, TlsError, TlsMaterial};
 
 use crate::api::{self, Face, Gate};
 use crate::broker::Broker;
+use crate::est;
 use accept::Acceptor;
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -45,9 +46,9 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 /// A connection is asked to come again after this time, so that none keeps an old certificate for ever.
 const CONNECTION_AGE: Duration = Duration::from_secs(3600);
 
-/// One gRPC listener.
+/// One listener with TLS.
 #[derive(Debug, Clone)]
-pub struct GrpcListener {
+pub struct TlsListener {
     /// Where; port 0 takes a free one.
     pub address: SocketAddr,
     /// What it proves itself with.
@@ -58,11 +59,13 @@ pub struct GrpcListener {
 #[derive(Clone)]
 pub struct Listeners {
     /// `listen.bootstrap`: VNFCIs with an initial credential.
-    pub bootstrap: GrpcListener,
+    pub bootstrap: TlsListener,
     /// `listen.vnfci`: VNFCIs with a delivered certificate.
-    pub vnfci: GrpcListener,
+    pub vnfci: TlsListener,
     /// `listen.management`: MANO, auditors, operators.
-    pub management: GrpcListener,
+    pub management: TlsListener,
+    /// `listen.est`: enrolment (RFC 7030); none if it is not configured.
+    pub est: Option<TlsListener>,
     /// `listen.http`: CRLs and trust chains.
     pub http: SocketAddr,
     /// `listen.admin`: metrics and health.
@@ -84,6 +87,8 @@ pub struct BoundAddresses {
     pub vnfci: SocketAddr,
     /// `listen.management`.
     pub management: SocketAddr,
+    /// `listen.est`, if there is one.
+    pub est: Option<SocketAddr>,
     /// `listen.http`.
     pub http: SocketAddr,
     /// `listen.admin`.
@@ -94,6 +99,7 @@ pub struct BoundAddresses {
 pub struct Bound {
     addresses: BoundAddresses,
     grpc: [(Face, TcpListener, Arc<ArcSwap<ServerConfig>>); 3],
+    est: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>,
     http: TcpListener,
     admin: TcpListener,
     limits: Limits,
@@ -106,8 +112,8 @@ pub struct Bound {
 /// # Errors
 /// [`ServeError::Bind`] and [`ServeError::Tls`], naming the configuration key.
 pub fn bind(listeners: Listeners) -> Result<Bound, ServeError> {
-    let Listeners { bootstrap, vnfci, management, http, admin, limits, metrics, ready } = listeners;
-    let grpc = |face: Face, key: &'static str, listener: &GrpcListener| {
+    let Listeners { bootstrap, vnfci, management, est, http, admin, limits, metrics, ready } = listeners;
+    let grpc = |face: Face, key: &'static str, listener: &TlsListener| {
         let config = tls::server_config(&listener.tls).map_err(|source| ServeError::Tls { key, source })?;
         let (socket, address) = bind_one(key, listener.address)?;
         Ok::<_, ServeError>(((face, socket, Arc::new(ArcSwap::new(config))), address))
@@ -115,16 +121,24 @@ pub fn bind(listeners: Listeners) -> Result<Bound, ServeError> {
     let (bootstrap, bootstrap_address) = grpc(Face::Bootstrap, "listen.bootstrap", &bootstrap)?;
     let (vnfci, vnfci_address) = grpc(Face::Vnfci, "listen.vnfci", &vnfci)?;
     let (management, management_address) = grpc(Face::Management, "listen.management", &management)?;
+    let est = est.map(|listener| {
+        let key = "listen.est";
+        let config = tls::est_config(&listener.tls).map_err(|source| ServeError::Tls { key, source })?;
+        let (socket, address) = bind_one(key, listener.address)?;
+        Ok::<_, ServeError>(((socket, Arc::new(ArcSwap::new(config))), address))
+    });
+    let (est, est_address) = est.transpose()?.unzip();
     let (http, http_address) = bind_one("listen.http", http)?;
     let (admin, admin_address) = bind_one("listen.admin", admin)?;
     let addresses = BoundAddresses {
         bootstrap: bootstrap_address,
         vnfci: vnfci_address,
         management: management_address,
+        est: est_address,
         http: http_address,
         admin: admin_address,
     };
-    Ok(Bound { addresses, grpc: [bootstrap, vnfci, management], http, admin, limits, metrics, ready })
+    Ok(Bound { addresses, grpc: [bootstrap, vnfci, management], est, http, admin, limits, metrics, ready })
 }
 
 fn bind_one(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -168,7 +182,7 @@ impl Bound {
         for (face, listener, config) in self.grpc {
             let gate = Gate::new(Arc::clone(&broker), face, running.clone(), shutdown.clone());
             let acceptor = Acceptor {
-                face,
+                name: face.as_str(),
                 listener,
                 config,
                 limits: self.limits,
@@ -178,6 +192,23 @@ impl Bound {
             let routes = with_health(face, api::services(gate), &self.ready, &shutdown);
             draining.spawn(serve_grpc(acceptor, routes, shutdown.clone()));
         }
+        let est_certificate = self.est.as_ref().map(|(_, config)| Arc::clone(config));
+        if let Some((listener, config)) = self.est {
+            let acceptor = Acceptor {
+                name: "est",
+                listener,
+                config,
+                limits: self.limits,
+                stopping: shutdown.clone(),
+                closing: closing.clone(),
+            };
+            let routes = est::routes(Arc::clone(&broker), running.clone());
+            let served = http::serve_tls(acceptor.incoming(), routes, shutdown.clone());
+            draining.spawn(async {
+                served.await;
+                Ok(())
+            });
+        }
         let public = http::serve(self.http, http::public(broker), shutdown.clone());
         draining.spawn(async {
             public.await;
@@ -186,7 +217,12 @@ impl Bound {
         let admin = http::admin(self.metrics, self.ready, shutdown.clone());
         let admin = tokio::spawn(http::serve(self.admin, admin, closing.clone()));
         let supervisor = Supervisor { draining, running, closing, admin, drain: self.limits.drain, shutdown };
-        Running { addresses: self.addresses, certificates, supervisor: tokio::spawn(supervisor.run()) }
+        Running {
+            addresses: self.addresses,
+            certificates,
+            est_certificate,
+            supervisor: tokio::spawn(supervisor.run()),
+        }
     }
 }
 
@@ -250,6 +286,7 @@ fn with_health(face: Face, routes: Routes, ready: &Ready, stopping: &Cancellatio
 pub struct Running {
     addresses: BoundAddresses,
     certificates: [(Face, Arc<ArcSwap<ServerConfig>>); 3],
+    est_certificate: Option<Arc<ArcSwap<ServerConfig>>>,
     supervisor: JoinHandle<Result<(), ServeError>>,
 }
 
@@ -267,6 +304,17 @@ impl Running {
         let config = tls::server_config(material)?;
         for (_, slot) in self.certificates.iter().filter(|(known, _)| *known == face) {
             slot.store(Arc::clone(&config));
+        }
+        Ok(())
+    }
+
+    /// [`Running::replace_tls`] for the EST listener, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn replace_est_tls(&self, material: &TlsMaterial) -> Result<(), TlsError> {
+        if let Some(slot) = &self.est_certificate {
+            slot.store(tls::est_config(material)?);
         }
         Ok(())
     }

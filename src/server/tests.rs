@@ -115,7 +115,7 @@ impl Listening {
         let config = Arc::new(ArcSwap::new(server_config(material).unwrap()));
         let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
         let acceptor = Acceptor {
-            face: Face::Bootstrap,
+            name: "bootstrap",
             listener,
             config: Arc::clone(&config),
             limits,
@@ -510,7 +510,7 @@ async fn health_follows_readiness_and_management_reflects_its_services() {
     let (ready, on) = switch();
     let (listener, address) = bind_one("listen.management", "127.0.0.1:0".parse().unwrap()).unwrap();
     let acceptor = Acceptor {
-        face: Face::Management,
+        name: "management",
         listener,
         config: Arc::clone(&listening.config),
         limits: Limits::default(),

@@ -1,18 +1,21 @@
-//! TLS of the gRPC listeners: version 1.3 only, no tickets, no resumption, client certificates demanded.
+//! TLS of the gRPC listeners: version 1.3 only, no tickets, no resumption, client certificates demanded. The EST listener
+//! takes version 1.2, too, and clients without a certificate.
 //!
 //! A client certificate is not judged here beyond possession of its key: anchors, registration and expiry are judged
 //! in the handler, so that every refusal is the same generic answer and its reason goes to the auditor.
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureAlgorithm,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use std::fmt;
 use std::path::Path;
@@ -101,14 +104,33 @@ impl TlsMaterial {
 /// # Errors
 /// [`TlsError`] if the provider lacks TLS 1.3: never with ours.
 pub(super) fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+    config(material, &[&rustls::version::TLS13], true, b"h2")
+}
+
+/// The configuration of the EST listener. RFC 7030 3.3 lets clients come with TLS 1.2 (strongSwan does by default), and
+/// demands a certificate only of those who want one.
+///
+/// # Errors
+/// As [`server_config`].
+pub(super) fn est_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+    config(material, &[&rustls::version::TLS13, &rustls::version::TLS12], false, b"http/1.1")
+}
+
+fn config(
+    material: &TlsMaterial,
+    versions: &[&'static SupportedProtocolVersion],
+    mandatory: bool,
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
-    let verifier = Arc::new(PossessionOnly(provider.signature_verification_algorithms));
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Arc::new(PossessionOnly { algorithms, mandatory });
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
+        .with_protocol_versions(versions)
         .map_err(|e| TlsError(e.to_string()))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&material.0))));
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     // A resumed session would outlive a change of certificates, and its exporter would not be bound to a proof of
     // possession made now.
     config.send_tls13_tickets = 0;
@@ -162,14 +184,22 @@ impl Signer for HsmKey {
     }
 }
 
-/// Demands a client certificate and the proof that the client has its key, and nothing else.
+/// Of a client certificate only the proof that the client has its key.
 #[derive(Debug)]
-struct PossessionOnly(WebPkiSupportedAlgorithms);
+struct PossessionOnly {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Whether a client without a certificate is turned away.
+    mandatory: bool,
+}
 
 impl ClientCertVerifier for PossessionOnly {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // No hints: whom a tenant trusts is nobody else's business.
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
     }
 
     fn verify_client_cert(
@@ -188,11 +218,11 @@ impl ClientCertVerifier for PossessionOnly {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -201,11 +231,11 @@ impl ClientCertVerifier for PossessionOnly {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -19,10 +19,10 @@ use async_trait::async_trait;
 use records::{
     Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, ChainTip, ClaimOutcome,
     ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
-    NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
-    RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci,
-    VnfciFilter,
+    Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
+    NewCertificate, NewCredential, NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
+    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
+    UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -333,6 +333,29 @@ pub trait Store: Send + Sync + 'static {
         claim: ClaimId,
         mutation: Mutation<ConfirmOutcome>,
     ) -> Result<ConfirmOutcome>;
+    /// Records a certificate that was signed for a key of its holder's own: an enrolment, confirmed at once. In one
+    /// transaction its basis is looked at again, so that of two that race one is refused.
+    ///
+    /// By an initial credential, or an agent's word for it: the VNFCI must not be terminated or released, the initial
+    /// credential `OPEN` and (unless an agent vouches) unexpired, no claim open. Another key for a slot that this arming
+    /// filled takes its place (that certificate `REVOCATION_PENDING`), at most `redraws_allowed` times per arming. Once
+    /// every slot has a certificate the initial credential is `SPENT` if `spend` says so, and what earlier armings had
+    /// becomes `SUPERSEDED` as by a confirmation. The VNFCI is active.
+    ///
+    /// By a certificate of the VNFCI that is `VALID` or `SUPERSEDED`: the slot's valid certificates become
+    /// `SUPERSEDED`; the same key may be certified again.
+    ///
+    /// The same key for the same slot again: `Replayed`, no change. A key of any other credential: `Refused`.
+    /// The events closure sees `Enrolled` and `Replayed`.
+    async fn record_enrolment(
+        &self,
+        enrolment: NewEnrolment,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome>;
+    /// The certificate with this SHA-256 (of its DER), if a VNFCI has or had it.
+    async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>>;
+    /// What one arming of a VNFCI was enrolled for and nothing took the place of, oldest first.
+    async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
     /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).

@@ -12,12 +12,14 @@ use crate::nfv::{
 use serde::{Deserialize, Serialize};
 
 mod claim;
+mod enrolment;
 mod log;
 
 pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, UncertifiedKey,
 };
+pub use enrolment::{Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
@@ -491,8 +493,8 @@ pub struct Custody {
     pub erased_at: Option<Timestamp>,
     /// How custody ended, and when.
     pub ended: Option<(CustodyEnd, Timestamp)>,
-    /// The epoch under whose KEK it was wrapped last.
-    pub epoch: EpochId,
+    /// The epoch under whose KEK it was wrapped last; none for a key that was never here.
+    pub epoch: Option<EpochId>,
     /// When the last of all epochs that it was ever in was verified destroyed; none while one is not.
     pub shredded_at: Option<Timestamp>,
     /// The token on which that was verified.

@@ -14,6 +14,7 @@ mod claims;
 mod command_line;
 mod empty_pools;
 mod endpoints;
+mod est;
 mod hsm_away;
 mod hsm_faults;
 mod key_types;

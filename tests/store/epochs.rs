@@ -179,7 +179,7 @@ async fn receipts_are_due_once_every_epoch_of_the_key_is_destroyed(f: Fixture) {
     f.advance(f.epoch, EpochChange::Shred).await;
     f.advance(f.epoch, EpochChange::Verify).await;
     let custody = due().await.remove(0);
-    assert_eq!((custody.credential.id, custody.epoch), (ids[0], to));
+    assert_eq!((custody.credential.id, custody.epoch), (ids[0], Some(to)));
     assert_eq!((custody.shredded_at, custody.token_serial.as_deref()), (Some(f.now()), Some("token-1")));
     assert_eq!(custody.ended.unwrap().0, released);
     assert_eq!(custody.serial, Some(hex::encode(ids[0].0.as_bytes())));

@@ -4,6 +4,7 @@ mod at_claim;
 mod audit;
 mod claims;
 mod configuration;
+mod enrolments;
 mod epochs;
 mod fixture;
 mod leases;

@@ -239,7 +239,7 @@ impl World {
             assert_eq!(custody.key_state.is_live(), custody.erased_at.is_none());
             assert_eq!(self.drawn.contains_key(&id), custody.vnfci.is_some());
             if custody.key_state.is_live() {
-                live.entry(custody.epoch).or_default().insert(id);
+                live.entry(custody.epoch.unwrap()).or_default().insert(id);
             }
         }
         for epoch in f.store.epochs(None, EpochState::ALL).await.unwrap() {

@@ -40,6 +40,8 @@ pub struct Options {
     pub workers: (u32, u32),
     /// `store.url`.
     pub store_url: String,
+    /// Whether EST is served.
+    pub est: bool,
     /// `hsm.sealing`; empty for the default.
     pub sealing: &'static [&'static str],
     /// Whether the module is the one that fails on command, before the real one.
@@ -58,6 +60,7 @@ impl Default for Options {
             environment: Vec::new(),
             workers: (1, 1),
             store_url: "sqlite:keybroker.db".to_owned(),
+            est: false,
             sealing: &[],
             faulty: false,
             call_deadline: "10s",
@@ -65,7 +68,7 @@ impl Default for Options {
     }
 }
 
-/// Addresses of the five listeners.
+/// Addresses of the listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub bootstrap: SocketAddr,
@@ -73,6 +76,7 @@ pub struct Addresses {
     pub management: SocketAddr,
     pub http: SocketAddr,
     pub admin: SocketAddr,
+    pub est: SocketAddr,
 }
 
 /// A fresh token, an initialised and running broker, and MANO's CA as its anchor.
@@ -164,6 +168,7 @@ impl Site {
     /// Writes `keybroker.toml` from addresses and options.
     pub fn write_config(&self) {
         let (addresses, options) = (&self.addresses, &self.options);
+        let est = if options.est { format!("est = \"{}\"\n", addresses.est) } else { String::new() };
         let sealing = match options.sealing {
             [] => String::new(),
             suites => format!("sealing = {suites:?}\n"),
@@ -182,7 +187,7 @@ impl Site {
              interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
              [store]\nurl = {:?}\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
-             server_names = [\"localhost\", \"127.0.0.1\"]\n\
+             server_names = [\"localhost\", \"127.0.0.1\"]\n{est}\
              [log]\nlevel = {:?}\n\
              [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
             module,
@@ -334,6 +339,10 @@ impl Site {
         format!("https://{}", self.addresses.management)
     }
 
+    pub fn est_url(&self) -> String {
+        format!("https://{}", self.addresses.est)
+    }
+
     /// Waits, while the broker runs, until there is an answer.
     pub async fn until<T>(&mut self, what: &str, mut ask: impl AsyncFnMut(&Self) -> Option<T>) -> T {
         let begun = std::time::Instant::now();
@@ -357,24 +366,25 @@ impl Drop for Site {
 }
 
 impl Addresses {
-    /// Five free ports. They are below those that the kernel gives to outgoing connections, so that none is taken
+    /// Six free ports. They are below those that the kernel gives to outgoing connections, so that none is taken
     /// while a broker is away, and differ between test processes that run at the same time.
     fn free() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..1_000 {
             let place = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed) * 1_777) % 4_000;
-            let base = 10_000 + u16::try_from(place).unwrap() * 5;
+            let base = 8_000 + u16::try_from(place).unwrap() * 6;
             let address = |offset: u16| SocketAddr::from(([127, 0, 0, 1], base + offset));
-            if (0..5).all(|offset| TcpListener::bind(address(offset)).is_ok()) {
+            if (0..6).all(|offset| TcpListener::bind(address(offset)).is_ok()) {
                 return Self {
                     bootstrap: address(0),
                     vnfci: address(1),
                     management: address(2),
                     http: address(3),
                     admin: address(4),
+                    est: address(5),
                 };
             }
         }
-        panic!("no five free ports");
+        panic!("no six free ports");
     }
 }

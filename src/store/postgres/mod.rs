@@ -10,9 +10,10 @@ mod order;
 
 pub use open::PostgresOptions;
 
+use super::sql::SqlStore;
 use super::sql::connection::{Connection, Session};
 use super::sql::drawing::Places;
-use super::sql::{Engine, SqlStore};
+use super::sql::engine::Engine;
 use super::{Result, StoreError};
 use crate::clock::{Clock, Timestamp};
 pub(super) use error::{is_passing, meaning};

@@ -75,6 +75,27 @@ pub(super) fn insert(sql: &mut Statement, rows: &[NewRow<'_>]) {
     });
 }
 
+/// Inserts a further certificate of a key that its holder made.
+pub(super) async fn insert_again(
+    tx: &mut Connection,
+    credential: CredentialId,
+    certificate: &NewCertificate,
+) -> Result<()> {
+    let id = credential.0.as_bytes().as_slice();
+    // The one before makes room: rows are inserted with turn 0.
+    query(
+        "UPDATE certificates SET turn = 1 + (SELECT MAX(n.turn) FROM certificates n WHERE n.credential = $1)
+         WHERE credential = $1 AND turn = 0",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    let mut sql = Statement::new("");
+    insert(&mut sql, &[NewRow::signed(credential, certificate)]);
+    sql.execute(tx).await?;
+    Ok(())
+}
+
 /// Records certificates that were signed after their keys were stored.
 pub(super) async fn record(
     tx: &mut Connection,

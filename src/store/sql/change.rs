@@ -1,8 +1,9 @@
 //! What surrounds every change: the lease, the request, the events, one transaction.
 
 use super::connection::Connection;
+use super::engine::Engine;
 use super::statement::query;
-use super::{Engine, audit, leases};
+use super::{audit, leases};
 use crate::clock::Timestamp;
 use crate::store::{Mutation, RequestKey, Result, StoreError};
 use futures_util::future::BoxFuture;

@@ -81,24 +81,24 @@ pub(super) async fn reserve(
 }
 
 /// An initial credential with what a claim by it depends on.
-struct Arming {
-    tenant: TenantId,
-    vnf_instance: VnfInstanceId,
-    vnfci: VnfciId,
+pub(super) struct Arming {
+    pub(super) tenant: TenantId,
+    pub(super) vnf_instance: VnfInstanceId,
+    pub(super) vnfci: VnfciId,
     vdu: VduId,
     state: InitialCredentialState,
     expires_at: Timestamp,
-    redraws: u32,
+    pub(super) redraws: u32,
     vnfci_state: VnfciState,
     /// The open claim and its recipient key.
-    open: Option<(ClaimId, Sha256Hash)>,
+    pub(super) open: Option<(ClaimId, Sha256Hash)>,
     /// By name.
-    slots: Vec<SlotSource>,
+    pub(super) slots: Vec<SlotSource>,
 }
 
-struct SlotSource {
-    name: SlotName,
-    pool: Uuid,
+pub(super) struct SlotSource {
+    pub(super) name: SlotName,
+    pub(super) pool: Uuid,
     pool_name: PoolName,
     issue: Issue,
     profile: ProfileName,
@@ -106,7 +106,7 @@ struct SlotSource {
 
 impl Arming {
     /// The VNFCI's end comes first: an auditor wants to read that rather than what followed from it.
-    fn refusal(&self, now: Timestamp) -> Option<ClaimRefusal> {
+    pub(super) fn refusal(&self, now: Timestamp) -> Option<ClaimRefusal> {
         if matches!(self.vnfci_state, VnfciState::Released | VnfciState::Terminated) {
             return Some(ClaimRefusal::VnfciEnded);
         }
@@ -119,7 +119,7 @@ impl Arming {
     }
 }
 
-async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Result<Arming> {
+pub(super) async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Result<Arming> {
     let rows = query(
         "SELECT i.tenant AS tenant, i.vnf_instance AS vnf_instance, i.vnfci AS vnfci, i.state AS state,
                 i.expires_at AS expires_at, i.redraws AS redraws, v.state AS vnfci_state, v.vdu AS vdu,
@@ -293,7 +293,7 @@ async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
     sql.push(
         " FROM claims cl CROSS JOIN credentials c CROSS JOIN certificates ce
           LEFT JOIN key_blobs b ON b.credential = c.id
-          WHERE c.claim_id = cl.id AND ce.credential = c.id AND cl.id IN ",
+          WHERE c.claim_id = cl.id AND c.epoch IS NOT NULL AND ce.credential = c.id AND cl.id IN ",
     );
     id_list(&mut sql, ids);
     sql.push(" ORDER BY cl.deadline, cl.id, c.slot");
@@ -395,20 +395,25 @@ pub(super) async fn confirm(
         credential.key_blob.clear();
         credential.dek_blob.clear();
     }
-    let superseded = supersede(tx, &record, now).await?;
+    let superseded = supersede(tx, &record.tenant, &record.vnfci, record.initial_credential, now).await?;
     Ok(ConfirmOutcome::Confirmed { claim: record, superseded }.into())
 }
 
-/// Withdraws what earlier armings of the claim's VNFCI had delivered.
-async fn supersede(tx: &mut Connection, confirmed: &ClaimRecord, now: Timestamp) -> Result<DestroyedKeys> {
+/// Withdraws what earlier armings of a VNFCI than that of this initial credential had delivered.
+pub(super) async fn supersede(
+    tx: &mut Connection,
+    tenant: &TenantId,
+    vnfci: &VnfciId,
+    current: InitialCredentialId,
+    now: Timestamp,
+) -> Result<DestroyedKeys> {
     let rows = query(
-        "SELECT id FROM claims WHERE tenant = $1 AND vnfci = $2 AND state = 'CONFIRMED' AND id <> $3
-         AND initial_credential <> $4",
+        "SELECT id FROM claims WHERE tenant = $1 AND vnfci = $2 AND state = 'CONFIRMED'
+         AND initial_credential <> $3",
     )
-    .bind(confirmed.tenant.as_str())
-    .bind(confirmed.vnfci.as_str())
-    .bind(confirmed.id.0.as_bytes().as_slice())
-    .bind(confirmed.initial_credential.0.as_bytes().as_slice())
+    .bind(tenant.as_str())
+    .bind(vnfci.as_str())
+    .bind(current.0.as_bytes().as_slice())
     .fetch_all(&mut *tx)
     .await?;
     let end = CustodyEnd {
@@ -448,7 +453,7 @@ pub(super) async fn extend_open(tx: &mut Connection, absence: Duration) -> Resul
 }
 
 /// Ends the custody of a claim's keys and the claim itself.
-async fn close(
+pub(super) async fn close(
     tx: &mut Connection,
     claim: ClaimId,
     state: ClaimState,

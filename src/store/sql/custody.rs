@@ -16,8 +16,8 @@ const SELECT: &str = "SELECT c.*, ce.serial AS serial, ce.state AS certificate_s
         WHERE k.credential = c.id AND ke.state <> 'DESTROYED') AS epochs_left,
     (SELECT MAX(ke.destroyed_at) FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
         WHERE k.credential = c.id) AS former_destroyed_at
-    FROM credentials c JOIN epochs e ON e.id = c.epoch
-    LEFT JOIN certificates ce ON ce.credential = c.id
+    FROM credentials c LEFT JOIN epochs e ON e.id = c.epoch
+    LEFT JOIN certificates ce ON ce.credential = c.id AND ce.turn = 0
     LEFT JOIN claims cl ON cl.id = c.claim_id";
 
 /// What is known of one key.
@@ -40,9 +40,9 @@ pub(super) async fn receipts_due(tx: &mut Connection, limit: u32) -> Result<Vec<
     let mut sql = Statement::new(SELECT);
     sql.push(
         " WHERE c.custody_ended_at IS NOT NULL AND c.claim_id IS NOT NULL AND c.receipt IS NULL
-          AND c.erased_at IS NOT NULL AND e.state = 'DESTROYED'
-          AND NOT EXISTS (SELECT 1 FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
-              WHERE k.credential = c.id AND ke.state <> 'DESTROYED')
+          AND (c.key_state = 'EXTERNAL' OR c.erased_at IS NOT NULL AND e.state = 'DESTROYED'
+              AND NOT EXISTS (SELECT 1 FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
+                  WHERE k.credential = c.id AND ke.state <> 'DESTROYED'))
           ORDER BY c.custody_ended_at, c.id LIMIT ",
     );
     sql.push_bind(i64::from(limit));
@@ -79,7 +79,7 @@ fn read(row: &Row) -> Result<Custody> {
         certificate_state: row.parsed_or_null("certificate_state")?,
         erased_at: row.time_or_null("erased_at")?,
         ended,
-        epoch: EpochId(row.uuid("epoch")?),
+        epoch: row.uuid_or_null("epoch")?.map(EpochId),
         shredded_at,
         token_serial: row.text_or_null("token_serial")?,
         receipt: row.text_or_null("receipt")?,

@@ -193,7 +193,7 @@ async fn read(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<Row>> {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::store::sql::Engine;
+    use crate::store::sql::engine::Engine;
     use crate::store::sqlite::SqliteStore;
     use std::sync::Arc;
 

@@ -14,6 +14,7 @@
 
 pub(super) mod connection;
 pub(super) mod drawing;
+pub(super) mod engine;
 pub(super) mod error;
 mod statement;
 
@@ -24,6 +25,7 @@ mod change;
 mod claims;
 mod credentials;
 mod custody;
+mod enrolments;
 mod epochs;
 mod identities;
 mod initial_credentials;
@@ -38,10 +40,11 @@ mod vnfcis;
 
 use super::records::{
     Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Epoch, Identity,
-    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewVnfci, Page, Pool,
-    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
-    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
+    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome,
+    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
+    NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci,
+    VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -53,37 +56,12 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use change::{Keep, Once};
-use connection::Connection;
-use futures_util::future::BoxFuture;
+use engine::Engine;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
 
 /// How long a request is remembered.
 const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
-
-/// What a database does differently: how its connections are had and what a transaction is.
-pub trait Engine: Send + Sync + 'static {
-    /// The time that leases and deadlines are held against.
-    fn now(&self) -> impl Future<Output = Result<Timestamp>> + Send;
-
-    /// Runs `body` in a transaction; its outcome is given out once it is committed. Everything that it did is undone if it
-    /// fails or panics. Dropping the future does not undo what was begun. `body` gets the time at which the transaction
-    /// began; it runs again, from the beginning, if it lost against another transaction.
-    fn change<T, F>(&self, body: F) -> impl Future<Output = Result<T>> + Send
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>> + Clone + Send + 'static;
-
-    /// A connection for one statement that reads.
-    fn reader(&self) -> impl Future<Output = Result<Connection>> + Send;
-
-    /// A connection for several statements that read one state.
-    fn snapshot(&self) -> impl Future<Output = Result<Connection>> + Send;
-
-    /// Finishes what was begun and lets go of files and connections.
-    fn close(&self) -> impl Future<Output = ()> + Send;
-}
 
 /// A store in a database. See [`Store`] for what it promises; `docs/schema.md` for what is in the database.
 pub struct SqlStore<E> {
@@ -428,6 +406,22 @@ impl<E: Engine> Store for SqlStore<E> {
         mutation: Mutation<ConfirmOutcome>,
     ) -> Result<ConfirmOutcome> {
         change!(self, BodyOnly, mutation, |tx, now| claims::confirm(tx, claim, now))
+    }
+
+    async fn record_enrolment(
+        &self,
+        enrolment: NewEnrolment,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome> {
+        change!(self, BodyOnly, mutation, |tx, now| enrolments::record(tx, &enrolment, now))
+    }
+
+    async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>> {
+        read!(self, |tx| enrolments::by_certificate(tx, fingerprint))
+    }
+
+    async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>> {
+        read!(self, |tx| enrolments::of_arming(tx, &arming.tenant, &arming.vnfci, arming.id))
     }
 
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {

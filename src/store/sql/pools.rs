@@ -176,6 +176,8 @@ pub(super) async fn levels(tx: &mut Connection, pool: PoolId, now: Timestamp) ->
             KeyState::Claimed => levels.claimed = keys,
             KeyState::Delivered => levels.delivered = keys,
             KeyState::Destroyed => levels.destroyed = keys,
+            // Never in the pool: it lends its profile only.
+            KeyState::External => {}
         }
     }
     Ok(levels)

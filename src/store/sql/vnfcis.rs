@@ -6,14 +6,13 @@ use super::value::{CHUNK, text_list};
 use super::{credentials, initial_credentials, pools, tenants};
 use crate::clock::Timestamp;
 use crate::identity::CertificateName;
-use crate::nfv::{ClaimId, InitialCredentialId, PoolName, TenantId, VnfInstanceId, VnfciId};
+use crate::nfv::{ClaimId, InitialCredentialId, PoolName, Sha256Hash, TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{
     InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool, RegisterOutcome,
     Slot, Vnfci, VnfciFilter, VnfciState,
 };
 use crate::store::{Result, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use uuid::Uuid;
 
 /// What items of one registration are held against.
 struct Known {
@@ -284,7 +283,7 @@ pub(super) async fn lock_of_arming(tx: &mut Connection, id: InitialCredentialId)
     lock(
         tx,
         "SELECT 1 FROM initial_credentials i JOIN vnfcis v ON v.tenant = i.tenant AND v.id = i.vnfci WHERE i.id = $1",
-        id.0,
+        id.0.as_bytes(),
     )
     .await
 }
@@ -294,14 +293,25 @@ pub(super) async fn lock_of_claim(tx: &mut Connection, id: ClaimId) -> Result<()
     lock(
         tx,
         "SELECT 1 FROM claims c JOIN vnfcis v ON v.tenant = c.tenant AND v.id = c.vnfci WHERE c.id = $1",
-        id.0,
+        id.0.as_bytes(),
     )
     .await
 }
 
-async fn lock(tx: &mut Connection, sql: &'static str, id: Uuid) -> Result<()> {
+/// Whatever happens to the VNFCI that has or had the certificate with this SHA-256 waits until this transaction ends.
+pub(super) async fn lock_of_certificate(tx: &mut Connection, fingerprint: Sha256Hash) -> Result<()> {
+    lock(
+        tx,
+        "SELECT 1 FROM certificates ce JOIN credentials c ON c.id = ce.credential JOIN claims cl ON cl.id = c.claim_id
+         JOIN vnfcis v ON v.tenant = cl.tenant AND v.id = cl.vnfci WHERE ce.sha256 = $1",
+        &fingerprint.0,
+    )
+    .await
+}
+
+async fn lock(tx: &mut Connection, sql: &'static str, id: &[u8]) -> Result<()> {
     if tx.dialect() == Dialect::Postgres {
-        query(sql).bind(id.as_bytes().as_slice()).locking("FOR NO KEY UPDATE OF v").execute(tx).await?;
+        query(sql).bind(id).locking("FOR NO KEY UPDATE OF v").execute(tx).await?;
     }
     Ok(())
 }

@@ -10,8 +10,9 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::Result;
+use super::sql::SqlStore;
 use super::sql::connection::Connection;
-use super::sql::{Engine, SqlStore};
+use super::sql::engine::Engine;
 use crate::clock::{Clock, Timestamp};
 pub(super) use error::meaning;
 use futures_util::future::BoxFuture;

@@ -1,0 +1,209 @@
+//! Enrolment over Secure Transport: the server (RFC 7030, RFC 8951; csrattrs RFC 9908).
+//!
+//! HTTP only: paths, methods, media types, base64 and CMS, statuses. Who may have which certificate is the broker's
+//! business ([`crate::broker::enrol`]). What this face says of a failure is RFC 7030 4.2.3's: a status and a sentence.
+
+mod path;
+
+use crate::broker::{Broker, BrokerError, Peer};
+use crate::ca::cms::{certs_only, from_base64, to_base64};
+use crate::ca::csr::MAX_REQUEST_BYTES;
+use crate::nfv::VnfciId;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderName, StatusCode};
+use path::{Operation, Route};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// A request in base64, with line breaks.
+const MAX_BODY_BYTES: usize = MAX_REQUEST_BYTES * 3 / 2;
+/// More than this is not even read and forgotten.
+const MAX_READ_BYTES: usize = 1024 * 1024;
+const CONTENT_TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
+
+#[derive(Clone)]
+struct Server {
+    broker: Arc<Broker>,
+    /// Use cases under way: a client that goes away does not stop one half way, and a shutdown waits for them.
+    running: TaskTracker,
+}
+
+/// Every path of the EST listener. Handlers need the connection's `Extension<Arc<Peer>>`.
+pub fn routes(broker: Arc<Broker>, running: TaskTracker) -> Router {
+    Router::new().fallback(answer).with_state(Server { broker, running })
+}
+
+/// What became of a request, as the metric names it.
+type Answer = (&'static str, Response);
+
+async fn answer(
+    State(server): State<Server>,
+    Extension(peer): Extension<Arc<Peer>>,
+    request: Request<Body>,
+) -> Response {
+    let begun = Instant::now();
+    let route = Route::of(request.uri());
+    let operation = route.as_ref().map_or("none", |route| route.operation.as_str());
+    let span = tracing::info_span!("est", operation, peer = %peer.address);
+    let task = async move {
+        let (head, body) = request.into_parts();
+        // Before anything is answered: a client that is still sending may not read what it is told.
+        let body = read(body).await;
+        match route {
+            Some(route) => server.serve(&peer, route, head, body).await,
+            None => ("not_found", text(StatusCode::NOT_FOUND, "no such EST path; see RFC 7030 3.2.2")),
+        }
+    };
+    let (outcome, response) = task.instrument(span).await;
+    metrics::counter!("keybroker_est_requests_total", "operation" => operation, "outcome" => outcome)
+        .increment(1);
+    metrics::histogram!("keybroker_est_request_seconds", "operation" => operation).record(begun.elapsed());
+    response
+}
+
+impl Server {
+    async fn serve(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
+        let allowed = route.operation.method();
+        if head.method != allowed {
+            let sentence = format!("{} is asked for with {allowed}", route.operation.as_str());
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &sentence);
+            response.headers_mut().insert(ALLOW, http::HeaderValue::from_static(route.operation.allow()));
+            return ("malformed", response);
+        }
+        match route.operation {
+            Operation::CaCerts => match self.broker.enrolment_chain(peer, &route.label).await {
+                Ok(chain) => ("ok", certificates(&chain, "application/pkcs7-mime")),
+                Err(error) => failed(&error),
+            },
+            Operation::CsrAttrs => match self.broker.enrolment_attributes(&route.label) {
+                Ok(Some(der)) => ("ok", base64("application/csrattrs", &der)),
+                Ok(None) => ("ok", StatusCode::NO_CONTENT.into_response()),
+                Err(error) => failed(&error),
+            },
+            Operation::SimpleEnroll | Operation::SimpleReenroll => self.enrol(peer, route, head, body).await,
+            Operation::ServerKeygen => (
+                "not_implemented",
+                text(
+                    StatusCode::NOT_IMPLEMENTED,
+                    "serverkeygen is off: it would put a private key into the server's memory. Keys made by the HSM \
+                     are delivered sealed, by the Claim call of the bootstrap listener",
+                ),
+            ),
+            Operation::FullCmc => (
+                "not_implemented",
+                text(StatusCode::NOT_IMPLEMENTED, "fullcmc is not served: use simpleenroll"),
+            ),
+        }
+    }
+
+    async fn enrol(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
+        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !media.eq_ignore_ascii_case("application/pkcs10") {
+            let sentence = "send a PKCS#10 in base64 as application/pkcs10 (RFC 7030 4.2.1)";
+            return ("malformed", text(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
+        }
+        let on_behalf_of = match path::vnfci(&head.uri).map(|id| id.parse::<VnfciId>()).transpose() {
+            Ok(named) => named,
+            Err(error) => return ("malformed", text(StatusCode::BAD_REQUEST, &error.to_string())),
+        };
+        let Some(body) = body else {
+            let sentence = format!("the request is cut off, or longer than {MAX_BODY_BYTES} bytes");
+            return ("malformed", text(StatusCode::PAYLOAD_TOO_LARGE, &sentence));
+        };
+        let der = match from_base64(&body) {
+            Ok(der) => der,
+            Err(error) => return ("malformed", text(StatusCode::BAD_REQUEST, &error.0)),
+        };
+        let (broker, peer) = (Arc::clone(&self.broker), Arc::clone(peer));
+        let use_case = async move {
+            let again = route.operation == Operation::SimpleReenroll;
+            let name = route.operation.as_str();
+            let enroller = match broker.identify_enroller(&peer, again).await {
+                Ok(enroller) => enroller,
+                Err(refusal) => {
+                    broker.record_refusal(None, &peer, name, None, &refusal).await;
+                    return Err(refusal);
+                }
+            };
+            let enrolled = broker.enrol(&enroller, &route.label, &der, on_behalf_of).await;
+            if let Err(refusal) = &enrolled {
+                // Of other errors it takes no notice.
+                broker.record_refusal(Some(&enroller.caller()), &peer, name, None, refusal).await;
+            }
+            enrolled
+        };
+        match self.running.spawn(use_case.in_current_span()).await {
+            Ok(Ok(der)) => ("ok", certificates(&[der], "application/pkcs7-mime; smime-type=certs-only")),
+            Ok(Err(error)) => failed(&error),
+            // It is never aborted, so it panicked; the panic's text is in the log.
+            Err(_) => ("failed", text(StatusCode::INTERNAL_SERVER_ERROR, "internal error")),
+        }
+    }
+}
+
+/// The body; none if it is too long or cut off. What is too long is read on, in bounds, and forgotten.
+async fn read(body: Body) -> Option<Vec<u8>> {
+    let mut pieces = body.into_data_stream();
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.ok()?;
+        seen += piece.len();
+        if seen <= MAX_BODY_BYTES {
+            kept.extend_from_slice(&piece);
+        } else if seen > MAX_READ_BYTES {
+            break;
+        }
+    }
+    (seen <= MAX_BODY_BYTES).then_some(kept)
+}
+
+fn certificates(ders: &[Vec<u8>], media: &'static str) -> Response {
+    base64(media, &certs_only(ders))
+}
+
+/// Base64 with a header that RFC 8951 2 makes superfluous and that older clients demand.
+fn base64(media: &'static str, der: &[u8]) -> Response {
+    ([(CONTENT_TYPE, media), (CONTENT_TRANSFER_ENCODING, "base64")], to_base64(der)).into_response()
+}
+
+fn text(status: StatusCode, sentence: &str) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{sentence}\n")).into_response()
+}
+
+/// The one match from errors to EST's statuses. A refusal is the same whatever its reason.
+fn failed(error: &BrokerError) -> Answer {
+    match error {
+        BrokerError::Refused { .. } | BrokerError::Denied(_) => (
+            "refused",
+            text(StatusCode::FORBIDDEN, "refused: the client certificate gives no right to this certificate"),
+        ),
+        BrokerError::Invalid { problem, .. } => ("malformed", text(StatusCode::BAD_REQUEST, problem)),
+        BrokerError::NotFound(what) => {
+            ("not_found", text(StatusCode::NOT_FOUND, &format!("{what} does not exist")))
+        }
+        BrokerError::Unavailable { retry_after, .. } | BrokerError::PoolEmpty { retry_after, .. } => {
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not available now: try again");
+            response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+            ("unavailable", response)
+        }
+        BrokerError::AlreadyExists(_)
+        | BrokerError::Precondition(_)
+        | BrokerError::RequestReused(_)
+        | BrokerError::Internal(_) => {
+            tracing::error!(%error, "an EST request failed");
+            ("failed", text(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,535 @@
+//! Goal: VNFCIs with keys of their own, and VNFMs as their agents, get certificates from EST clients that know nothing of
+//! keybroker (SEC 005 8.1.2.1, 8.1.2.2), and nobody else gets any.
+//! Method: strongSwan's `pki`, BouncyCastle's EST client and curl enrol and re-enrol; openssl checks what they got.
+
+use crate::support::ca::Credential;
+use crate::support::mano::{By, announcement, create_pool, request_id};
+use crate::support::process::{Finished, run, run_with};
+use crate::support::site::{Options, Site};
+use keybroker::api::proto;
+use keybroker::api::proto::admin_service_client::AdminServiceClient;
+use keybroker::api::proto::lifecycle_service_client::LifecycleServiceClient;
+use keybroker::audit::history::prove;
+use keybroker::audit::signature::AuditPublicKey;
+use keybroker::ca::CertificateFacts;
+use keybroker::nfv::Sha256Hash;
+use proto::initial_credential::Kind;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const POOL: &str = "amf-transport";
+const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
+
+async fn site() -> Site {
+    site_with(Options::default()).await
+}
+
+async fn site_with(options: Options) -> Site {
+    let site = Site::start_with(Options { est: true, ..options }).await;
+    site.create_pool(POOL, 1, None).await;
+    site
+}
+
+/// Runs a program in a directory; its relative paths are there.
+async fn sh(directory: &Path, script: &str) -> Finished {
+    run("sh", ["-c".to_owned(), format!("cd {} && {script}", directory.display())]).await
+}
+
+/// A key and a request for it: `NAME.key.pem`, `NAME.csr` (DER), `NAME.csr.b64`.
+async fn request(directory: &Path, name: &str, subject: &str, more: &str) {
+    let script = format!(
+        "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key.pem \
+         -subj '{subject}' {more} -outform DER -out {name}.csr && openssl base64 -in {name}.csr -out {name}.csr.b64"
+    );
+    sh(directory, &script).await.ok();
+}
+
+/// A POST by curl; (status, body).
+async fn post(site: &Site, as_: &str, path: &str, body: &str) -> (u16, String) {
+    curl(site, as_, path, &format!("--data-binary @{body} -H 'Content-Type: application/pkcs10'")).await
+}
+
+/// A request by curl with `NAME.cert.pem` and `NAME.key.pem` of the site's directory; (status, body).
+async fn curl(site: &Site, as_: &str, path: &str, more: &str) -> (u16, String) {
+    let identity = match as_ {
+        "" => String::new(),
+        name => format!("--cert {name}.cert.pem --key {name}.key.pem"),
+    };
+    let script = format!(
+        "curl -sS --cacert root.pem {identity} {more} -w '\\n%{{http_code}}' '{}{path}'",
+        site.est_url()
+    );
+    let finished = sh(site.path(), &script).await.ok();
+    let (body, status) = finished.out.rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), body.to_owned())
+}
+
+/// The certificates of a base64 certs-only message, by openssl; PEM.
+async fn certificates(directory: &Path, message: &str, file: &str) -> PathBuf {
+    std::fs::write(directory.join("message.b64"), message).unwrap();
+    let script = format!(
+        "openssl base64 -d -A -in message.b64 | openssl pkcs7 -inform DER -print_certs | \
+         sed '/^subject\\|^issuer\\|^$/d' > {file}"
+    );
+    sh(directory, &script).await.ok();
+    directory.join(file)
+}
+
+/// A certificate under the site's root, checked by openssl with the trust chain that EST gives; its facts.
+async fn verified(site: &Site, certificate: &Path) -> CertificateFacts {
+    let (status, chain) = curl(site, "", "/.well-known/est/cacerts", "").await;
+    assert_eq!(status, 200);
+    let chain = certificates(site.path(), &chain, "chain.pem").await;
+    let root = site.root_pem();
+    run(
+        "openssl",
+        ["verify", "-x509_strict", "-CAfile"].map(PathBuf::from).into_iter().chain([
+            root,
+            "-untrusted".into(),
+            chain,
+            certificate.to_owned(),
+        ]),
+    )
+    .await
+    .ok();
+    let ders = keybroker::ca::certificates_from_pem(&std::fs::read(certificate).unwrap()).unwrap();
+    CertificateFacts::parse(&ders[0]).unwrap()
+}
+
+/// strongSwan's `pki`, which by itself speaks TLS 1.2, in a version.
+async fn pki(site: &Site, tls: &str, arguments: &str) -> Finished {
+    let configuration = format!("libtls {{\n version_max = {tls}\n}}\n");
+    std::fs::write(site.path().join("strongswan.conf"), configuration).unwrap();
+    let file = site.path().join("strongswan.conf").display().to_string();
+    let script = format!("cd {} && pki {arguments}", site.path().display());
+    run_with("sh", ["-c".to_owned(), script], &[("STRONGSWAN_CONF", &file)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strongswan_enrols_and_re_enrols() {
+    let mut site = site().await;
+    let mut serials = Vec::new();
+    for tls in ["1.2", "1.3"] {
+        let id = format!("amf-{tls}");
+        let vnfci = site.register_one(&id, &SLOTS, By::Certificate).await;
+        vnfci.initial.credential.write(site.path(), "initial");
+        let url = site.est_url();
+        let estca = format!("--estca --url {url} --cacert root.pem --caout ca.pem --outform pem --force");
+        pki(&site, tls, &estca).await.ok();
+        let mut shown = "initial".to_owned();
+        for (name, subject) in
+            [("one", format!("CN={id}")), ("two", "O=keybroker, OU=default, CN=amf-worker.amf-1".to_owned())]
+        {
+            let key = format!("--gen --type ecdsa --size 256 --outform pem > {name}.key.pem");
+            pki(&site, tls, &key).await.ok();
+            pki(&site, tls, &format!("--req --in {name}.key.pem --dn '{subject}' > {name}.csr")).await.ok();
+            let est = format!(
+                "--est --url {url} --in {name}.csr --cacert root.pem --cacert ca-1.pem --cert {shown}.cert.pem \
+                 --key {shown}.key.pem --outform pem > {name}.cert.pem"
+            );
+            pki(&site, tls, &est).await.ok();
+            let facts = verified(&site, &site.path().join(format!("{name}.cert.pem"))).await;
+            assert_eq!(facts.subject, "CN=amf-worker.amf-1,OU=default,O=keybroker");
+            assert_eq!(facts.public_key, public_key(&site, &format!("{name}.key.pem")).await);
+            serials.push(hex::encode(&facts.serial));
+            shown = name.to_owned();
+        }
+        let slots: Vec<_> = site.vnfci(&id).await.credentials.iter().map(|held| held.slot.clone()).collect();
+        assert_eq!(slots, ["transport", "transport"]);
+    }
+    // By its end a VNFCI loses all of them, and relying parties learn of it.
+    site.terminate_vnfci("amf-1.2").await;
+    site.until("both certificates on the CRL", async |site| {
+        let listed = revoked(site, "amf-1.3").await;
+        (listed.contains(&serials[0]) && listed.contains(&serials[1])).then_some(())
+    })
+    .await;
+    let listed = revoked(&site, "amf-1.3").await;
+    assert!(!listed.contains(&serials[2]) && !listed.contains(&serials[3]), "{listed:?}");
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo of a key file.
+async fn public_key(site: &Site, key: &str) -> Sha256Hash {
+    let script = format!("openssl pkey -in {key} -pubout -outform DER -out pub.der");
+    sh(site.path(), &script).await.ok();
+    Sha256Hash::of(&std::fs::read(site.path().join("pub.der")).unwrap())
+}
+
+/// Serial numbers on the CRL of the CA that issued for this VNFCI, by openssl.
+async fn revoked(site: &Site, vnfci: &str) -> Vec<String> {
+    let issuer = site.vnfci(vnfci).await.credentials[0].issuer_id.clone();
+    std::fs::write(site.path().join("crl"), site.get(false, &format!("/crl/{issuer}.crl")).await).unwrap();
+    let text = sh(site.path(), "openssl crl -inform DER -in crl -noout -text").await.ok().out;
+    let serials = text.lines().filter_map(|line| line.trim().strip_prefix("Serial Number: "));
+    serials.map(str::to_lowercase).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bouncy_castle_enrols_and_re_enrols() {
+    let site = site().await;
+    for (id, label) in [("amf-0001", "-"), ("amf-0002", "vnfci-transport")] {
+        let vnfci = site.register_one(id, &SLOTS, By::Certificate).await;
+        let (cert, key) = vnfci.initial.credential.write(site.path(), "initial");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/BouncyCastleEst.java");
+        let jars = ["bcprov", "bcpkix", "bcutil"].map(|jar| format!("/usr/share/java/{jar}.jar")).join(":");
+        let server = format!("localhost:{}", site.addresses.est.port());
+        let finished = run(
+            "java",
+            ["-cp".as_ref(), jars.as_ref(), source.as_os_str(), server.as_ref(), label.as_ref()]
+                .into_iter()
+                .chain([
+                    site.root_pem().as_os_str(),
+                    cert.as_os_str(),
+                    key.as_os_str(),
+                    site.path().as_os_str(),
+                ]),
+        )
+        .await
+        .ok();
+        assert!(finished.out.contains("CA certificates: 2"), "{finished:?}");
+        // id-ecPublicKey with its curve, and ecdsa-with-SHA256.
+        let expected = if label == "-" { "CSR attributes: none" } else { "1.2.840.10045.4.3.2" };
+        assert!(finished.out.contains(expected), "{finished:?}");
+        let first = verified(&site, &site.path().join("first.cert.pem")).await;
+        let second = verified(&site, &site.path().join("second.cert.pem")).await;
+        assert_eq!((&first.subject, &first.uris), (&second.subject, &second.uris));
+        assert_ne!(first.public_key, second.public_key);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_enrols_the_vnfcis_that_were_granted_to_it_and_no_others() {
+    let mut site = site().await;
+    let vnfm = site.path().join("clients/vnfm");
+    std::fs::copy(vnfm.join("cert.pem"), site.path().join("vnfm.cert.pem")).unwrap();
+    std::fs::copy(vnfm.join("key.pem"), site.path().join("vnfm.key.pem")).unwrap();
+    let nfvo = site.path().join("clients/nfvo");
+    std::fs::copy(nfvo.join("cert.pem"), site.path().join("nfvo.cert.pem")).unwrap();
+    std::fs::copy(nfvo.join("key.pem"), site.path().join("nfvo.key.pem")).unwrap();
+    site.register(&["amf-0001", "amf-0002"], &SLOTS, By::Token).await;
+    create_pool(site.management("nfvo").await, "", "other", "smf-1", 1, None).await;
+    let kind = Kind::Token(proto::TokenInitialCredential {});
+    let mut other = announcement("smf-0001", &[("transport", "other")], kind, None);
+    other.vnf_instance_id = "smf-1".into();
+    let answer = LifecycleServiceClient::new(site.management("nfvo").await)
+        .register_vnfcis(proto::RegisterVnfcisRequest {
+            request_id: request_id(),
+            tenant: String::new(),
+            vnfcis: vec![other],
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.results[0].error, "");
+
+    for (name, subject, query) in
+        [("amf-0001", "/CN=amf-0001", ""), ("amf-0002", "/CN=whoever", "?vnfci=amf-0002")]
+    {
+        request(site.path(), name, subject, "").await;
+        let path = format!("/.well-known/est/simpleenroll{query}");
+        let (status, message) = post(&site, "vnfm", &path, &format!("{name}.csr.b64")).await;
+        assert_eq!(status, 200, "{message}");
+        let file = certificates(site.path(), &message, &format!("{name}.cert.pem")).await;
+        let facts = verified(&site, &file).await;
+        assert_eq!(facts.public_key, public_key(&site, &format!("{name}.key.pem")).await);
+        assert_eq!(site.vnfci(name).await.state(), proto::VnfciState::Active);
+        // Once: its initial credential is spent.
+        request(site.path(), "more", subject, "").await;
+        let (status, _) = post(&site, "vnfm", &path, "more.csr.b64").await;
+        assert_eq!(status, 403);
+    }
+    request(site.path(), "smf-0001", "/CN=smf-0001", "").await;
+    request(site.path(), "nobody", "/CN=nobody", "").await;
+    let mut answers = Vec::new();
+    for (by, body) in [("vnfm", "smf-0001"), ("vnfm", "nobody"), ("nfvo", "amf-0001"), ("nfvo", "smf-0001")] {
+        let (status, text) =
+            post(&site, by, "/.well-known/est/simpleenroll", &format!("{body}.csr.b64")).await;
+        assert_eq!(status, 403, "{by} enrolled {body}: {text}");
+        answers.push(text);
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "a refusal says more than another");
+    // An agent shows no certificate that could be followed.
+    let (status, _) = post(&site, "vnfm", "/.well-known/est/simplereenroll", "amf-0001.csr.b64").await;
+    assert_eq!(status, 403);
+
+    let events = site
+        .until("two enrolments in the log", async |site| {
+            let events = site.events("ENROLLED").await;
+            (events.len() == 2).then_some(events)
+        })
+        .await;
+    assert_eq!(events[0]["actor"], "vnfm:default/vnfm", "{}", events[0]);
+    assert_eq!(events[0]["vnfci"], "amf-0001");
+    assert_eq!(events[0]["details"]["basis"], "AGENT");
+    assert_eq!(events[0]["details"]["custody"], "HOLDER");
+    let codes = site
+        .until("seven refusals in the log", async |site| {
+            let events = site.events("REFUSED").await;
+            let code = |event: &Value| event["details"]["reason_code"].as_str().unwrap().to_owned();
+            (events.len() == 7).then(|| events.iter().map(code).collect::<BTreeSet<_>>())
+        })
+        .await;
+    let expected = ["NOT_AUTHORISED", "SPENT", "VNFCI_UNKNOWN"].map(str::to_owned);
+    assert_eq!(codes, BTreeSet::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_initial_credential_is_good_for_one_key_and_its_slots() {
+    let mut site = site().await;
+    site.create_pool("amf-om", 1, None).await;
+    let slots = [("om", "amf-om"), ("transport", POOL)];
+    let vnfci = site.register_one("amf-0001", &slots, By::Certificate).await;
+    vnfci.initial.credential.write(site.path(), "initial");
+    for name in ["one", "two", "three"] {
+        request(site.path(), name, &format!("/CN={name}"), "").await;
+    }
+    let enrol = "/.well-known/est/vnfci-transport/simpleenroll";
+    let (status, first) = post(&site, "initial", enrol, "one.csr.b64").await;
+    assert_eq!(status, 200, "{first}");
+    // Not spent while a slot is empty: the same key gets the same certificate, another one the next slot.
+    assert_eq!(post(&site, "initial", enrol, "one.csr.b64").await, (200, first.clone()));
+    let (status, second) = post(&site, "initial", enrol, "two.csr.b64").await;
+    assert_eq!(status, 200, "{second}");
+    assert_ne!(first, second);
+    for body in ["one.csr.b64", "two.csr.b64", "three.csr.b64"] {
+        assert_eq!(
+            post(&site, "initial", enrol, body).await.0,
+            403,
+            "{body}: a spent credential was accepted"
+        );
+    }
+    let held = site.vnfci("amf-0001").await;
+    let slots: BTreeSet<_> = held.credentials.iter().map(|one| one.slot.as_str()).collect();
+    assert_eq!(slots, BTreeSet::from(["om", "transport"]));
+    // And the gRPC face knows that, too.
+    let refused = vnfci.claim(&site).await.err().expect("a spent credential claimed");
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+
+    // What is issued is issued by the profile: no name of the request is in it.
+    let file = certificates(site.path(), &first, "one.cert.pem").await;
+    let facts = verified(&site, &file).await;
+    assert_eq!(facts.common_names, ["amf-worker.amf-1"]);
+    let (started, enrolled) = site
+        .until("the events of both", async |site| {
+            let (started, enrolled) = (site.events("ENROLMENT_STARTED").await, site.events("ENROLLED").await);
+            (enrolled.len() == 2).then_some((started, enrolled))
+        })
+        .await;
+    assert_eq!(started.len(), 2, "{started:?}");
+    assert_eq!(enrolled[0]["details"]["serial"], hex::encode(&facts.serial));
+    assert_eq!(enrolled[0]["details"]["spent"], false);
+    assert_eq!(enrolled[1]["details"]["spent"], true);
+    assert_eq!(enrolled[0]["details"]["tbs"], started[0]["details"]["tbs"]);
+    assert_eq!(site.events("ENROLMENT_REPLAYED").await.len(), 1);
+
+    // The receipt says that the key was never here.
+    let credential = held.credentials[0].credential_id.clone();
+    site.terminate_vnfci("amf-0001").await;
+    let receipt = site
+        .until("a receipt", async |site| {
+            let events = site.events("DESTRUCTION_RECEIPT").await;
+            events.into_iter().find(|event| event["credentials"][0]["id"] == credential.as_str())
+        })
+        .await;
+    let copy = &receipt["details"]["receipt"]["broker_copy"];
+    assert_eq!(copy["state"], "NEVER_HELD", "{receipt}");
+    assert!(copy["erased_at"].is_null() && copy["epoch"].is_null(), "{receipt}");
+    assert_eq!(receipt["details"]["receipt"]["holder_copy"], "UNKNOWN");
+    let export = site.export("audit").await;
+    let key = AuditPublicKey::from_pem(&std::fs::read(site.audit_key()).unwrap()).unwrap();
+    let history = prove(&export, &key, facts.public_key).unwrap();
+    assert_eq!(history.problems, Vec::<String>::new());
+    assert!(history.enrolled.is_some() && !history.generated_in_hsm(), "{history:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_followed_by_one_with_its_names_while_it_is_good() {
+    let mut site = site().await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    vnfci.initial.credential.write(site.path(), "initial");
+    request(site.path(), "one", "/CN=whoever", "").await;
+    let enrol = "/.well-known/est/simpleenroll";
+    let again = "/.well-known/est/simplereenroll";
+    let (status, message) = post(&site, "initial", enrol, "one.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let file = certificates(site.path(), &message, "one.cert.pem").await;
+    let first = verified(&site, &file).await;
+
+    let subject = "/O=keybroker/OU=default/CN=amf-worker.amf-1";
+    let san = format!("-addext 'subjectAltName=URI:{}'", first.uris[0]);
+    for (name, subject, more) in [
+        ("other-subject", "/O=keybroker/OU=default/CN=amf-worker.amf-2", ""),
+        ("other-name", subject, "-addext 'subjectAltName=DNS:amf.example'"),
+        ("more-names", subject, &format!("-addext 'subjectAltName=URI:{},DNS:amf.example'", first.uris[0])),
+        ("p384", subject, "-pkeyopt ec_paramgen_curve:P-384"),
+    ] {
+        request(site.path(), name, subject, more).await;
+        let (status, text) = post(&site, "one", again, &format!("{name}.csr.b64")).await;
+        assert_eq!(status, 400, "{name}: {text}");
+    }
+    request(site.path(), "two", subject, &san).await;
+    let (status, message) = post(&site, "one", again, "two.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    // The answer was lost.
+    assert_eq!(post(&site, "one", again, "two.csr.b64").await, (200, message.clone()));
+    let second = verified(&site, &certificates(site.path(), &message, "two.cert.pem").await).await;
+    assert_eq!((&second.subject, &second.uris), (&first.subject, &first.uris));
+    // The same key again, within its cryptoperiod.
+    let (status, message) = post(&site, "two", again, "two.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let third = verified(&site, &certificates(site.path(), &message, "three.cert.pem").await).await;
+    assert_eq!(third.public_key, second.public_key);
+    assert_ne!(third.serial, second.serial);
+    // A key that is another VNFCI's, or a pool's, is nobody else's.
+    let other = site.register_one("amf-0002", &SLOTS, By::Certificate).await;
+    other.initial.credential.write(site.path(), "other");
+    assert_eq!(post(&site, "other", enrol, "two.csr.b64").await.0, 403);
+    // A certificate that was issued before is no initial credential.
+    assert_eq!(post(&site, "two", enrol, "two.csr.b64").await.0, 403);
+
+    site.terminate_vnfci("amf-0001").await;
+    request(site.path(), "late", subject, &san).await;
+    let (status, text) = post(&site, "two", again, "late.csr.b64").await;
+    assert_eq!(status, 403, "a revoked certificate was followed: {text}");
+    let refused = site
+        .until("the reason", async |site| {
+            let events = site.events("REFUSED").await;
+            events.into_iter().find(|event| event["details"]["reason_code"] == "CERTIFICATE_REVOKED")
+        })
+        .await;
+    assert_eq!(refused["vnfci"], "amf-0001", "{refused}");
+    assert_eq!(refused["details"]["rpc"], "simplereenroll");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_profile_names_the_vnfci_or_refuses_other_names() {
+    let mut site = site().await;
+    site.create_pool_of("vnfci-named", "named", 1).await;
+    let toml = "issue = \"at_claim\"\nsubject = \"CN={vnfci},O=keybroker\"\n\
+                san = [\"dns:{vnfci}.example\"]\nrequested_names = \"REFUSE\"\n";
+    let profile = Some(proto::Profile { name: "strict".into(), toml: toml.into() });
+    let request_id = request_id();
+    AdminServiceClient::new(site.management("operator").await)
+        .add_profile(proto::AddProfileRequest { request_id, profile })
+        .await
+        .unwrap();
+    site.create_pool_of("strict", "strict", 1).await;
+    let named = site.register_one("amf-0001", &[("transport", "named")], By::Certificate).await;
+    named.initial.credential.write(site.path(), "named");
+    request(site.path(), "one", "/CN=root", "").await;
+    let (status, message) = post(&site, "named", "/.well-known/est/simpleenroll", "one.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let facts = verified(&site, &certificates(site.path(), &message, "one.cert.pem").await).await;
+    assert_eq!(facts.subject, "CN=amf-0001,OU=amf-1,O=keybroker");
+
+    let strict = site.register_one("amf-0002", &[("transport", "strict")], By::Certificate).await;
+    strict.initial.credential.write(site.path(), "strict");
+    let enrol = "/strict/.well-known/est/simpleenroll";
+    for (name, subject, more) in [
+        ("other", "/O=keybroker/CN=amf-0003", ""),
+        (
+            "more",
+            "/O=keybroker/CN=amf-0002",
+            "-addext 'subjectAltName=DNS:amf-0002.example,DNS:admin.example'",
+        ),
+    ] {
+        request(site.path(), name, subject, more).await;
+        let (status, text) = post(&site, "strict", enrol, &format!("{name}.csr.b64")).await;
+        assert_eq!(status, 400, "{name}: {text}");
+    }
+    let names = "-addext 'subjectAltName=DNS:amf-0002.example'";
+    request(site.path(), "two", "/O=keybroker/CN=amf-0002", names).await;
+    let (status, message) = post(&site, "strict", enrol, "two.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let facts = verified(&site, &certificates(site.path(), &message, "two.cert.pem").await).await;
+    assert_eq!(
+        (facts.subject.as_str(), &facts.dns_names[..]),
+        ("CN=amf-0002,O=keybroker", &["amf-0002.example".to_owned()][..])
+    );
+    site.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_sent_gets_an_answer_of_the_protocol() {
+    let mut site = site().await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    vnfci.initial.credential.write(site.path(), "initial");
+    Credential::self_made("stranger").write(site.path(), "stranger");
+    request(site.path(), "good", "/CN=amf-0001", "").await;
+    let directory = site.path().to_owned();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.join(name), bytes).unwrap();
+    let good = std::fs::read(directory.join("good.csr")).unwrap();
+    let mut forged = good.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let base64 = |bytes: &[u8]| keybroker::ca::cms::to_base64(bytes).into_bytes();
+    write("empty", b"");
+    write("noise", &(0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>());
+    write("binary", &good);
+    write("forged", &base64(&forged));
+    write("half", &base64(&good[..good.len() / 2]));
+    write("text", &base64(b"hello"));
+    write("huge", &vec![b'M'; 100_000]);
+    let enrol = "/.well-known/est/simpleenroll";
+    let pkcs10 = "-H 'Content-Type: application/pkcs10'";
+    for (path, more, expected) in [
+        ("/", "", 404),
+        ("/.well-known/est/", "", 404),
+        ("/.well-known/est/nothing", "", 404),
+        ("/.well-known/est/no-such-profile/cacerts", "", 404),
+        ("/.well-known/est/no-such-tenant/vnfci-transport/cacerts", "", 404),
+        ("/.well-known/est/a/b/c/d/cacerts", "", 404),
+        ("/.well-known/est/%ff%00/cacerts", "", 404),
+        ("/.well-known/est/cacerts", "", 200),
+        ("/.well-known/est/default/vnfci-transport/cacerts", "", 200),
+        ("/vnfci-transport/.well-known/est/cacerts", "", 200),
+        ("/.well-known/est/cacerts", "-X POST -d x", 405),
+        ("/.well-known/est/csrattrs", "", 204),
+        ("/.well-known/est/vnf-om/csrattrs", "", 200),
+        ("/.well-known/est/no-such-profile/csrattrs", "", 404),
+        ("/.well-known/est/serverkeygen", &format!("{pkcs10} --data-binary @good.csr.b64"), 501),
+        ("/.well-known/est/fullcmc", "-d x", 501),
+        (enrol, "", 405),
+        (enrol, "-X DELETE", 405),
+        (enrol, "--data-binary @good.csr.b64", 415),
+        (enrol, &format!("{pkcs10} --data-binary @empty"), 400),
+        (enrol, &format!("{pkcs10} --data-binary @noise"), 400),
+        (enrol, &format!("{pkcs10} --data-binary @binary"), 400),
+        (enrol, &format!("{pkcs10} --data-binary @forged"), 400),
+        (enrol, &format!("{pkcs10} --data-binary @half"), 400),
+        (enrol, &format!("{pkcs10} --data-binary @text"), 400),
+        (enrol, &format!("{pkcs10} --data-binary @huge"), 413),
+        (&format!("{enrol}?vnfci=%00"), &format!("{pkcs10} --data-binary @good.csr.b64"), 400),
+        (&format!("{enrol}?vnfci=amf-0002"), &format!("{pkcs10} --data-binary @good.csr.b64"), 403),
+        ("/.well-known/est/vnf-om/simpleenroll", &format!("{pkcs10} --data-binary @good.csr.b64"), 400),
+        (
+            "/.well-known/est/red/vnfci-transport/simpleenroll",
+            &format!("{pkcs10} --data-binary @good.csr.b64"),
+            403,
+        ),
+    ] {
+        let (status, text) = curl(&site, "initial", path, more).await;
+        assert_eq!(status, expected, "{path} {more}: {text}");
+        assert!(
+            expected < 400 || text.ends_with('\n') && text.len() > 5,
+            "{path} {more}: no sentence: {text:?}"
+        );
+        site.check();
+    }
+    // Who shows nothing or nothing known is refused, in the same words.
+    let nothing = post(&site, "", enrol, "good.csr.b64").await;
+    let stranger = post(&site, "stranger", enrol, "good.csr.b64").await;
+    assert_eq!(nothing.0, 403);
+    assert_eq!(nothing, stranger);
+    // Nothing of this spent the initial credential.
+    assert_eq!(post(&site, "initial", enrol, "good.csr.b64").await.0, 200);
+    let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
+    let counted = |outcome: &str| {
+        let line =
+            format!("keybroker_est_requests_total{{operation=\"simpleenroll\",outcome=\"{outcome}\"}}");
+        metrics.lines().find_map(|found| found.strip_prefix(&line)).map(|count| count.trim().to_owned())
+    };
+    assert_eq!(counted("ok").as_deref(), Some("1"), "{metrics}");
+    assert!(counted("refused").is_some() && counted("malformed").is_some(), "{metrics}");
+}

@@ -1,0 +1,234 @@
+//! Certificates for keys that their holders made.
+
+use super::fixture::{DAY, Fixture, MINUTE, REDRAWS, audited, end, silent, unaudited, vnfci_id};
+use super::promises;
+use keybroker::audit::event::EventCredential;
+use keybroker::audit::receipt::DestructionReason;
+use keybroker::credential::{CertificateState, HolderCopy, KeyState};
+use keybroker::nfv::{ClaimId, CredentialId, Sha256Hash};
+use keybroker::store::StoreError;
+use keybroker::store::records::{
+    EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, InitialCredential, InitialCredentialState,
+    NewCertificate, NewEnrolment, TerminateOutcome, VnfciState,
+};
+
+promises![
+    an_enrolment_spends_the_initial_credential_with_the_last_slot,
+    an_initial_credential_that_is_kept_takes_other_keys_in_bounds,
+    a_key_belongs_to_one_credential,
+    an_agents_word_needs_an_open_initial_credential_of_any_age,
+    an_enrolment_waits_for_an_open_claim_and_stops_with_the_vnfci,
+    a_certificate_is_followed_while_it_is_good,
+    the_next_arming_ends_what_the_one_before_enrolled,
+    a_terminated_enrolment_is_revoked_and_needs_no_shredding,
+];
+
+fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEnrolment {
+    let id = ClaimId::generate();
+    NewEnrolment {
+        id,
+        basis,
+        slot: slot.parse().unwrap(),
+        credential: EventCredential {
+            id: CredentialId::generate(),
+            public_key: Sha256Hash::of(key.as_bytes()),
+        },
+        public_key_der: key.as_bytes().to_vec(),
+        certificate: NewCertificate {
+            issuer: f.issuer,
+            serial: id.0.as_bytes().to_vec(),
+            der: [b"certificate", id.0.as_bytes().as_slice()].concat(),
+            not_before: f.now(),
+            not_after: f.now().plus(7 * DAY),
+            usable_until: f.now().plus(7 * DAY),
+        },
+        redraws_allowed: REDRAWS,
+        spend: true,
+    }
+}
+
+/// Records it, with an event only if it is a change.
+async fn enrol(f: &Fixture, new: NewEnrolment) -> EnrolmentOutcome {
+    let before = f.events().await;
+    let outcome = f.store.record_enrolment(new, audited()).await.unwrap();
+    let events = u64::from(!matches!(outcome, EnrolmentOutcome::Refused(_)));
+    assert_eq!(f.events().await - before, events, "{outcome:?}");
+    outcome
+}
+
+fn by(initial: &InitialCredential) -> EnrolmentBasis {
+    EnrolmentBasis::InitialCredential(initial.id)
+}
+
+fn refused(refusal: EnrolmentRefusal) -> EnrolmentOutcome {
+    EnrolmentOutcome::Refused(refusal)
+}
+
+async fn state(f: &Fixture, initial: &InitialCredential) -> InitialCredentialState {
+    f.store.initial_credential(initial.id).await.unwrap().unwrap().state
+}
+
+async fn an_enrolment_spends_the_initial_credential_with_the_last_slot(f: Fixture) {
+    let initial = f.register("v", &["s", "t"]).await;
+    let first = enrolment(&f, by(&initial), "s", "one");
+    let outcome = enrol(&f, first.clone()).await;
+    assert!(
+        matches!(&outcome, EnrolmentOutcome::Enrolled { spent: false, credential, .. } if *credential == first.credential)
+    );
+    assert_eq!(state(&f, &initial).await, InitialCredentialState::Open);
+    assert_eq!(f.store.vnfci(&f.tenant, &vnfci_id("v")).await.unwrap().state, VnfciState::Active);
+    // The same key again: the same certificate, not the one that was signed in vain.
+    let outcome = enrol(&f, enrolment(&f, by(&initial), "s", "one")).await;
+    assert_eq!(outcome, EnrolmentOutcome::Replayed(first.certificate.der.clone()));
+    let outcome = enrol(&f, enrolment(&f, by(&initial), "t", "two")).await;
+    assert!(matches!(outcome, EnrolmentOutcome::Enrolled { spent: true, .. }), "{outcome:?}");
+    assert_eq!(state(&f, &initial).await, InitialCredentialState::Spent);
+    for (slot, key) in [("s", "one"), ("t", "two"), ("s", "three")] {
+        let again = f.store.record_enrolment(enrolment(&f, by(&initial), slot, key), unaudited()).await;
+        assert_eq!(again.unwrap(), refused(EnrolmentRefusal::Spent));
+    }
+    let vnfci = f.store.vnfci(&f.tenant, &vnfci_id("v")).await.unwrap();
+    assert!(vnfci.credentials.iter().all(|one| one.key_state == KeyState::External));
+    assert_eq!(vnfci.credentials.len(), 2);
+    // The pool neither gained nor lost anything, and it is no claim that could be confirmed or sealed.
+    assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().produced(), 0);
+    assert_eq!(f.store.claim(first.id).await.unwrap(), None);
+    assert_eq!(f.store.enrolments(&initial).await.unwrap().len(), 2);
+    let unknown = f.store.record_enrolment(enrolment(&f, by(&initial), "x", "four"), unaudited()).await;
+    assert!(matches!(unknown, Ok(EnrolmentOutcome::Refused(_)) | Err(StoreError::NotFound(_))));
+}
+
+async fn an_initial_credential_that_is_kept_takes_other_keys_in_bounds(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let keep = |key: &str| NewEnrolment { spend: false, ..enrolment(&f, by(&initial), "s", key) };
+    let mut last = keep("key-0");
+    enrol(&f, last.clone()).await;
+    for turn in 1..=REDRAWS {
+        let next = keep(&format!("key-{turn}"));
+        match enrol(&f, next.clone()).await {
+            EnrolmentOutcome::Enrolled { replaced, spent: false, .. } => {
+                assert_eq!(replaced.keys, [last.credential]);
+                assert_eq!(replaced.revoked, [(f.issuer, hex::encode(&last.certificate.serial))]);
+            }
+            other => panic!("{other:?}"),
+        }
+        last = next;
+    }
+    assert_eq!(enrol(&f, keep("key-more")).await, refused(EnrolmentRefusal::TooManyKeys));
+    assert_eq!(enrol(&f, keep("key-3")).await, EnrolmentOutcome::Replayed(last.certificate.der.clone()));
+    assert_eq!(f.listed_serials().await.len(), 3);
+    f.clock.advance(2 * DAY);
+    assert_eq!(enrol(&f, keep("key-3")).await, refused(EnrolmentRefusal::Expired));
+}
+
+async fn a_key_belongs_to_one_credential(f: Fixture) {
+    f.fill(1).await;
+    let pooled = f.produce(1).remove(0);
+    f.store.insert_credentials(vec![pooled.clone()], silent()).await.unwrap();
+    let (one, other) = (f.register("one", &["s"]).await, f.register("other", &["s"]).await);
+    enrol(&f, enrolment(&f, by(&one), "s", "key")).await;
+    assert_eq!(enrol(&f, enrolment(&f, by(&other), "s", "key")).await, refused(EnrolmentRefusal::KeyUsed));
+    let waiting = NewEnrolment {
+        credential: EventCredential { id: CredentialId::generate(), public_key: pooled.public_key },
+        ..enrolment(&f, by(&other), "s", "x")
+    };
+    assert_eq!(enrol(&f, waiting).await, refused(EnrolmentRefusal::KeyUsed));
+}
+
+async fn an_agents_word_needs_an_open_initial_credential_of_any_age(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    f.clock.advance(2 * DAY);
+    assert_eq!(enrol(&f, enrolment(&f, by(&initial), "s", "a")).await, refused(EnrolmentRefusal::Expired));
+    let agent = EnrolmentBasis::Agent(initial.id);
+    let outcome = enrol(&f, enrolment(&f, agent, "s", "a")).await;
+    assert!(matches!(outcome, EnrolmentOutcome::Enrolled { spent: true, .. }), "{outcome:?}");
+    assert_eq!(enrol(&f, enrolment(&f, agent, "s", "b")).await, refused(EnrolmentRefusal::Spent));
+}
+
+async fn an_enrolment_waits_for_an_open_claim_and_stops_with_the_vnfci(f: Fixture) {
+    f.fill(1).await;
+    let initial = f.register("v", &["s"]).await;
+    f.claim(initial.id, 1).await;
+    assert_eq!(enrol(&f, enrolment(&f, by(&initial), "s", "a")).await, refused(EnrolmentRefusal::ClaimOpen));
+    let ended = end(DestructionReason::Terminated, HolderCopy::Unknown);
+    f.store.terminate_vnfcis(&f.tenant, vec![(vnfci_id("v"), None)], ended, silent()).await.unwrap();
+    assert_eq!(enrol(&f, enrolment(&f, by(&initial), "s", "a")).await, refused(EnrolmentRefusal::VnfciEnded));
+}
+
+async fn a_certificate_is_followed_while_it_is_good(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let first = enrolment(&f, by(&initial), "s", "one");
+    enrol(&f, first.clone()).await;
+    let shown = Sha256Hash::of(&first.certificate.der);
+    let follow = |key: &str| enrolment(&f, EnrolmentBasis::Certificate(shown), "s", key);
+    let second = follow("two");
+    assert!(matches!(enrol(&f, second.clone()).await, EnrolmentOutcome::Enrolled { .. }));
+    let held = f.store.enrolment_by_certificate(shown).await.unwrap().unwrap();
+    assert_eq!((held.state, held.credential), (CertificateState::Superseded, first.credential.clone()));
+    assert_eq!(enrol(&f, follow("two")).await, EnrolmentOutcome::Replayed(second.certificate.der.clone()));
+    // The same key gets another certificate: one credential, two certificates.
+    let shown_second = Sha256Hash::of(&second.certificate.der);
+    let same = enrolment(&f, EnrolmentBasis::Certificate(shown_second), "s", "two");
+    let outcome = enrol(&f, same.clone()).await;
+    assert!(
+        matches!(&outcome, EnrolmentOutcome::Enrolled { credential, .. } if *credential == second.credential)
+    );
+    let newest = f.store.enrolment_by_certificate(Sha256Hash::of(&same.certificate.der)).await.unwrap();
+    assert_eq!(newest.unwrap().state, CertificateState::Valid);
+    // Another VNFCI's key.
+    let other = f.register("other", &["s"]).await;
+    enrol(&f, enrolment(&f, by(&other), "s", "foreign")).await;
+    assert_eq!(enrol(&f, follow("foreign")).await, refused(EnrolmentRefusal::KeyUsed));
+    f.clock.advance(8 * DAY);
+    assert_eq!(enrol(&f, follow("three")).await, refused(EnrolmentRefusal::CertificateEnded));
+    let nothing = enrolment(&f, EnrolmentBasis::Certificate(Sha256Hash([7; 32])), "s", "four");
+    let unknown = f.store.record_enrolment(nothing, unaudited()).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+}
+
+async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let first = enrolment(&f, by(&initial), "s", "one");
+    enrol(&f, first.clone()).await;
+    let next = keybroker::store::records::Rearming {
+        id: vnfci_id("v"),
+        vnf_instance: "vnf-1".parse().unwrap(),
+        initial_credential: keybroker::nfv::InitialCredentialId::generate(),
+        kind: keybroker::store::records::InitialCredentialKind::Token,
+        expires_at: f.now().plus(DAY),
+    };
+    let armed = next.initial_credential;
+    let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
+    f.store.rearm_vnfcis(&f.tenant, vec![next], rearmed, silent()).await.unwrap();
+    assert_eq!(f.listed_serials().await, Vec::<String>::new());
+    f.clock.advance(MINUTE);
+    let again = enrolment(&f, EnrolmentBasis::InitialCredential(armed), "s", "two");
+    match enrol(&f, again).await {
+        EnrolmentOutcome::Enrolled { superseded, spent: true, .. } => {
+            assert_eq!(superseded.keys, [first.credential]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(f.listed_serials().await, [hex::encode(&first.certificate.serial)]);
+}
+
+async fn a_terminated_enrolment_is_revoked_and_needs_no_shredding(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let first = enrolment(&f, by(&initial), "s", "one");
+    enrol(&f, first.clone()).await;
+    assert!(f.store.receipts_due(10).await.unwrap().is_empty());
+    f.clock.advance(MINUTE);
+    let ended = end(DestructionReason::Terminated, HolderCopy::WipedPerMano);
+    let items = vec![(vnfci_id("v"), None)];
+    let outcome = f.store.terminate_vnfcis(&f.tenant, items, ended, silent()).await.unwrap().remove(0);
+    let TerminateOutcome::Terminated(keys) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((keys.keys, keys.revoked.len()), (vec![first.credential.clone()], 1));
+    // Though the epoch is open: nothing of this key is in it.
+    let due = f.store.receipts_due(10).await.unwrap();
+    let [custody] = &due[..] else { panic!("{due:?}") };
+    assert_eq!((custody.key_state, custody.epoch, custody.erased_at), (KeyState::External, None, None));
+    assert_eq!(custody.vnfci, Some(vnfci_id("v")));
+    let shown = Sha256Hash::of(&first.certificate.der);
+    let follow = enrolment(&f, EnrolmentBasis::Certificate(shown), "s", "two");
+    assert_eq!(enrol(&f, follow).await, refused(EnrolmentRefusal::VnfciEnded));
+}
