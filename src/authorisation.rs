@@ -94,6 +94,14 @@ named!(
         ListProfiles = "ListProfiles",
         /// `AdminService.RemoveProfile`.
         RemoveProfile = "RemoveProfile",
+        /// `AdminService.ListCas`.
+        ListCas = "ListCas",
+        /// `AdminService.IssueCa`.
+        IssueCa = "IssueCa",
+        /// `AdminService.RequestCa`.
+        RequestCa = "RequestCa",
+        /// `AdminService.ImportCa`.
+        ImportCa = "ImportCa",
         /// `AdminService.GetHsmStatus`.
         GetHsmStatus = "GetHsmStatus",
     }
@@ -168,6 +176,10 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         | Rpc::AddProfile
         | Rpc::ListProfiles
         | Rpc::RemoveProfile
+        | Rpc::ListCas
+        | Rpc::IssueCa
+        | Rpc::RequestCa
+        | Rpc::ImportCa
         | Rpc::GetHsmStatus => match role {
             Role::Operator => Some(Everywhere),
             _ => None,
@@ -363,6 +375,10 @@ mod tests {
         AddProfile             E - - - - -
         ListProfiles           E - - - - -
         RemoveProfile          E - - - - -
+        ListCas                E - - - - -
+        IssueCa                E - - - - -
+        RequestCa              E - - - - -
+        ImportCa               E - - - - -
         GetHsmStatus           E - - - - -
     ";
 

@@ -2,10 +2,12 @@
 //!
 //! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
 
+mod revocation;
 mod telemetry;
 mod tenant;
 mod value;
 
+pub use revocation::{Ca, Crl, Ocsp, Shards};
 pub use telemetry::Telemetry;
 pub use tenant::Tenant;
 pub use value::{Count, HttpUrl, ServerNames, Share, Suites};
@@ -42,6 +44,12 @@ pub struct Config {
     /// How revocation lists are made.
     #[serde(default)]
     pub crl: Crl,
+    /// The OCSP responder.
+    #[serde(default)]
+    pub ocsp: Ocsp,
+    /// CAs that others certify.
+    #[serde(default)]
+    pub ca: Ca,
     /// Tenants with settings of their own. Others, and what they leave out, have the defaults of [`Tenant`].
     #[serde(default, rename = "tenant")]
     pub tenants: BTreeMap<TenantId, Tenant>,
@@ -187,18 +195,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[crl]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Crl {
-    /// From thisUpdate to nextUpdate.
-    #[serde(default = "default_crl_validity")]
-    pub validity: HumaneDuration,
-    /// A new CRL is signed at least this often; a revocation is published at once.
-    #[serde(default = "default_crl_refresh")]
-    pub refresh: HumaneDuration,
-}
-
 /// A configuration that was not accepted: which file, which line, what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}: {problem}\n  {remedy}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
@@ -296,6 +292,7 @@ impl Config {
         };
         self.hsm.module = absolute(&self.hsm.module);
         self.hsm.pin_file = absolute(&self.hsm.pin_file);
+        self.ca.roots = self.ca.roots.iter().map(|file| absolute(file)).collect();
         for tenant in self.tenants.values_mut() {
             for path in [&mut tenant.pin_file, &mut tenant.module].into_iter().flatten() {
                 *path = absolute(path);
@@ -428,12 +425,6 @@ impl Default for Log {
     }
 }
 
-impl Default for Crl {
-    fn default() -> Self {
-        Self { validity: default_crl_validity(), refresh: default_crl_refresh() }
-    }
-}
-
 /// One worker per lane: SoftHSM gains from more processes, a network HSM from as many as it has sessions.
 fn one_worker() -> Count {
     Count(1)
@@ -505,16 +496,6 @@ fn default_server_names() -> ServerNames {
 /// State changes and what went wrong.
 fn default_log_level() -> String {
     "info".to_owned()
-}
-
-/// 24 hours: relying parties live through a day without us.
-fn default_crl_validity() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(24 * 3_600))
-}
-
-/// 6 hours: three more attempts before a CRL expires.
-fn default_crl_refresh() -> HumaneDuration {
-    HumaneDuration(Duration::from_secs(6 * 3_600))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -260,6 +260,10 @@ named!(
         Superseded = "SUPERSEDED",
         /// The VNFCI is gone or gave the credential back.
         CessationOfOperation = "CESSATION_OF_OPERATION",
+        /// The key of the CA that issued it may be in other hands.
+        CaCompromise = "CA_COMPROMISE",
+        /// What the certificate lets its subject do was withdrawn.
+        PrivilegeWithdrawn = "PRIVILEGE_WITHDRAWN",
     }
 );
 
@@ -272,6 +276,8 @@ impl RevocationReason {
             Self::AffiliationChanged => 3,
             Self::Superseded => 4,
             Self::CessationOfOperation => 5,
+            Self::CaCompromise => 2,
+            Self::PrivilegeWithdrawn => 9,
         }
     }
 }

@@ -30,7 +30,10 @@ fn every_scenario_gives_one_line_with_every_field() {
     let (code, lines, said) = bench(&["--quick"]);
     assert_eq!(code, 0, "{said}");
     let scenarios: Vec<&str> = lines.iter().filter_map(|line| line["scenario"].as_str()).collect();
-    assert_eq!(scenarios, ["boot_storm_64", "production_p256", "production_p256_two_workers"]);
+    assert_eq!(
+        scenarios,
+        ["boot_storm_64", "production_p256", "production_p256_two_workers", "ocsp", "revoke_10000"]
+    );
     for line in &lines {
         for field in NUMBERS {
             assert!(line[field].is_number(), "{field} in {line}");

@@ -105,8 +105,9 @@ fn hierarchy(root_key: SoftwareKey) -> Hierarchy {
     let root_tbs = root("keybroker root 1", &root_key.spki(), DAY * 3650, now(), rng).unwrap();
     let root_der = root_key.certify(&root_tbs);
     let root_ca = SigningCa::new(&root_der, ROOT_CRL).unwrap();
-    let sub_tbs =
-        root_ca.sub_ca(&"default".parse().unwrap(), 1, &sub_key.spki(), DAY * 1095, now(), rng).unwrap();
+    let sub_tbs = root_ca
+        .sub_ca(&"default".parse().unwrap(), "main", 1, &sub_key.spki(), DAY * 1095, now(), rng)
+        .unwrap();
     let sub_der = root_key.certify(&sub_tbs);
     let sub_ca = SigningCa::new(&sub_der, SUB_CRL).unwrap();
     let profile = transport();
@@ -156,12 +157,12 @@ impl Hierarchy {
     }
 
     fn crl(&self, number: u64, entries: &[CrlEntry]) -> Vec<u8> {
-        let tbs = crl(&self.sub_ca, number, now(), now().plus(DAY), entries);
+        let tbs = crl(&self.sub_ca, None, number, now(), now().plus(DAY), entries);
         tbs.assemble(&self.sub_key.sign(&tbs.der))
     }
 
     fn root_crl(&self) -> Vec<u8> {
-        let tbs = crl(&self.root_ca, 1, now(), now().plus(DAY * 30), &[]);
+        let tbs = crl(&self.root_ca, None, 1, now(), now().plus(DAY * 30), &[]);
         tbs.assemble(&self.root_key.sign(&tbs.der))
     }
 

@@ -37,6 +37,7 @@ CREATE UNIQUE INDEX identities_fingerprint ON identities (fingerprint);
 CREATE TABLE issuers (
     id              BYTEA NOT NULL PRIMARY KEY,
     tenant          TEXT COLLATE "C",
+    name            TEXT COLLATE "C" NOT NULL,
     generation      BIGINT NOT NULL,
     key_object      TEXT COLLATE "C" NOT NULL,
     certificate_der BYTEA NOT NULL,
@@ -281,16 +282,26 @@ CREATE TABLE certificates (
 CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
 CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
 CREATE UNIQUE INDEX certificates_credential ON certificates (credential, turn);
-CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
-    WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
+CREATE INDEX certificates_pending ON certificates (issuer) WHERE state = 'REVOCATION_PENDING';
+CREATE INDEX certificates_revoked ON certificates (issuer, not_after) WHERE state = 'REVOKED';
 CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');
 
 CREATE TABLE crls (
-    issuer      BYTEA NOT NULL PRIMARY KEY REFERENCES issuers (id),
+    issuer      BYTEA NOT NULL REFERENCES issuers (id),
+    shard       BIGINT NOT NULL,
     number      BIGINT NOT NULL,
+    entries     BIGINT NOT NULL,
     der         BYTEA NOT NULL,
     this_update BIGINT NOT NULL,
-    next_update BIGINT NOT NULL
+    next_update BIGINT NOT NULL,
+    PRIMARY KEY (issuer, shard)
+);
+
+CREATE TABLE ocsp_responders (
+    issuer          BYTEA NOT NULL PRIMARY KEY REFERENCES issuers (id),
+    key_object      TEXT COLLATE "C" NOT NULL,
+    certificate_der BYTEA NOT NULL,
+    created_at      BIGINT NOT NULL
 );
 
 -- Events are chained in the order of their transactions' numbers, then of their own. An event is settled once no

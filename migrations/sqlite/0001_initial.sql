@@ -35,6 +35,7 @@ CREATE UNIQUE INDEX identities_fingerprint ON identities (fingerprint);
 CREATE TABLE issuers (
     id              BLOB    NOT NULL PRIMARY KEY,
     tenant          TEXT,
+    name            TEXT    NOT NULL,
     generation      INTEGER NOT NULL,
     key_object      TEXT    NOT NULL,
     certificate_der BLOB    NOT NULL,
@@ -260,16 +261,26 @@ CREATE TABLE certificates (
 CREATE UNIQUE INDEX certificates_serial ON certificates (issuer, serial);
 CREATE UNIQUE INDEX certificates_sha256 ON certificates (sha256);
 CREATE UNIQUE INDEX certificates_credential ON certificates (credential, turn);
-CREATE INDEX certificates_crl ON certificates (issuer, state, not_after)
-    WHERE state IN ('REVOCATION_PENDING', 'REVOKED');
+CREATE INDEX certificates_pending ON certificates (issuer) WHERE state = 'REVOCATION_PENDING';
+CREATE INDEX certificates_revoked ON certificates (issuer, not_after) WHERE state = 'REVOKED';
 CREATE INDEX certificates_expiry ON certificates (not_after) WHERE state IN ('VALID', 'SUPERSEDED');
 
 CREATE TABLE crls (
-    issuer      BLOB   NOT NULL PRIMARY KEY REFERENCES issuers (id),
-    number      BIGINT NOT NULL,
-    der         BLOB   NOT NULL,
-    this_update BIGINT NOT NULL,
-    next_update BIGINT NOT NULL
+    issuer      BLOB    NOT NULL REFERENCES issuers (id),
+    shard       INTEGER NOT NULL,
+    number      BIGINT  NOT NULL,
+    entries     BIGINT  NOT NULL,
+    der         BLOB    NOT NULL,
+    this_update BIGINT  NOT NULL,
+    next_update BIGINT  NOT NULL,
+    PRIMARY KEY (issuer, shard)
+);
+
+CREATE TABLE ocsp_responders (
+    issuer          BLOB   NOT NULL PRIMARY KEY REFERENCES issuers (id),
+    key_object      TEXT   NOT NULL,
+    certificate_der BLOB   NOT NULL,
+    created_at      BIGINT NOT NULL
 );
 
 CREATE TABLE events (

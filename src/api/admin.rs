@@ -6,6 +6,7 @@ use super::proto::{self, admin_service_server::AdminService};
 use crate::authorisation::{Role, Rpc};
 use crate::broker::BrokerError;
 use crate::broker::admin::NewIdentity;
+use crate::broker::hierarchy::Ca;
 use crate::nfv::VnfInstanceId;
 use crate::store::records::{Anchor, Identity, Tenant};
 use tonic::{Request, Response, Status};
@@ -188,6 +189,63 @@ impl AdminService for Admin {
             .await
     }
 
+    async fn list_cas(
+        &self,
+        request: Request<proto::ListCasRequest>,
+    ) -> Result<Response<proto::ListCasResponse>, Status> {
+        self.0
+            .call(Rpc::ListCas, request, |call, caller, message| async move {
+                let cas = call.broker.cas(&caller, optional("tenant", &message.tenant)?).await?;
+                Ok(proto::ListCasResponse { cas: cas.into_iter().map(shown_ca).collect() })
+            })
+            .await
+    }
+
+    async fn issue_ca(
+        &self,
+        request: Request<proto::IssueCaRequest>,
+    ) -> Result<Response<proto::IssueCaResponse>, Status> {
+        self.0
+            .call(Rpc::IssueCa, request, |call, caller, message| async move {
+                let tenant = required("tenant", &message.tenant)?;
+                let name = required("name", &message.name)?;
+                let ca = call.broker.issue_ca(&caller, call.request()?, tenant, name, message.new).await?;
+                Ok(proto::IssueCaResponse { ca: Some(shown_ca(ca)) })
+            })
+            .await
+    }
+
+    async fn request_ca(
+        &self,
+        request: Request<proto::RequestCaRequest>,
+    ) -> Result<Response<proto::RequestCaResponse>, Status> {
+        self.0
+            .call(Rpc::RequestCa, request, |call, caller, message| async move {
+                let tenant = required("tenant", &message.tenant)?;
+                let name = required("name", &message.name)?;
+                let request = call.broker.request_ca(&caller, call.request()?, tenant, name).await?;
+                Ok(proto::RequestCaResponse { request_der: request.der, generation: request.generation })
+            })
+            .await
+    }
+
+    async fn import_ca(
+        &self,
+        request: Request<proto::ImportCaRequest>,
+    ) -> Result<Response<proto::ImportCaResponse>, Status> {
+        self.0
+            .call(Rpc::ImportCa, request, |call, caller, message| async move {
+                let tenant = required("tenant", &message.tenant)?;
+                let name = required("name", &message.name)?;
+                let der = certificate("certificate_der", message.certificate_der)?;
+                let chain = message.chain_der.into_iter();
+                let chain = chain.map(|der| certificate("chain_der", der)).collect::<Result<Vec<_>, _>>()?;
+                let ca = call.broker.import_ca(&caller, call.request()?, tenant, name, der, chain).await?;
+                Ok(proto::ImportCaResponse { ca: Some(shown_ca(ca)) })
+            })
+            .await
+    }
+
     async fn get_hsm_status(
         &self,
         request: Request<proto::GetHsmStatusRequest>,
@@ -272,6 +330,19 @@ fn role(role: i32) -> Result<Role, BrokerError> {
         Ok(proto::Role::Unspecified) | Err(_) => {
             Err(invalid("identity.role", "is not one of operator, NFVO, VNFM, auditor, security operator"))
         }
+    }
+}
+
+fn shown_ca(ca: Ca) -> proto::Ca {
+    proto::Ca {
+        issuer_id: ca.id.to_string(),
+        tenant: ca.tenant.map(String::from).unwrap_or_default(),
+        name: ca.name.into(),
+        generation: ca.generation,
+        issuing: ca.issuing,
+        certificate_der: ca.certificate_der,
+        chain_der: ca.chain_der,
+        not_after: to_timestamp(ca.not_after),
     }
 }
 

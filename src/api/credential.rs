@@ -31,7 +31,9 @@ impl CredentialService for Credentials {
         self.0
             .call_with_evidence("Claim", request, |call, message| async move {
                 let claim = parse_claim(&call, message)?;
-                Ok(sealed(call.broker.claim(&call.peer, claim).await?))
+                let claimed = call.broker.claim(&call.peer, claim).await?;
+                let trust_chain_version = call.broker.trust_chain_version(&claimed.tenant);
+                Ok(proto::ClaimResponse { trust_chain_version, ..sealed(claimed) })
             })
             .await
     }
@@ -45,7 +47,7 @@ impl CredentialService for Credentials {
                 .call_with_evidence("Confirm", request, |call, message| async move {
                     let confirm = parse_confirm(&call, message)?;
                     let newly_confirmed = call.broker.confirm(&call.peer, confirm).await?;
-                    Ok(proto::ConfirmResponse { newly_confirmed })
+                    Ok(proto::ConfirmResponse { newly_confirmed, trust_chain_version: 0 })
                 })
                 .await
         } else {
@@ -53,7 +55,10 @@ impl CredentialService for Credentials {
                 .call(Rpc::Confirm, request, |call, caller, message| async move {
                     let confirm = parse_confirm(&call, message)?;
                     let newly_confirmed = call.broker.confirm_delivered(&caller, confirm).await?;
-                    Ok(proto::ConfirmResponse { newly_confirmed })
+                    let tenant = caller.tenant.as_ref();
+                    let trust_chain_version =
+                        tenant.map_or(0, |tenant| call.broker.trust_chain_version(tenant));
+                    Ok(proto::ConfirmResponse { newly_confirmed, trust_chain_version })
                 })
                 .await
         }
@@ -163,6 +168,7 @@ fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
         context_request_id: claim.context_request.to_string(),
         credentials: claim.credentials.into_iter().map(sealed_credential).collect(),
         confirm_by: to_timestamp(claim.confirm_by),
+        trust_chain_version: 0,
     }
 }
 
@@ -185,6 +191,8 @@ fn trust_chain(chain: TrustChain) -> proto::GetTrustChainResponse {
         chain_der: chain.chain_der,
         root_der: chain.root_der,
         crl_url: chain.crl_url,
+        roots_der: chain.roots_der,
+        version: chain.version,
     }
 }
 

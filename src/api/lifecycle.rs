@@ -13,7 +13,7 @@ use crate::broker::vnfcis::{Announcement, Registered};
 use crate::credential::RevocationReason;
 use crate::identity::{CertificateName, InitialCredentialKind};
 use crate::nfv::VnfciId;
-use crate::store::records::{CertificateRecord, Slot, Vnfci, VnfciState};
+use crate::store::records::{CertificateRecord, CertificateSelector, Slot, Vnfci, VnfciState};
 use tonic::{Request, Response, Status};
 
 /// The most VNFCIs in one call.
@@ -168,12 +168,26 @@ impl LifecycleService for Lifecycle {
             .call(Rpc::RevokeCertificate, request, |call, caller, message| async move {
                 let reason = revocation_reason(message.reason)?;
                 let tenant = optional("tenant", &message.tenant)?;
-                let issuer = required("issuer_id", &message.issuer_id)?;
-                let serial = serial("serial", &message.serial)?;
+                let mut selectors = Vec::new();
+                let one = !message.issuer_id.is_empty()
+                    || !message.serial.is_empty()
+                    || message.certificates.is_empty();
+                if one {
+                    selectors.push(by_serial("", &message.issuer_id, &message.serial)?);
+                }
+                for (i, selector) in message.certificates.into_iter().enumerate() {
+                    selectors.push(certificate_selector(i, selector)?);
+                }
                 let request = call.request()?;
-                let newly_revoked =
-                    call.broker.revoke_certificate(&caller, request, tenant, issuer, serial, reason).await?;
-                Ok(proto::RevokeCertificateResponse { newly_revoked })
+                let mut revoked =
+                    call.broker.revoke_certificates(&caller, request, tenant, selectors, reason).await?;
+                if one && revoked.first().is_some_and(Option::is_none) {
+                    let what = format!("certificate {} of issuer {}", message.serial, message.issuer_id);
+                    return Err(BrokerError::NotFound(what));
+                }
+                let total: u64 = revoked.iter().flatten().map(|&newly| u64::from(newly)).sum();
+                let results = revoked.drain(usize::from(one)..).map(revoke_result).collect();
+                Ok(proto::RevokeCertificateResponse { newly_revoked: total > 0, revoked: total, results })
             })
             .await
     }
@@ -302,6 +316,43 @@ fn pinned_name(field: &str, name: &str) -> Result<CertificateName, BrokerError> 
     Err(invalid(field, problem))
 }
 
+fn by_serial(prefix: &str, issuer: &str, number: &str) -> Result<CertificateSelector, BrokerError> {
+    let issuer = required(&format!("{prefix}issuer_id"), issuer)?;
+    let field = format!("{prefix}serial");
+    let number = hex::decode(serial(&field, number)?).map_err(|problem| invalid(field, problem))?;
+    Ok(CertificateSelector::Serial(issuer, number))
+}
+
+fn certificate_selector(
+    i: usize,
+    selector: proto::CertificateSelector,
+) -> Result<CertificateSelector, BrokerError> {
+    use proto::certificate_selector::Certificates;
+    let field = format!("certificates[{i}]");
+    match selector.certificates {
+        Some(Certificates::IssuerAndSerial(named)) => {
+            by_serial(&format!("{field}."), &named.issuer_id, &named.serial)
+        }
+        Some(Certificates::CredentialId(id)) => {
+            Ok(CertificateSelector::Credential(required(&format!("{field}.credential_id"), &id)?))
+        }
+        Some(Certificates::VnfciId(id)) => {
+            Ok(CertificateSelector::Vnfci(required(&format!("{field}.vnfci_id"), &id)?))
+        }
+        None => Err(invalid(field, "is empty: give issuer_and_serial, credential_id or vnfci_id")),
+    }
+}
+
+fn revoke_result(newly: Option<u32>) -> proto::RevokeResult {
+    match newly {
+        Some(revoked) => proto::RevokeResult { error: String::new(), revoked },
+        None => {
+            let error = "has no certificate in this tenant: compare it with `vnfci show`".to_owned();
+            proto::RevokeResult { error, revoked: 0 }
+        }
+    }
+}
+
 fn revocation_reason(reason: i32) -> Result<RevocationReason, BrokerError> {
     use proto::RevocationReason as Named;
     match Named::try_from(reason) {
@@ -310,6 +361,8 @@ fn revocation_reason(reason: i32) -> Result<RevocationReason, BrokerError> {
         Ok(Named::AffiliationChanged) => Ok(RevocationReason::AffiliationChanged),
         Ok(Named::Superseded) => Ok(RevocationReason::Superseded),
         Ok(Named::CessationOfOperation) => Ok(RevocationReason::CessationOfOperation),
+        Ok(Named::CaCompromise) => Ok(RevocationReason::CaCompromise),
+        Ok(Named::PrivilegeWithdrawn) => Ok(RevocationReason::PrivilegeWithdrawn),
         Err(_) => Err(invalid("reason", format!("{reason} is not a reason that this version knows"))),
     }
 }
@@ -442,9 +495,9 @@ mod tests {
 
     #[test]
     fn every_revocation_reason_has_its_domain_word() {
-        let parsed: Vec<_> = (0..5).map(|reason| revocation_reason(reason).unwrap()).collect();
+        let parsed: Vec<_> = (0..7).map(|reason| revocation_reason(reason).unwrap()).collect();
         assert_eq!(parsed, RevocationReason::ALL);
-        assert!(revocation_reason(5).is_err());
+        assert!(revocation_reason(7).is_err());
     }
 
     proptest! {

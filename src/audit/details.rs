@@ -10,7 +10,7 @@ use super::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::{HolderCopy, KeyType, RevocationReason, StepReason};
 use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
+    AnchorName, CaName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
     PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,8 @@ details! {
     IssuerDetails {
         /// The issuer.
         issuer: IssuerId,
+        /// Which of the tenant's CAs.
+        name: CaName,
         /// Generation of its key.
         generation: u32,
         /// Label of its key on the token.
@@ -99,6 +101,34 @@ details! {
         /// SHA-256 of its certificate's DER.
         certificate: Sha256Hash,
         /// Its certificate's serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
+    /// `CA_REQUESTED`
+    CaRequestDetails {
+        /// Which of the tenant's CAs.
+        name: CaName,
+        /// Generation of its key.
+        generation: u32,
+        /// Label of its key on the token.
+        key_label: String,
+        /// SHA-256 of the request's DER.
+        request: Sha256Hash,
+    }
+
+    /// `CA_SIGNED`
+    CaSignedDetails {
+        /// The root that signed.
+        issuer: IssuerId,
+        /// Subject of the CA, RFC 4514.
+        subject: String,
+        /// SHA-256 of the request's DER.
+        request: Sha256Hash,
+        /// SHA-256 of the certificate's DER.
+        certificate: Sha256Hash,
+        /// Its serial number.
         serial: String,
         /// End of its validity.
         not_after: Timestamp,
@@ -332,6 +362,8 @@ details! {
     CrlDetails {
         /// Whose CRL.
         issuer: IssuerId,
+        /// 0 for the complete one, else a shard.
+        shard: u32,
         /// CRL number.
         number: u64,
         /// Entries in it.
@@ -342,6 +374,20 @@ details! {
         this_update: Timestamp,
         /// Of the CRL.
         next_update: Timestamp,
+    }
+
+    /// `OCSP_RESPONDER_CERTIFIED`
+    OcspResponderDetails {
+        /// Whose responder.
+        issuer: IssuerId,
+        /// Label of its key on the token.
+        key_label: String,
+        /// SHA-256 of its certificate's DER.
+        certificate: Sha256Hash,
+        /// Its certificate's serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
     }
 
     /// `EPOCH_CREATING`, `EPOCH_OPENED`, `EPOCH_CLOSED`, `EPOCH_SHREDDING`

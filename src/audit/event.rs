@@ -29,6 +29,10 @@ named!(
         ProfileChanged = "PROFILE_CHANGED",
         /// A CA certificate was issued or taken into use.
         IssuerAdded = "ISSUER_ADDED",
+        /// A request was made for an external root to certify a CA key.
+        CaRequested = "CA_REQUESTED",
+        /// The root signed the certificate of a CA elsewhere.
+        CaSigned = "CA_SIGNED",
         /// A pool was created.
         PoolCreated = "POOL_CREATED",
         /// A pool's target or watermark was changed.
@@ -65,6 +69,8 @@ named!(
         RevocationRequested = "REVOCATION_REQUESTED",
         /// A CRL was signed.
         CrlSigned = "CRL_SIGNED",
+        /// A CA certified the key of its OCSP responder, for the first time or again.
+        OcspResponderCertified = "OCSP_RESPONDER_CERTIFIED",
         /// A KEK is about to be made.
         EpochCreating = "EPOCH_CREATING",
         /// A KEK was made and takes keys.

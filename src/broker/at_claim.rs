@@ -8,7 +8,7 @@
 
 use crate::audit::details::{self, CertificateDetails, IssuedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
-use crate::broker::authorities::Authority;
+use crate::broker::authorities::{Authorities, Authority};
 use crate::broker::profiles::Profiles;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::{self, NameValues, Profile, Tbs};
@@ -43,11 +43,11 @@ impl Broker {
     /// Says in the transaction of a claim what is to be signed for the keys that it draws.
     pub(super) async fn intend(&self, tenant: &TenantId, now: Timestamp) -> Intend {
         // Only keys without certificates ask for it: claims of others do not fail for want of a CA.
-        let authority = self.issuing(tenant).await.map_err(|error| error.to_string());
-        let profiles = self.profiles.load_full();
+        let known = self.issuing(tenant).await.map_err(|error| error.to_string());
+        let (authorities, profiles) = (self.authorities.load_full(), self.profiles.load_full());
         Box::new(move |keys| {
-            let authority = authority?;
-            keys.iter().map(|key| intent(key, &profiles, &authority, now)).collect()
+            known?;
+            keys.iter().map(|key| intent(key, &profiles, &authorities, now)).collect()
         })
     }
 
@@ -165,7 +165,7 @@ impl Broker {
 fn intent(
     key: &UncertifiedKey,
     profiles: &Profiles,
-    authority: &Authority,
+    authorities: &Authorities,
     now: Timestamp,
 ) -> Result<CertificateIntent, String> {
     let profile = profiles.get(&key.profile).ok_or_else(|| {
@@ -184,7 +184,10 @@ fn intent(
         credential: key.credential,
         vnfci: Some(key.vnfci.clone()),
     };
-    let tbs = to_be_signed(&profile, authority, &values, &key.public_key_der, now)?;
+    let authority = authorities
+        .issuing(Some(&key.tenant), profile.ca())
+        .ok_or_else(|| format!("tenant {} has no CA {}", key.tenant, profile.ca()))?;
+    let tbs = to_be_signed(&profile, &authority, &values, &key.public_key_der, now)?;
     Ok(CertificateIntent {
         issuer: authority.id,
         serial: tbs.serial.to_vec(),
@@ -192,5 +195,6 @@ fn intent(
         not_before: tbs.not_before,
         not_after: tbs.not_after,
         usable_until: tbs.not_after.minus(profile.min_remaining_at_claim()),
+        crl_shard: tbs.crl_shard,
     })
 }

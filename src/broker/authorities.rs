@@ -1,12 +1,11 @@
 //! The own CAs: a root, and one sub-CA per tenant, with their keys on the token.
 
-use crate::audit::details::{self, IssuerDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
-use crate::ca::{self, CertificateFacts, SigningCa, Tbs};
+use crate::ca::ocsp::IssuerHashes;
+use crate::ca::{self, SigningCa, Tbs};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
-use crate::nfv::{IssuerId, TenantId};
-use crate::store::Mutation;
+use crate::nfv::{CaName, IssuerId, TenantId};
 use crate::store::records::IssuerRecord;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,12 +15,20 @@ use std::time::Duration;
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
 const SUB_CA_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
+/// The CA that a tenant has from its beginning, and the root's name.
+pub(super) fn main_ca() -> CaName {
+    // Unwrap safety: a fixed text that the rule of CA names accepts, as a test shows.
+    #[allow(clippy::expect_used)]
+    "main".parse().expect("a valid CA name")
+}
+
 /// A CA, ready to issue.
 #[derive(Debug)]
 pub(super) struct Authority {
     pub(super) id: IssuerId,
     /// None for a root.
     pub(super) tenant: Option<TenantId>,
+    pub(super) name: CaName,
     pub(super) generation: u32,
     pub(super) key: ObjectId,
     pub(super) ca: SigningCa,
@@ -32,10 +39,25 @@ pub(super) struct Authority {
     pub(super) crl_url: String,
 }
 
+impl Authority {
+    /// Where a shard of its CRL is: 0 is the complete one.
+    pub(super) fn shard_url(&self, shard: u32) -> String {
+        match shard {
+            0 => self.crl_url.clone(),
+            shard => shard_url(&self.crl_url, shard),
+        }
+    }
+}
+
+fn shard_url(crl_url: &str, shard: u32) -> String {
+    format!("{}/{shard}.crl", crl_url.strip_suffix(".crl").unwrap_or(crl_url))
+}
+
 /// All CAs. An old generation still signs CRLs.
 #[derive(Debug, Default)]
 pub(super) struct Authorities {
     by_id: HashMap<IssuerId, Arc<Authority>>,
+    by_hashes: HashMap<IssuerHashes, IssuerId>,
 }
 
 impl Authorities {
@@ -43,10 +65,21 @@ impl Authorities {
         self.by_id.get(&id).cloned()
     }
 
+    /// The one that an OCSP request names.
+    pub(super) fn by_hashes(&self, hashes: &IssuerHashes) -> Option<Arc<Authority>> {
+        self.by_hashes.get(hashes).and_then(|&id| self.get(id))
+    }
+
     /// The one of the highest generation: the one that issues for the tenant (or the root that issues sub-CAs).
-    pub(super) fn issuing(&self, tenant: Option<&TenantId>) -> Option<Arc<Authority>> {
-        let of_tenant = self.by_id.values().filter(|authority| authority.tenant.as_ref() == tenant);
-        of_tenant.max_by_key(|authority| authority.generation).cloned()
+    pub(super) fn issuing(&self, tenant: Option<&TenantId>, name: &CaName) -> Option<Arc<Authority>> {
+        let named =
+            self.by_id.values().filter(|known| known.tenant.as_ref() == tenant && known.name == *name);
+        named.max_by_key(|authority| authority.generation).cloned()
+    }
+
+    /// The root of the highest generation.
+    pub(super) fn root(&self) -> Option<Arc<Authority>> {
+        self.issuing(None, &main_ca())
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Authority>> {
@@ -57,13 +90,26 @@ impl Authorities {
 impl Broker {
     /// Reads the CA certificates from the store again.
     pub(super) async fn load_authorities(&self) -> Result<(), BrokerError> {
-        let http_url = self.settings.load().http_url.clone();
+        let settings = self.settings.load_full();
+        let http_url = &settings.http_url;
         let mut by_id = HashMap::new();
+        let mut by_hashes = HashMap::new();
         for record in self.store.issuers().await? {
             let unfit =
                 |problem: String| BrokerError::Internal(format!("CA certificate {}: {problem}", record.id));
             let crl_url = format!("{http_url}/crl/{}.crl", record.id);
-            let ca = SigningCa::new(&record.certificate_der, &crl_url).map_err(|e| unfit(e.to_string()))?;
+            let mut ca =
+                SigningCa::new(&record.certificate_der, &crl_url).map_err(|e| unfit(e.to_string()))?;
+            if settings.crl_shards > 1 {
+                let urls: Vec<String> =
+                    (1..=settings.crl_shards).map(|shard| shard_url(&crl_url, shard)).collect();
+                ca = ca.with_crl_shards(&urls);
+            }
+            if settings.ocsp.in_certificates {
+                ca = ca.with_ocsp(&format!("{http_url}/ocsp"));
+            }
+            let hashes = IssuerHashes::of(&record.certificate_der).map_err(|e| unfit(e.to_string()))?;
+            by_hashes.extend(hashes.map(|hashes| (hashes, record.id)));
             let (root_der, chain_der) = match record.chain_der.split_last() {
                 None => (record.certificate_der.clone(), Vec::new()),
                 Some((root, between)) => {
@@ -74,6 +120,7 @@ impl Broker {
             let authority = Authority {
                 id: record.id,
                 tenant: record.tenant,
+                name: record.name,
                 generation: record.generation,
                 key: record.key.parse().map_err(|_| unfit(format!("unknown key {:?}", record.key)))?,
                 ca,
@@ -84,7 +131,7 @@ impl Broker {
             };
             by_id.insert(authority.id, Arc::new(authority));
         }
-        self.authorities.store(Arc::new(Authorities { by_id }));
+        self.authorities.store(Arc::new(Authorities { by_id, by_hashes }));
         Ok(())
     }
 
@@ -97,19 +144,28 @@ impl Broker {
         self.authorities.load().get(id).ok_or_else(|| BrokerError::NotFound(format!("issuer {id}")))
     }
 
-    /// The CA that issues for a tenant.
+    /// The main CA of a tenant.
     pub(super) async fn issuing(&self, tenant: &TenantId) -> Result<Arc<Authority>, BrokerError> {
-        if let Some(authority) = self.authorities.load().issuing(Some(tenant)) {
+        self.issuing_ca(tenant, &main_ca()).await
+    }
+
+    /// The newest generation of a CA of a tenant: the one that issues.
+    pub(super) async fn issuing_ca(
+        &self,
+        tenant: &TenantId,
+        name: &CaName,
+    ) -> Result<Arc<Authority>, BrokerError> {
+        if let Some(authority) = self.authorities.load().issuing(Some(tenant), name) {
             return Ok(authority);
         }
         self.load_authorities().await?;
-        let found = self.authorities.load().issuing(Some(tenant));
-        found.ok_or_else(|| BrokerError::NotFound(format!("a CA of tenant {tenant}")))
+        let found = self.authorities.load().issuing(Some(tenant), name);
+        found.ok_or_else(|| BrokerError::NotFound(format!("CA {name} of tenant {tenant}")))
     }
 
     /// Makes the root, if there is none.
     pub(super) async fn ensure_root(&self, name: &str) -> Result<Arc<Authority>, BrokerError> {
-        if let Some(root) = self.authorities.load().issuing(None) {
+        if let Some(root) = self.authorities.load().root() {
             return Ok(root);
         }
         let key = ObjectId::Root(1);
@@ -117,11 +173,8 @@ impl Broker {
         let now = self.store.now().await?;
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
-        self.record_authority(None, 1, &key, certificate_der, Vec::new()).await?;
-        self.authorities
-            .load()
-            .issuing(None)
-            .ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
+        self.record_authority(None, &main_ca(), 1, &key, certificate_der, Vec::new()).await?;
+        self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
     /// Makes a tenant's sub-CA and HMAC key, if they are missing.
@@ -130,55 +183,47 @@ impl Broker {
         if !self.hsm.object_exists(&mac).await? {
             self.hsm.create_mac_key(&mac).await?;
         }
-        if let Some(authority) = self.authorities.load().issuing(Some(tenant)) {
+        if let Some(authority) = self.authorities.load().issuing(Some(tenant), &main_ca()) {
             return Ok(authority);
         }
-        let root = self.authorities.load().issuing(None);
+        let root = self.authorities.load().root();
         let root = root
             .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
         let key = ObjectId::SubCa(tenant.clone(), 1);
         let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
         let now = self.store.now().await?;
-        let tbs =
-            root.ca.sub_ca(tenant, 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
+        let tbs = root
+            .ca
+            .sub_ca(tenant, main_ca().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
+            .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
-        self.record_authority(Some(tenant), 1, &key, certificate_der, vec![root.certificate_der.clone()])
-            .await?;
+        let chain = vec![root.certificate_der.clone()];
+        self.record_authority(Some(tenant), &main_ca(), 1, &key, certificate_der, chain).await?;
         self.issuing(tenant).await
     }
 
     async fn record_authority(
         &self,
         tenant: Option<&TenantId>,
+        name: &CaName,
         generation: u32,
         key: &ObjectId,
         certificate_der: Vec<u8>,
         chain_der: Vec<Vec<u8>>,
     ) -> Result<(), BrokerError> {
         let now = self.store.now().await?;
-        let facts =
-            CertificateFacts::parse(&certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
         let record = IssuerRecord {
             id: IssuerId::generate(),
             tenant: tenant.cloned(),
+            name: name.clone(),
             generation,
             key: key.to_string(),
             certificate_der,
             chain_der,
             created_at: now,
         };
-        let mut event =
-            Event::new(now, EventKind::IssuerAdded, Actor::broker()).details(details::json(&IssuerDetails {
-                issuer: record.id,
-                generation,
-                key_label: record.key.clone(),
-                certificate: facts.fingerprint,
-                serial: hex::encode(&facts.serial),
-                not_after: facts.not_after,
-            }));
-        event.tenant = tenant.cloned();
-        self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
-        self.load_authorities().await
+        let event = Event::new(now, EventKind::IssuerAdded, Actor::broker());
+        self.take_into_use(record, event, None).await.map(|_| ())
     }
 
     /// The public key (SubjectPublicKeyInfo, DER) of a key pair on the token, made now if it is missing: a crash between
@@ -205,4 +250,12 @@ impl Broker {
 /// A certificate that could not be made: the caller's names, or the CA's end.
 pub(super) fn unissued(error: ca::IssueError) -> BrokerError {
     BrokerError::Precondition(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_tenants_first_ca_has_a_valid_name() {
+        assert_eq!(super::main_ca().as_str(), "main");
+    }
 }

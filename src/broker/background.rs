@@ -127,7 +127,7 @@ impl Shift {
     async fn publish(self) {
         while self.on().await {
             let round = match self.lease().await {
-                Some(lease) => self.broker.publish_crls(&lease).await.map(|()| false),
+                Some(lease) => self.broker.publish(&lease).await.map(|()| false),
                 None => Ok(false),
             };
             self.rest(round, PUBLISHER_PERIOD, Some(&self.broker.wake.publisher)).await;

@@ -142,7 +142,7 @@ impl Broker {
             return self.replay(enroller, &place, request_der, before).await;
         }
         // 4.
-        let authority = self.issuing(&place.vnfci.tenant).await?;
+        let authority = self.issuing_ca(&place.vnfci.tenant, place.profile.ca()).await?;
         let credential = EventCredential { id: CredentialId::generate(), public_key: key };
         let names = self.names(&place, &request, credential.id).await?;
         let now = self.store.now().await?;
@@ -177,6 +177,7 @@ impl Broker {
                 not_before: tbs.not_before,
                 not_after: tbs.not_after,
                 usable_until: tbs.not_after,
+                crl_shard: tbs.crl_shard,
             },
             redraws_allowed: REDRAWS_ALLOWED,
             spend: self.settings.load().tenant(&place.vnfci.tenant).spend_on_enrolment,

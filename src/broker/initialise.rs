@@ -67,7 +67,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Precondition`] before `init`.
     pub fn root_der(&self) -> Result<Vec<u8>, BrokerError> {
-        let root = self.authorities.load().issuing(None);
+        let root = self.authorities.load().root();
         let root = root
             .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
         Ok(root.certificate_der.clone())

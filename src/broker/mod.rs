@@ -11,10 +11,13 @@ mod custody;
 pub mod enrol;
 mod epochs;
 mod generate;
+pub mod hierarchy;
 pub mod initialise;
+pub mod ocsp;
 pub mod pools;
 mod produce;
 mod profiles;
+mod publish;
 pub mod rearm;
 mod reconcile;
 pub mod release;
@@ -56,10 +59,31 @@ pub struct Settings {
     pub crl_validity: Duration,
     /// How long a CRL is served before a new one is signed although nothing was revoked.
     pub crl_refresh: Duration,
+    /// Files with the roots (PEM) that an imported CA certificate may lead to, beside the own one.
+    pub ca_roots: Vec<PathBuf>,
+    /// Shards of each CA's CRL that new certificates are spread over; 1: they name the complete CRL.
+    pub crl_shards: u32,
+    /// The OCSP responder's.
+    pub ocsp: OcspSettings,
     /// What the operator states of the HSM's own backups; goes into receipts.
     pub hsm_backup_retention: String,
     /// Bulk workers of the HSM: production keeps one chunk more under way.
     pub bulk_workers: usize,
+}
+
+/// Settings of the OCSP responder.
+#[derive(Debug, Clone, Copy)]
+pub struct OcspSettings {
+    /// Pools' certificates name the responder.
+    pub in_certificates: bool,
+    /// From a response's thisUpdate to its nextUpdate.
+    pub validity: Duration,
+    /// How long a signed response is given out before a new one is signed.
+    pub refresh: Duration,
+    /// Requests with a nonce (RFC 9654) get a response of their own, signed with it.
+    pub nonce: bool,
+    /// Of the responder's certificates; they are renewed when half of it has passed.
+    pub responder_validity: Duration,
 }
 
 /// Settings of one tenant.
@@ -96,10 +120,14 @@ pub struct Broker {
     profiles: ArcSwap<profiles::Profiles>,
     /// CA certificates; owner: `authorities`.
     authorities: ArcSwap<authorities::Authorities>,
+    /// OCSP responders and what they signed; owner: `ocsp`.
+    responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
     /// Held while an epoch is made, so that two producers do not both make one.
     epoch_making: tokio::sync::Mutex<()>,
+    /// Held while a CA key is made or certified, so that two operators do not use one generation.
+    ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
     chained: watch::Sender<u64>,
     /// How fast each pool fills and empties, as seen here; owner: `pools`.
@@ -287,8 +315,10 @@ impl Broker {
             store,
             hsm,
             settings: ArcSwap::from_pointee(settings),
+            responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
+            ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
             generating: Semaphore::new(generate::PLACES),
             chained: watch::Sender::new(0),
@@ -309,6 +339,7 @@ impl Broker {
         self.hsm.reload().await?;
         self.profiles.store(Arc::new(profiles));
         self.settings.store(Arc::new(settings));
+        self.load_authorities().await?;
         self.wake.producer.notify_one();
         Ok(())
     }

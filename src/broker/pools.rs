@@ -124,6 +124,14 @@ impl Broker {
             credential: CredentialId::generate(),
             vnfci,
         };
+        if self.authorities.load().issuing(Some(tenant), profile.ca()).is_none() {
+            let problem = format!(
+                "{} has its certificates issued by CA {}, which tenant {tenant} does not have: `keybroker ca add` makes it",
+                create.profile,
+                profile.ca()
+            );
+            return invalid("profile", problem);
+        }
         match profile.names(&values) {
             Ok(_) => Ok(profile.issue()),
             Err(error) => invalid("vnf_instance_id, vdu_id", error.to_string()),

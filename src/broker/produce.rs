@@ -161,7 +161,7 @@ impl Broker {
         // 2.
         let (issuer, certified) = match pool.issue {
             Issue::Ahead => {
-                let authority = self.issuing(&pool.tenant).await?;
+                let authority = self.issuing_ca(&pool.tenant, profile.ca()).await?;
                 (Some(authority.id), self.certify(pool, &profile, &authority, &produced.keys).await?)
             }
             Issue::AtClaim => {
@@ -287,6 +287,7 @@ impl Broker {
                 not_before: tbs.not_before,
                 not_after: tbs.not_after,
                 usable_until: tbs.not_after.minus(profile.min_remaining_at_claim()),
+                crl_shard: tbs.crl_shard,
             };
             (credential, Some(certificate))
         });

@@ -134,6 +134,11 @@ impl Broker {
                     }
                     Some(_) => {}
                 },
+                ObjectId::Ocsp(tenant, generation)
+                    if !self.has_authority(&ObjectId::SubCa(tenant.clone(), *generation)) =>
+                {
+                    findings.push(format!("{id} is on the token and its CA is unknown to the database"));
+                }
                 ObjectId::Root(_) | ObjectId::SubCa(..) if !self.has_authority(id) => {
                     findings.push(format!("{id} is on the token and has no CA certificate in the database"));
                 }

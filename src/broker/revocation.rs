@@ -1,20 +1,21 @@
-//! Certificates are withdrawn and CRLs published.
+//! Certificates are withdrawn.
 
-use crate::audit::details::{self, CrlDetails, RevocationDetails};
-use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::details::{self, RevocationDetails};
+use crate::audit::event::{Event, EventCredential, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
-use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError, Peer, Request};
-use crate::ca::{self, CrlEntry};
-use crate::clock::Timestamp;
 use crate::credential::RevocationReason;
-use crate::hsm::Lane;
 use crate::identity::x509;
-use crate::nfv::{IssuerId, Sha256Hash, TenantId};
-use crate::store::records::{CrlRecord, Lease, RevokeOutcome};
-use crate::store::{Mutation, StoreError};
-use std::sync::Arc;
-use std::time::Duration;
+use crate::nfv::{IssuerId, TenantId, VnfInstanceId, VnfciId};
+use crate::store::Mutation;
+use crate::store::records::{CertificateSelector, RevokeOutcome};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Selectors in one request: about 1 MB of it.
+const LARGEST_REVOCATION: usize = 10_000;
+/// Certificates in one event: a client reads it in one message.
+const EVENT_CERTIFICATES: usize = 1_000;
 
 /// A trust chain.
 #[derive(Debug, Clone)]
@@ -23,72 +24,74 @@ pub struct TrustChain {
     pub chain_der: Vec<Vec<u8>>,
     /// The root, DER.
     pub root_der: Vec<u8>,
+    /// Every root that certificates of the tenant lead to, DER, this one first: relying parties trust them all until the
+    /// CAs under them have ended.
+    pub roots_der: Vec<Vec<u8>>,
+    /// Rises with every CA that the tenant gets: what a VNFCI holds is to be fetched again.
+    pub version: u32,
     /// Where the CRL is.
     pub crl_url: String,
 }
 
-/// A CRL as it is served.
-#[derive(Debug, Clone)]
-pub struct PublishedCrl {
-    /// DER.
-    pub der: Arc<Vec<u8>>,
-    /// CRLNumber, for the ETag.
-    pub number: u64,
-    /// Seconds until nextUpdate, for Cache-Control.
-    pub max_age: Duration,
-}
-
 impl Broker {
-    /// Withdraws one certificate; says whether it was withdrawn now. `serial` is hexadecimal.
+    /// Withdraws what the selectors name; says for each how many certificates it withdrew now, none if there is nothing of
+    /// that name. However many there are, they are one commit, and each CRL that lists them is signed once.
     ///
     /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Invalid`] for a serial that is not
-    /// hexadecimal.
-    pub async fn revoke_certificate(
+    /// [`BrokerError::Invalid`] for an empty or too large batch, [`BrokerError::Denied`] if one of them lies outside the
+    /// caller's reach: then none is withdrawn.
+    pub async fn revoke_certificates(
         &self,
         caller: &Caller,
         request: Request,
         tenant: Option<TenantId>,
-        issuer: IssuerId,
-        serial: String,
+        selectors: Vec<CertificateSelector>,
         reason: RevocationReason,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<Vec<Option<u32>>, BrokerError> {
         let tenant = Self::tenant_of(caller, tenant)?;
-        let serial_der = hex::decode(&serial).map_err(|_| BrokerError::Invalid {
-            field: "serial".to_owned(),
-            problem: "is not hexadecimal".to_owned(),
-        })?;
-        let not_found = || BrokerError::NotFound(format!("certificate {serial} of issuer {issuer}"));
+        if selectors.is_empty() || selectors.len() > LARGEST_REVOCATION {
+            let problem = format!("has {} items; give 1 to {LARGEST_REVOCATION}", selectors.len());
+            return Err(BrokerError::Invalid { field: "certificates".to_owned(), problem });
+        }
         if caller.tenant.as_ref().is_some_and(|own| *own != tenant) {
             authorise(caller, Rpc::RevokeCertificate, Target { tenant: Some(&tenant), ..Target::default() })?;
         }
-        let record = self.store.certificate(&tenant, issuer, &serial_der).await?.ok_or_else(not_found)?;
-        let target = Target {
-            tenant: Some(&tenant),
-            vnf_instance: Some(&record.vnf_instance),
-            vnfci: record.vnfci.as_ref(),
-        };
-        let authorised = authorise(caller, Rpc::RevokeCertificate, target)?;
-        let mut event =
-            Event::new(self.store.now().await?, EventKind::RevocationRequested, authorised.actor())
-                .tenant(&tenant)
-                .vnf_instance(&record.vnf_instance)
-                .request(request.id)
-                .details(details::json(&RevocationDetails { reason, serials: vec![serial.clone()] }));
-        event.vnfci = record.vnfci;
-        let mutation = Mutation::new(move |outcomes: &Vec<RevokeOutcome>| match outcomes.first() {
-            Some(RevokeOutcome::Pending(credential)) => vec![event.credentials([credential.clone()])],
-            _ => Vec::new(),
-        });
-        let mutation = mutation.request(request.key(authorised.actor()));
-        let outcomes =
-            self.store.revoke_certificates(&tenant, vec![(issuer, serial_der)], reason, mutation).await?;
-        self.wake.publisher.notify_one();
-        match outcomes.into_iter().next() {
-            Some(RevokeOutcome::Pending(_)) => Ok(true),
-            Some(RevokeOutcome::AlreadyRevoked | RevokeOutcome::Expired) => Ok(false),
-            Some(RevokeOutcome::NotFound) | None => Err(not_found()),
+        let selected = self.store.select_certificates(&tenant, &selectors).await?;
+        let vnf_instances: BTreeSet<&VnfInstanceId> =
+            selected.iter().flatten().map(|record| &record.vnf_instance).collect();
+        for vnf_instance in vnf_instances {
+            let target =
+                Target { tenant: Some(&tenant), vnf_instance: Some(vnf_instance), ..Target::default() };
+            authorise(caller, Rpc::RevokeCertificate, target)?;
         }
+        let mut certificates = Vec::new();
+        let mut named = Vec::new();
+        for record in selected.iter().flatten() {
+            let serial = hex::decode(&record.serial).map_err(|e| BrokerError::Internal(e.to_string()))?;
+            certificates.push((record.issuer, serial));
+            named.push(Named {
+                vnf_instance: record.vnf_instance.clone(),
+                vnfci: record.vnfci.clone(),
+                serial: record.serial.clone(),
+            });
+        }
+        let base = Event::new(self.store.now().await?, EventKind::RevocationRequested, caller.actor())
+            .tenant(&tenant)
+            .request(request.id);
+        let mutation =
+            Mutation::new(move |outcomes: &Vec<RevokeOutcome>| events(&base, reason, &named, outcomes))
+                .request(request.key(caller.actor()));
+        let outcomes = self.store.revoke_certificates(&tenant, certificates, reason, mutation).await?;
+        self.wake.publisher.notify_one();
+        let mut outcomes = outcomes.into_iter();
+        Ok(selected
+            .iter()
+            .map(|records| {
+                let newly = outcomes.by_ref().take(records.len());
+                let newly = newly.filter(|outcome| matches!(outcome, RevokeOutcome::Pending(_))).count();
+                (!records.is_empty()).then(|| u32::try_from(newly).unwrap_or(u32::MAX))
+            })
+            .collect())
     }
 
     /// The trust chain that a tenant's certificates are issued under now.
@@ -97,11 +100,30 @@ impl Broker {
     /// [`BrokerError::NotFound`] for a tenant without a CA.
     pub async fn trust_chain(&self, tenant: &TenantId) -> Result<TrustChain, BrokerError> {
         let authority = self.issuing(tenant).await?;
+        let now = self.store.now().await?;
+        let mut roots_der = vec![authority.root_der.clone()];
+        let mut others = self.authorities.load().all();
+        others.retain(|other| other.tenant.as_ref() == Some(tenant) && other.ca.not_after() > now);
+        others.sort_by_key(|other| std::cmp::Reverse(other.generation));
+        for other in others {
+            if !roots_der.contains(&other.root_der) {
+                roots_der.push(other.root_der.clone());
+            }
+        }
         Ok(TrustChain {
+            roots_der,
+            version: self.trust_chain_version(tenant),
             chain_der: authority.chain_der.clone(),
             root_der: authority.root_der.clone(),
             crl_url: authority.crl_url.clone(),
         })
+    }
+
+    /// Version of a tenant's trust chain, as in [`TrustChain`]; 0 for a tenant without a CA.
+    pub fn trust_chain_version(&self, tenant: &TenantId) -> u32 {
+        let all = self.authorities.load().all();
+        let of_tenant = all.iter().filter(|authority| authority.tenant.as_ref() == Some(tenant));
+        of_tenant.map(|authority| authority.generation).max().unwrap_or(0)
     }
 
     /// The trust chain for whoever is behind a bootstrap connection: of the tenant whose anchor its certificate chains
@@ -118,17 +140,6 @@ impl Broker {
         self.trust_chain(&tenant).await
     }
 
-    /// The latest CRL of an issuer.
-    ///
-    /// # Errors
-    /// [`BrokerError::NotFound`] for an unknown issuer, or before its first CRL.
-    pub async fn crl(&self, issuer: IssuerId) -> Result<PublishedCrl, BrokerError> {
-        let latest = self.store.latest_crl(issuer).await?;
-        let crl = latest.ok_or_else(|| BrokerError::NotFound(format!("a CRL of issuer {issuer}")))?;
-        let max_age = crl.next_update.since(self.store.now().await?);
-        Ok(PublishedCrl { der: Arc::new(crl.der), number: crl.number, max_age })
-    }
-
     /// The CA certificate of an issuer, DER.
     ///
     /// # Errors
@@ -136,67 +147,39 @@ impl Broker {
     pub async fn issuer_certificate(&self, issuer: IssuerId) -> Result<Vec<u8>, BrokerError> {
         Ok(self.authority(issuer).await?.certificate_der.clone())
     }
+}
 
-    /// Signs a new CRL for every CA that has something to publish, or whose CRL is due. A CA that fails does not hold
-    /// up the others.
-    pub(super) async fn publish_crls(&self, lease: &Lease) -> Result<(), BrokerError> {
-        let mut failure = None;
-        for authority in self.authorities.load().all() {
-            if let Err(error) = self.publish_crl(&authority, lease).await {
-                tracing::warn!(issuer = %authority.id, %error, "no CRL could be signed; it is tried again");
-                failure = Some(error);
-            }
-        }
-        failure.map_or(Ok(()), Err)
-    }
+/// Whose certificate, for the event.
+struct Named {
+    vnf_instance: VnfInstanceId,
+    vnfci: Option<VnfciId>,
+    serial: String,
+}
 
-    async fn publish_crl(&self, authority: &Authority, lease: &Lease) -> Result<(), BrokerError> {
-        let now = self.store.now().await?;
-        let settings = self.settings.load();
-        let latest = self.store.latest_crl(authority.id).await?;
-        let pending = self.store.pending_revocations(authority.id).await?;
-        metrics::gauge!("keybroker_revocations_pending", "issuer" => authority.id.to_string())
-            .set(pending as f64);
-        let due = latest.as_ref().is_none_or(|crl| now >= crl.this_update.plus(settings.crl_refresh));
-        if pending == 0 && !due {
-            return Ok(());
-        }
-        let whole_second = Timestamp::from_unix_seconds(now.unix_seconds());
-        let entries = self.store.crl_entries(authority.id, now).await?;
-        let mut listed = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            let serial = entry.serial.as_slice().try_into().map_err(|_| {
-                BrokerError::Internal(format!("serial {} is not 16 octets", hex::encode(&entry.serial)))
-            })?;
-            listed.push(CrlEntry { serial, revoked_at: entry.revoked_at, reason: entry.reason });
-        }
-        let number = latest.map_or(1, |crl| crl.number + 1);
-        let next_update = whole_second.plus(settings.crl_validity);
-        let tbs = ca::crl(&authority.ca, number, whole_second, next_update, &listed);
-        let signatures =
-            self.hsm.sign(Lane::Interactive, &authority.key, tbs.algorithm, vec![tbs.der.clone()]).await?;
-        let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
-        let der = tbs.assemble(signature);
-        let mut event =
-            Event::new(now, EventKind::CrlSigned, Actor::broker()).details(details::json(&CrlDetails {
-                issuer: authority.id,
-                number,
-                entries: listed.len() as u64,
-                crl: Sha256Hash::of(&der),
-                this_update: whole_second,
-                next_update,
-            }));
-        event.tenant = authority.tenant.clone();
-        let record = CrlRecord { issuer: authority.id, number, der, this_update: whole_second, next_update };
-        let serials = entries.into_iter().map(|entry| entry.serial).collect();
-        match self.store.record_crl(record, serials, Mutation::new(move |_| vec![event]).lease(lease)).await {
-            Ok(published) => {
-                tracing::info!(issuer = %authority.id, number, published, "CRL signed");
-                Ok(())
-            }
-            // Another replica was quicker.
-            Err(StoreError::Conflict(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+/// Events for the certificates that are withdrawn now: per VNF instance, and a bounded number of them in each. One that
+/// is about a single VNFCI carries its name, too.
+fn events(base: &Event, reason: RevocationReason, named: &[Named], outcomes: &[RevokeOutcome]) -> Vec<Event> {
+    let mut by_vnf: BTreeMap<&VnfInstanceId, Vec<(&Named, EventCredential)>> = BTreeMap::new();
+    for (named, outcome) in named.iter().zip(outcomes) {
+        if let RevokeOutcome::Pending(credential) = outcome {
+            by_vnf.entry(&named.vnf_instance).or_default().push((named, credential.clone()));
         }
     }
+    let mut events = Vec::new();
+    for (vnf_instance, withdrawn) in by_vnf {
+        for withdrawn in withdrawn.chunks(EVENT_CERTIFICATES) {
+            let mut event = base.clone();
+            event.id = Uuid::now_v7();
+            let vnfcis: BTreeSet<Option<&VnfciId>> =
+                withdrawn.iter().map(|(named, _)| named.vnfci.as_ref()).collect();
+            if vnfcis.len() == 1 {
+                event.vnfci = vnfcis.into_iter().flatten().next().cloned();
+            }
+            let serials = withdrawn.iter().map(|(named, _)| named.serial.clone()).collect();
+            let credentials = withdrawn.iter().map(|(_, credential)| credential.clone());
+            let details = details::json(&RevocationDetails { reason, serials });
+            events.push(event.vnf_instance(vnf_instance).credentials(credentials).details(details));
+        }
+    }
+    events
 }

@@ -1,9 +1,10 @@
-//! Certificate revocation lists (RFC 5280 5), version 2, complete, signed by the CA that issued.
+//! Certificate revocation lists (RFC 5280 5), version 2, signed by the CA that issued: the complete one, and shards of
+//! it, each for the certificates that name it as their distribution point.
 
 use super::encode::{
     ENUMERATED, INTEGER, SEQUENCE, context_constructed, extension, signature_algorithm, time, tlv, unsigned,
 };
-use super::issue::{SigningCa, assemble};
+use super::issue::{SigningCa, assemble, full_name};
 use crate::clock::Timestamp;
 use crate::credential::RevocationReason;
 use crate::hsm::SignatureAlgorithm;
@@ -36,10 +37,14 @@ impl TbsCrl {
     }
 }
 
-/// The complete CRL of `ca`. `number` only ever grows (RFC 5280 5.2.3). The entries may come in any order and
-/// must not repeat a serial number.
+/// The complete CRL of `ca`, or the shard that is served at `shard_url`. `number` only ever grows (RFC 5280 5.2.3). The
+/// entries may come in any order and must not repeat a serial number.
+///
+/// A shard says so in a critical issuingDistributionPoint (RFC 5280 5.2.5), whose name is the one in the certificates'
+/// cRLDistributionPoints: it cannot be passed off as the list of other certificates.
 pub fn crl(
     ca: &SigningCa,
+    shard_url: Option<&str>,
     number: u64,
     this_update: Timestamp,
     next_update: Timestamp,
@@ -52,7 +57,14 @@ pub fn crl(
     // revokedCertificates is absent rather than empty (RFC 5280 5.1.2.6).
     let revoked = if entries.is_empty() { Vec::new() } else { tlv(SEQUENCE, &[&revoked]) };
     let crl_number = extension(id::ID_CE_CRL_NUMBER, false, &unsigned(&number.to_be_bytes()));
-    let extensions = tlv(SEQUENCE, &[&ca.authority_key_identifier, &crl_number]);
+    let distribution_point = shard_url.map(|url| {
+        let name = tlv(context_constructed(0), &[&full_name(url)]);
+        extension(id::ID_CE_ISSUING_DISTRIBUTION_POINT, true, &tlv(SEQUENCE, &[&name]))
+    });
+    let extensions = tlv(
+        SEQUENCE,
+        &[&ca.authority_key_identifier, &crl_number, distribution_point.as_deref().unwrap_or_default()],
+    );
     let der = tlv(
         SEQUENCE,
         &[

@@ -94,6 +94,17 @@ pub(super) fn time(time: Timestamp) -> Vec<u8> {
     }
 }
 
+/// GeneralizedTime as OCSP writes every time (RFC 6960 4.2.2.1): whole seconds, "Z".
+pub(super) fn generalized_time(time: Timestamp) -> Vec<u8> {
+    let Some(utc) = OffsetDateTime::from_unix_timestamp(time.unix_seconds()).ok().filter(|t| t.year() >= 0)
+    else {
+        return tlv(GENERALIZED_TIME, &[b"99991231235959Z"]);
+    };
+    let (year, month, day) = (utc.year(), u8::from(utc.month()), utc.day());
+    let text = format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}Z", utc.hour(), utc.minute(), utc.second());
+    tlv(GENERALIZED_TIME, &[text.as_bytes()])
+}
+
 /// AlgorithmIdentifier: ecdsa-with-SHA256 (RFC 5758 3.2) or Ed25519 (RFC 8410 3), parameters absent.
 pub(super) fn signature_algorithm(algorithm: SignatureAlgorithm) -> Vec<u8> {
     let id = match algorithm {
@@ -129,5 +140,6 @@ mod tests {
         assert_eq!(at(2_524_607_999), "491231235959Z");
         assert_eq!(at(2_524_608_000), "20500101000000Z");
         assert_eq!(at(i64::MAX / 1_000_000), "99991231235959Z");
+        assert_eq!(generalized_time(Timestamp::from_unix_seconds(0))[2..], *b"19700101000000Z");
     }
 }

@@ -10,17 +10,21 @@ use super::encode::{
 use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, check_dns_name, dns_name, plain_name};
 use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
+use super::request::{CaRequest, sub_ca_name};
 use crate::clock::Timestamp;
 use crate::hsm::SignatureAlgorithm;
 use crate::nfv::{Sha256Hash, TenantId};
 use const_oid::db::rfc5280 as id;
 use const_oid::db::{rfc5912, rfc8410};
 use der::Decode;
+use der::asn1::ObjectIdentifier;
 use rand::{CryptoRng, RngExt};
 use serde::{Deserialize, Serialize};
 use spki::SubjectPublicKeyInfoRef;
 use std::net::IpAddr;
 use std::time::Duration;
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::KeyUsage;
 
 /// notBefore lies this much before the issue, for relying parties whose clock is behind.
 pub const BACKDATING: Duration = Duration::from_secs(60);
@@ -58,6 +62,8 @@ pub struct Tbs {
     pub not_after: Timestamp,
     /// How the CA must sign.
     pub algorithm: SignatureAlgorithm,
+    /// The CRL that it names: 0 for the complete one, else a shard, counted from 1. Fixed for its life.
+    pub crl_shard: u32,
 }
 
 /// Joins a TBSCertificate or TBSCertList (DER) with its signature (ECDSA: DER, RFC 3279 2.2.3; Ed25519: 64
@@ -74,6 +80,10 @@ pub struct SigningCa {
     pub(super) algorithm_der: Vec<u8>,
     pub(super) authority_key_identifier: Vec<u8>,
     crl_distribution_points: Vec<u8>,
+    /// The same for each shard; empty if certificates name the complete CRL.
+    shard_distribution_points: Vec<Vec<u8>>,
+    /// authorityInfoAccess of the pools' certificates; empty without an OCSP responder.
+    authority_info_access: Vec<u8>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -99,6 +109,9 @@ impl SigningCa {
         if !facts.is_ca {
             return Err(IssueError::UnfitIssuer("basicConstraints does not say cA".to_owned()));
         }
+        if !signs_certificates_and_crls(certificate_der) {
+            return Err(IssueError::UnfitIssuer("keyUsage does not say keyCertSign and cRLSign".to_owned()));
+        }
         if facts.subject.is_empty() {
             return Err(IssueError::UnfitIssuer("its subject is empty".to_owned()));
         }
@@ -115,21 +128,33 @@ impl SigningCa {
             false,
             &tlv(SEQUENCE, &[&tlv(context(0), &[&key_identifier])]),
         );
-        // SEQUENCE OF DistributionPoint { distributionPoint [0] { fullName [0] { URI [6] } } }
-        let uri = tlv(context(6), &[crl_url.as_bytes()]);
-        let full_name = tlv(context_constructed(0), &[&uri]);
-        let point = tlv(SEQUENCE, &[&tlv(context_constructed(0), &[&full_name])]);
-        let crl_distribution_points =
-            extension(id::ID_CE_CRL_DISTRIBUTION_POINTS, false, &tlv(SEQUENCE, &[&point]));
         Ok(Self {
             name_der: facts.subject_der,
             algorithm,
             algorithm_der: signature_algorithm(algorithm),
             authority_key_identifier,
-            crl_distribution_points,
+            crl_distribution_points: crl_distribution_points(crl_url),
+            shard_distribution_points: Vec::new(),
+            authority_info_access: Vec::new(),
             not_before: facts.not_before,
             not_after: facts.not_after,
         })
+    }
+
+    /// The pools' certificates each name one of these CRL shards (URLs, ASCII), by their serial numbers.
+    #[must_use]
+    pub fn with_crl_shards(mut self, urls: &[String]) -> Self {
+        self.shard_distribution_points = urls.iter().map(|url| crl_distribution_points(url)).collect();
+        self
+    }
+
+    /// The pools' certificates name this OCSP responder (URL, ASCII) in authorityInfoAccess (RFC 5280 4.2.2.1).
+    #[must_use]
+    pub fn with_ocsp(mut self, url: &str) -> Self {
+        let access = tlv(SEQUENCE, &[&oid(ID_AD_OCSP), &tlv(context(6), &[url.as_bytes()])]);
+        self.authority_info_access =
+            extension(id::ID_PE_AUTHORITY_INFO_ACCESS, false, &tlv(SEQUENCE, &[&access]));
+        self
     }
 
     /// How it signs.
@@ -177,29 +202,104 @@ impl SigningCa {
             not_after,
             extensions: &extensions,
         };
-        self.tbs(&subject, rng)
+        self.in_time(&subject)?;
+        let serial = serial_number(rng);
+        // Random like the serial number, and kept with the certificate: a later change of the number of shards moves
+        // no certificate to another list.
+        let shards = u32::try_from(self.shard_distribution_points.len()).unwrap_or(u32::MAX);
+        let crl_shard = u32::from_be_bytes([serial[12], serial[13], serial[14], serial[15]])
+            .checked_rem(shards)
+            .map_or(0, |index| index + 1);
+        let points = match crl_shard.checked_sub(1) {
+            Some(index) => &self.shard_distribution_points[index as usize],
+            None => &self.crl_distribution_points,
+        };
+        let common: [&[u8]; 3] = [&self.authority_key_identifier, points, &self.authority_info_access];
+        let tbs =
+            tbs_certificate(self.algorithm, &self.algorithm_der, &self.name_der, &subject, &common, serial)?;
+        Ok(Tbs { crl_shard, ..tbs })
     }
 
-    /// A sub-CA of a tenant (this CA is the root): critical basicConstraints with pathLen 0 and keyUsage
-    /// keyCertSign and cRLSign. Its subject tells tenant and generation.
+    /// Certificate of a delegated OCSP responder (RFC 6960 4.2.2.2): extKeyUsage OCSPSigning, and ocsp-nocheck
+    /// (4.2.2.2.1), since its short validity takes the place of its revocation. It names no CRL.
     ///
     /// # Errors
     /// [`IssueError`].
-    pub fn sub_ca(
+    pub fn ocsp_responder(
         &self,
-        tenant: &TenantId,
-        generation: u32,
         spki_der: &[u8],
         validity: Duration,
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Tbs, IssueError> {
         algorithm_of(spki_der)?;
-        let name_der = plain_name(Some(tenant.as_str()), &format!("sub-CA {generation}"))?;
+        let name_der = plain_name(None, "OCSP responder")?;
         let (not_before, not_after) = self.period(now, validity);
-        let constraints = certification_authority(0);
+        let usage =
+            extension(id::ID_CE_EXT_KEY_USAGE, false, &tlv(SEQUENCE, &[&oid(id::ID_KP_OCSP_SIGNING)]));
+        let no_check = extension(ID_PKIX_OCSP_NOCHECK, false, &NULL);
+        let extensions: [&[u8]; 3] = [&END_ENTITY, &usage, &no_check];
         let subject =
-            Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
+            Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &extensions };
+        self.in_time(&subject)?;
+        tbs_certificate(
+            self.algorithm,
+            &self.algorithm_der,
+            &self.name_der,
+            &subject,
+            &[&self.authority_key_identifier],
+            serial_number(rng),
+        )
+    }
+
+    /// A sub-CA of a tenant (this CA is the root): critical basicConstraints with pathLen 0 and keyUsage
+    /// keyCertSign and cRLSign. Its subject tells tenant, name and generation.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    #[allow(clippy::too_many_arguments, reason = "all of them are in the certificate")]
+    pub fn sub_ca(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        generation: u32,
+        spki_der: &[u8],
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        let name_der = sub_ca_name(tenant, name, generation)?;
+        self.authority(&name_der, spki_der, 0, validity, now, rng)
+    }
+
+    /// A CA that asked for it, with the subject that it asked for.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn requested_ca(
+        &self,
+        request: &CaRequest,
+        path_length: u8,
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        self.authority(&request.subject_der, &request.public_key_der, path_length, validity, now, rng)
+    }
+
+    fn authority(
+        &self,
+        name_der: &[u8],
+        spki_der: &[u8],
+        path_length: u8,
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
+        algorithm_of(spki_der)?;
+        let (not_before, not_after) = self.period(now, validity);
+        let constraints = certification_authority(path_length);
+        let subject = Subject { name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
         self.tbs(&subject, rng)
     }
 
@@ -276,11 +376,17 @@ impl SigningCa {
     }
 
     fn tbs(&self, subject: &Subject<'_>, rng: &mut impl CryptoRng) -> Result<Tbs, IssueError> {
+        self.in_time(subject)?;
+        let common: [&[u8]; 2] = [&self.authority_key_identifier, &self.crl_distribution_points];
+        let serial = serial_number(rng);
+        tbs_certificate(self.algorithm, &self.algorithm_der, &self.name_der, subject, &common, serial)
+    }
+
+    fn in_time(&self, subject: &Subject<'_>) -> Result<(), IssueError> {
         if subject.not_after <= subject.not_before {
             return Err(IssueError::IssuerEnding(self.not_after));
         }
-        let common: [&[u8]; 2] = [&self.authority_key_identifier, &self.crl_distribution_points];
-        tbs_certificate(self.algorithm, &self.algorithm_der, &self.name_der, subject, &common, rng)
+        Ok(())
     }
 }
 
@@ -302,7 +408,17 @@ pub fn root(
     let constraints = certification_authority(1);
     let subject =
         Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &[&constraints] };
-    tbs_certificate(algorithm, &signature_algorithm(algorithm), &name_der, &subject, &[], rng)
+    let serial = serial_number(rng);
+    tbs_certificate(algorithm, &signature_algorithm(algorithm), &name_der, &subject, &[], serial)
+}
+
+/// 126 random bits: positive and of fixed length, so that a serial number is the same 16 octets in DER, CRL, store and
+/// text.
+fn serial_number(rng: &mut impl CryptoRng) -> [u8; 16] {
+    let mut serial = [0; 16];
+    rng.fill_bytes(&mut serial);
+    serial[0] = (serial[0] & 0x7f) | 0x40;
+    serial
 }
 
 fn period(now: Timestamp, validity: Duration) -> (Timestamp, Timestamp) {
@@ -316,13 +432,8 @@ fn tbs_certificate(
     issuer_der: &[u8],
     subject: &Subject<'_>,
     common_extensions: &[&[u8]],
-    rng: &mut impl CryptoRng,
+    serial: [u8; 16],
 ) -> Result<Tbs, IssueError> {
-    let mut serial = [0; 16];
-    rng.fill_bytes(&mut serial);
-    // Positive and of fixed length, so that a serial number is the same 16 octets in DER, CRL, store and text;
-    // 126 random bits are left.
-    serial[0] = (serial[0] & 0x7f) | 0x40;
     let key_identifier = extension(
         id::ID_CE_SUBJECT_KEY_IDENTIFIER,
         false,
@@ -344,7 +455,33 @@ fn tbs_certificate(
             &tlv(context_constructed(3), &[&tlv(SEQUENCE, &extensions)]),
         ],
     );
-    Ok(Tbs { der, serial, not_before: subject.not_before, not_after: subject.not_after, algorithm })
+    Ok(Tbs {
+        der,
+        serial,
+        not_before: subject.not_before,
+        not_after: subject.not_after,
+        algorithm,
+        crl_shard: 0,
+    })
+}
+
+/// DER NULL.
+const NULL: [u8; 2] = [5, 0];
+
+/// Access method of an OCSP responder (RFC 5280 4.2.2.1).
+const ID_AD_OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
+/// RFC 6960 4.2.2.2.1.
+const ID_PKIX_OCSP_NOCHECK: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5");
+
+/// `fullName [0] { URI [6] }` of a DistributionPointName (RFC 5280 4.2.1.13).
+pub(super) fn full_name(url: &str) -> Vec<u8> {
+    tlv(context_constructed(0), &[&tlv(context(6), &[url.as_bytes()])])
+}
+
+/// cRLDistributionPoints with one point: SEQUENCE OF DistributionPoint { distributionPoint [0] ... }.
+fn crl_distribution_points(url: &str) -> Vec<u8> {
+    let point = tlv(SEQUENCE, &[&tlv(context_constructed(0), &[&full_name(url)])]);
+    extension(id::ID_CE_CRL_DISTRIBUTION_POINTS, false, &tlv(SEQUENCE, &[&point]))
 }
 
 /// `[0] EXPLICIT Version`: v3(2).
@@ -392,8 +529,15 @@ fn key_identifier(spki_der: &[u8]) -> Result<[u8; 20], IssueError> {
     Ok(identifier)
 }
 
+/// Whether a certificate's keyUsage, which a CA's must have (RFC 5280 4.2.1.3), lets it sign both.
+fn signs_certificates_and_crls(certificate_der: &[u8]) -> bool {
+    let Ok(certificate) = Certificate::from_der(certificate_der) else { return false };
+    let usage = certificate.tbs_certificate().get_extension::<KeyUsage>();
+    matches!(usage, Ok(Some((_, usage))) if usage.key_cert_sign() && usage.crl_sign())
+}
+
 /// How a CA with this public key signs.
-fn algorithm_of(spki_der: &[u8]) -> Result<SignatureAlgorithm, IssueError> {
+pub(super) fn algorithm_of(spki_der: &[u8]) -> Result<SignatureAlgorithm, IssueError> {
     let spki = SubjectPublicKeyInfoRef::from_der(spki_der).map_err(|_| IssueError::InvalidPublicKey)?;
     if spki.algorithm.oid == rfc8410::ID_ED_25519 {
         return Ok(SignatureAlgorithm::Ed25519);

@@ -1,4 +1,4 @@
-//! Certificates: profiles, what is to be signed, CRLs, and validation of a client's path.
+//! Certificates: profiles, what is to be signed, CRLs, OCSP, and validation of a client's path.
 //!
 //! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It does no
 //! I/O, holds no key and knows neither the store nor the token.
@@ -10,8 +10,10 @@ mod encode;
 pub mod facts;
 pub mod issue;
 pub mod names;
+pub mod ocsp;
 pub mod path;
 pub mod profile;
+pub mod request;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
 pub use csr::{CertificationRequest, InvalidRequest};

@@ -3,7 +3,7 @@
 use super::names::{NameError, NameValues, SanTemplate, SubjectTemplate, Variable};
 use crate::clock::HumaneDuration;
 use crate::credential::{Issue, KeyType, named};
-use crate::nfv::ProfileName;
+use crate::nfv::{CaName, ProfileName};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
@@ -71,6 +71,7 @@ pub struct ProfileError {
 pub struct Profile {
     name: ProfileName,
     issuer: ProfileIssuer,
+    ca: CaName,
     subject: SubjectTemplate,
     san: Vec<SanTemplate>,
     eku: Vec<ExtendedKeyUsage>,
@@ -90,6 +91,8 @@ pub struct Profile {
 struct ProfileFile {
     #[serde(default = "default_issuer")]
     issuer: ProfileIssuer,
+    #[serde(default = "default_ca")]
+    ca: CaName,
     #[serde(deserialize_with = "subject_template")]
     subject: SubjectTemplate,
     #[serde(default, deserialize_with = "san_templates")]
@@ -121,6 +124,13 @@ const CRYPTOPERIOD: Duration = Duration::from_secs(365 * 86_400);
 /// The tenant's own sub-CA.
 fn default_issuer() -> ProfileIssuer {
     ProfileIssuer::SubCa
+}
+
+/// The CA that every tenant has.
+fn default_ca() -> CaName {
+    // Unwrap safety: a fixed text that the rule of CA names accepts, as a test shows.
+    #[allow(clippy::expect_used)]
+    "main".parse().expect("a valid CA name")
 }
 
 /// A VNFCI is client and server of its peers.
@@ -161,6 +171,7 @@ impl Profile {
         let profile = Self {
             name: name.clone(),
             issuer: file.issuer,
+            ca: file.ca,
             subject: file.subject,
             san: file.san,
             eku: file.eku,
@@ -254,6 +265,11 @@ impl Profile {
     /// Who signs.
     pub fn issuer(&self) -> ProfileIssuer {
         self.issuer
+    }
+
+    /// Which of the tenant's CAs signs: a VNF may have one of its own for its inside (SEC 005 10.5.4).
+    pub fn ca(&self) -> &CaName {
+        &self.ca
     }
 
     /// Type of the key pairs.

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::files;
-use crate::broker::{Broker, BrokerError, Settings, TenantSettings};
+use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings};
 use crate::clock::SystemClock;
 use crate::config::{Config, StoreUrl};
 use crate::hsm::Hsm;
@@ -69,8 +69,17 @@ pub(super) fn settings(config: &Config) -> Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
         http_url: config.http_url(),
+        ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,
         crl_refresh: config.crl.refresh.0,
+        crl_shards: config.crl.shards.get(),
+        ocsp: OcspSettings {
+            in_certificates: config.ocsp.in_certificates,
+            validity: config.ocsp.validity.0,
+            refresh: config.ocsp.refresh.0,
+            nonce: config.ocsp.nonce,
+            responder_validity: config.ocsp.responder_validity.0,
+        },
         hsm_backup_retention: config.hsm.backup_retention.clone(),
         bulk_workers: config.hsm.bulk_workers.get(),
     }

@@ -6,6 +6,7 @@ mod anchor;
 mod assembly;
 mod audit;
 mod bench;
+mod ca;
 mod certificates;
 mod chain;
 mod claim;
@@ -64,6 +65,9 @@ enum Command {
     /// Clients of the management listener (operator)
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// The CA hierarchy: further CAs, rollover, external roots, ceremonies (operator)
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Certificate profiles (operator)
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -149,6 +153,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tenant(command) => tenant::run(command, output).await,
         Command::Anchor(command) => anchor::run(command, output).await,
         Command::Identity(command) => identity::run(command, output).await,
+        Command::Ca(command) => ca::run(command, output).await,
         Command::Profile(command) => profile::run(command, output).await,
         Command::Pool(command) => pool::run(command, output).await,
         Command::Vnfci(command) => vnfci::run(command, output).await,

@@ -45,8 +45,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a token object is for. Its text form is both CKA_LABEL and CKA_ID (ASCII):
-/// `keybroker:root:GENERATION`, `keybroker:ca:TENANT:GENERATION`, `keybroker:hmac:TENANT`, `keybroker:tls:GENERATION`,
-/// `keybroker:audit:GENERATION`, `keybroker:kek:TENANT:EPOCH`. The worker derives the tenant from it.
+/// `keybroker:root:GENERATION`, `keybroker:ca:TENANT:GENERATION`, `keybroker:ocsp:TENANT:GENERATION`,
+/// `keybroker:hmac:TENANT`, `keybroker:tls:GENERATION`, `keybroker:audit:GENERATION`, `keybroker:kek:TENANT:EPOCH`. The worker derives the tenant from it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectId {
     /// Key pair of a root CA (EC P-256, sign only), by generation.
@@ -57,6 +57,8 @@ pub enum ObjectId {
     TokenMac(TenantId),
     /// TLS server key pair of the bootstrap listener (EC P-256, sign only), by generation.
     Tls(u32),
+    /// Key pair of the OCSP responder of a tenant's sub-CA (EC P-256, sign only), by the sub-CA's generation.
+    Ocsp(TenantId, u32),
     /// The audit log's signing key pair, by generation.
     Audit(u32),
     /// An epoch's key-encryption key (AES-256, wrap and unwrap only).

@@ -14,7 +14,10 @@ impl ObjectId {
     /// The tenant that the object belongs to; `None` for the broker's own (root, TLS, audit).
     pub fn tenant(&self) -> Option<&TenantId> {
         match self {
-            Self::SubCa(tenant, _) | Self::TokenMac(tenant) | Self::Kek(tenant, _) => Some(tenant),
+            Self::SubCa(tenant, _)
+            | Self::Ocsp(tenant, _)
+            | Self::TokenMac(tenant)
+            | Self::Kek(tenant, _) => Some(tenant),
             Self::Root(_) | Self::Tls(_) | Self::Audit(_) => None,
         }
     }
@@ -25,6 +28,7 @@ impl fmt::Display for ObjectId {
         match self {
             Self::Root(generation) => write!(f, "keybroker:root:{generation}"),
             Self::SubCa(tenant, generation) => write!(f, "keybroker:ca:{tenant}:{generation}"),
+            Self::Ocsp(tenant, generation) => write!(f, "keybroker:ocsp:{tenant}:{generation}"),
             Self::TokenMac(tenant) => write!(f, "keybroker:hmac:{tenant}"),
             Self::Tls(generation) => write!(f, "keybroker:tls:{generation}"),
             Self::Audit(generation) => write!(f, "keybroker:audit:{generation}"),
@@ -42,6 +46,9 @@ impl FromStr for ObjectId {
             ["keybroker", "root", generation] => generation.parse().ok().map(Self::Root),
             ["keybroker", "ca", tenant, generation] => {
                 tenant.parse().ok().zip(generation.parse().ok()).map(|(t, g)| Self::SubCa(t, g))
+            }
+            ["keybroker", "ocsp", tenant, generation] => {
+                tenant.parse().ok().zip(generation.parse().ok()).map(|(t, g)| Self::Ocsp(t, g))
             }
             ["keybroker", "hmac", tenant] => tenant.parse().ok().map(Self::TokenMac),
             ["keybroker", "tls", generation] => generation.parse().ok().map(Self::Tls),
@@ -67,6 +74,7 @@ mod tests {
         for id in [
             ObjectId::Root(1),
             ObjectId::SubCa(tenant.clone(), 2),
+            ObjectId::Ocsp(tenant.clone(), 2),
             ObjectId::TokenMac(tenant.clone()),
             ObjectId::Tls(3),
             ObjectId::Audit(4),

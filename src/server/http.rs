@@ -1,15 +1,23 @@
-//! Plain HTTP: what relying parties fetch (CRLs, CA certificates, trust chains: signed or public by nature), and what
-//! the operator's monitoring asks.
+//! Plain HTTP: what relying parties fetch (CRLs, OCSP responses, CA certificates, trust chains: signed or public by
+//! nature), and what the operator's monitoring asks.
 
 use super::accept::TlsConnection;
+use crate::broker::ocsp::OcspAnswer;
 use crate::broker::{Broker, BrokerError};
+use crate::clock::Timestamp;
 use crate::nfv::{InvalidName, IssuerId, Sha256Hash, TenantId};
-use axum::extract::{Path, State};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use der::pem::LineEnding;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+};
 use http::{HeaderMap, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -43,12 +51,21 @@ const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 3600);
 /// How long a trust chain may be kept by a cache: short, since a rollover changes it.
 const CHAIN_AGE: Duration = Duration::from_secs(300);
 
-/// `GET /crl/ISSUER.crl`, `/ca/ISSUER.cer` (both DER) and `/chain/TENANT.pem` (issuing CA first, root last).
+/// Bytes of an OCSP request that are read; those that are no request are refused by the responder itself.
+const OCSP_BODY_MAX: usize = 64 * 1024;
+
+/// `GET /crl/ISSUER.crl` and its shards `/crl/ISSUER/N.crl`, `/ca/ISSUER.cer` (all DER), `/chain/TENANT.pem` (issuing CA
+/// first, root last), `/trust/TENANT.pem` (every root in force), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
 pub(super) fn public(broker: Arc<Broker>) -> Router {
     Router::new()
         .route("/crl/{file}", get(crl))
+        .route("/crl/{issuer}/{file}", get(crl_shard))
+        .route("/ocsp", post(ocsp_post).layer(DefaultBodyLimit::max(OCSP_BODY_MAX)))
+        .route("/ocsp/", post(ocsp_post).layer(DefaultBodyLimit::max(OCSP_BODY_MAX)))
+        .route("/ocsp/{*request}", get(ocsp_get))
         .route("/ca/{file}", get(issuer_certificate))
         .route("/chain/{file}", get(trust_chain))
+        .route("/trust/{file}", get(trust_roots))
         .with_state(broker)
 }
 
@@ -78,15 +95,67 @@ pub(super) fn admin(metrics: PrometheusHandle, ready: Ready, stopping: Cancellat
 
 async fn crl(State(broker): State<Arc<Broker>>, Path(file): Path<String>, headers: HeaderMap) -> Response {
     let Some(issuer) = named::<IssuerId>(&file, ".crl") else { return not_found() };
-    match broker.crl(issuer).await {
-        Ok(crl) => document(
-            &headers,
-            &format!("\"{}\"", crl.number),
-            crl.max_age,
-            "application/pkix-crl",
-            crl.der.as_ref().clone(),
-        ),
+    latest_crl(&broker, issuer, 0, &headers).await
+}
+
+async fn crl_shard(
+    State(broker): State<Arc<Broker>>,
+    Path((issuer, file)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let shard = file.strip_suffix(".crl").and_then(|number| number.parse().ok());
+    match (issuer.parse(), shard) {
+        (Ok(issuer), Some(shard @ 1..)) => latest_crl(&broker, issuer, shard, &headers).await,
+        _ => not_found(),
+    }
+}
+
+async fn latest_crl(broker: &Broker, issuer: IssuerId, shard: u32, headers: &HeaderMap) -> Response {
+    match broker.crl(issuer, shard).await {
+        Ok(crl) => Document {
+            tag: format!("\"{}\"", crl.number),
+            modified: Some(crl.this_update),
+            expires: None,
+            max_age: crl.max_age,
+            kind: "application/pkix-crl",
+            body: crl.der.into(),
+        }
+        .answer(headers),
         Err(error) => failed(&error),
+    }
+}
+
+/// RFC 6960 A.1: the request is the body.
+async fn ocsp_post(State(broker): State<Arc<Broker>>, body: Result<Bytes, BytesRejection>) -> Response {
+    // What cannot be read, or is too long, is malformed like any other garbage.
+    let request = body.unwrap_or_default();
+    ocsp_response(&HeaderMap::new(), broker.ocsp(&request).await)
+}
+
+/// RFC 6960 A.1: the request is the path, base64 that is URL-encoded. Some clients leave its slashes as they are.
+async fn ocsp_get(
+    State(broker): State<Arc<Broker>>,
+    Path(request): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let request = STANDARD.decode(request.trim_start_matches('/')).unwrap_or_default();
+    ocsp_response(&headers, broker.ocsp(&request).await)
+}
+
+/// Caching as in RFC 5019 6.2.
+fn ocsp_response(headers: &HeaderMap, answer: OcspAnswer) -> Response {
+    const KIND: &str = "application/ocsp-response";
+    match answer.caching {
+        None => ([(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, KIND)], answer.der).into_response(),
+        Some(caching) => Document {
+            tag: format!("\"{}\"", Sha256Hash::of(&answer.der)),
+            modified: Some(caching.this_update),
+            expires: Some(caching.next_update),
+            max_age: caching.max_age,
+            kind: KIND,
+            body: answer.der,
+        }
+        .answer(headers),
     }
 }
 
@@ -97,10 +166,7 @@ async fn issuer_certificate(
 ) -> Response {
     let Some(issuer) = named::<IssuerId>(&file, ".cer") else { return not_found() };
     match broker.issuer_certificate(issuer).await {
-        Ok(der) => {
-            let tag = format!("\"{}\"", Sha256Hash::of(&der));
-            document(&headers, &tag, CERTIFICATE_AGE, "application/pkix-cert", der)
-        }
+        Ok(der) => Document::of("application/pkix-cert", CERTIFICATE_AGE, der).answer(&headers),
         Err(error) => failed(&error),
     }
 }
@@ -115,15 +181,31 @@ async fn trust_chain(
         Ok(chain) => chain,
         Err(error) => return failed(&error),
     };
+    pem_document(&headers, chain.chain_der.iter().chain(std::iter::once(&chain.root_der)))
+}
+
+async fn trust_roots(
+    State(broker): State<Arc<Broker>>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(tenant) = named::<TenantId>(&file, ".pem") else { return not_found() };
+    match broker.trust_chain(&tenant).await {
+        Ok(chain) => pem_document(&headers, chain.roots_der.iter()),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Certificates as PEM; the ETag changes with them.
+fn pem_document<'c>(headers: &HeaderMap, certificates: impl Iterator<Item = &'c Vec<u8>>) -> Response {
     let mut text = String::new();
-    for der in chain.chain_der.iter().chain(std::iter::once(&chain.root_der)) {
+    for der in certificates {
         match der::pem::encode_string("CERTIFICATE", LineEnding::LF, der) {
             Ok(pem) => text.push_str(&pem),
             Err(e) => return failed(&BrokerError::Internal(format!("a CA certificate as PEM: {e}"))),
         }
     }
-    let tag = format!("\"{}\"", Sha256Hash::of(text.as_bytes()));
-    document(&headers, &tag, CHAIN_AGE, "application/pem-certificate-chain", text.into_bytes())
+    Document::of("application/pem-certificate-chain", CHAIN_AGE, text.into_bytes()).answer(headers)
 }
 
 /// The name before the suffix; none if there is no such file by its form.
@@ -131,23 +213,73 @@ fn named<T: std::str::FromStr<Err = InvalidName>>(file: &str, suffix: &str) -> O
     file.strip_suffix(suffix)?.parse().ok()
 }
 
-/// A document that may be cached: in full, or only that the caller's copy is still good (RFC 9110 13.1.2).
-fn document(
-    request: &HeaderMap,
-    tag: &str,
+/// A document that may be cached.
+struct Document {
+    /// ETag, with its quotes.
+    tag: String,
+    modified: Option<Timestamp>,
+    expires: Option<Timestamp>,
     max_age: Duration,
     kind: &'static str,
-    body: Vec<u8>,
-) -> Response {
-    let caching = [(ETAG, tag.to_owned()), (CACHE_CONTROL, format!("public, max-age={}", max_age.as_secs()))];
-    if still_good(request, tag) {
-        (StatusCode::NOT_MODIFIED, caching).into_response()
-    } else {
-        (caching, [(CONTENT_TYPE, kind)], body).into_response()
+    body: Bytes,
+}
+
+impl Document {
+    /// One that is known by its content only.
+    fn of(kind: &'static str, max_age: Duration, body: Vec<u8>) -> Self {
+        let tag = format!("\"{}\"", Sha256Hash::of(&body));
+        Self { tag, modified: None, expires: None, max_age, kind, body: body.into() }
+    }
+
+    /// In full, or only that the caller's copy is still good (RFC 9110 13.1).
+    fn answer(self, request: &HeaderMap) -> Response {
+        let modified = self.modified.and_then(http_date);
+        let good = still_good(request, &self.tag, modified.as_deref());
+        let mut headers = vec![
+            (ETAG, self.tag),
+            (
+                CACHE_CONTROL,
+                format!("public, no-transform, must-revalidate, max-age={}", self.max_age.as_secs()),
+            ),
+        ];
+        headers.extend(modified.map(|date| (LAST_MODIFIED, date)));
+        headers.extend(self.expires.and_then(http_date).map(|date| (EXPIRES, date)));
+        let mut answer = if good {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            ([(CONTENT_TYPE, self.kind)], self.body).into_response()
+        };
+        for (name, value) in headers {
+            if let Ok(value) = value.parse() {
+                answer.headers_mut().insert(name, value);
+            }
+        }
+        answer
     }
 }
 
-fn still_good(request: &HeaderMap, tag: &str) -> bool {
+/// IMF-fixdate (RFC 9110 5.6.7); none for a time that has none.
+fn http_date(time: Timestamp) -> Option<String> {
+    let utc = time::OffsetDateTime::from_unix_timestamp(time.unix_seconds()).ok()?;
+    let (weekday, month) = (utc.weekday().to_string(), utc.month().to_string());
+    Some(format!(
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        &weekday[..3],
+        utc.day(),
+        &month[..3],
+        utc.year(),
+        utc.hour(),
+        utc.minute(),
+        utc.second()
+    ))
+}
+
+/// By the tag if the caller has one, else by the date that it was given (RFC 9110 13.2.2).
+fn still_good(request: &HeaderMap, tag: &str, modified: Option<&str>) -> bool {
+    if !request.contains_key(IF_NONE_MATCH) {
+        let since = request.get(IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
+        return modified.is_some() && since == modified;
+    }
     request
         .get_all(IF_NONE_MATCH)
         .iter()
@@ -198,7 +330,7 @@ pub(crate) fn fuzz_path(data: &[u8]) {
     let mut headers = HeaderMap::new();
     if let Ok(value) = http::HeaderValue::from_bytes(data) {
         headers.insert(IF_NONE_MATCH, value);
-        let _ = still_good(&headers, "\"7\"");
+        let _ = still_good(&headers, "\"7\"", None);
     }
 }
 
@@ -283,19 +415,28 @@ mod tests {
         let asked = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(IF_NONE_MATCH, value.parse().unwrap());
-            still_good(&headers, "\"7\"")
+            still_good(&headers, "\"7\"", None)
         };
         assert!(asked("\"7\"") && asked("W/\"7\"") && asked("\"1\", \"7\"") && asked("*"));
         assert!(!asked("\"70\"") && !asked("7"));
-        assert!(!still_good(&HeaderMap::new(), "\"7\""));
+        assert!(!still_good(&HeaderMap::new(), "\"7\"", None));
+        let mut dated = HeaderMap::new();
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(http_date(Timestamp::from_unix_seconds(784_111_777)).as_deref(), Some(date));
+        dated.insert(IF_MODIFIED_SINCE, date.parse().unwrap());
+        assert!(still_good(&dated, "\"7\"", Some(date)) && !still_good(&dated, "\"7\"", None));
+        dated.insert(IF_NONE_MATCH, "\"8\"".parse().unwrap());
+        assert!(!still_good(&dated, "\"7\"", Some(date)), "the tag counts before the date");
     }
 
     #[test]
     fn a_document_says_how_long_it_is_good() {
+        let tag = "\"7\"".to_owned();
         let answer =
-            document(&HeaderMap::new(), "\"7\"", Duration::from_secs(60), "application/pkix-crl", vec![1]);
+            Document { tag, ..Document::of("application/pkix-crl", Duration::from_secs(60), vec![1]) };
+        let answer = answer.answer(&HeaderMap::new());
         assert_eq!(answer.status(), StatusCode::OK);
-        assert_eq!(answer.headers()[CACHE_CONTROL], "public, max-age=60");
+        assert_eq!(answer.headers()[CACHE_CONTROL], "public, no-transform, must-revalidate, max-age=60");
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/pkix-crl");
         assert_eq!(answer.headers()[ETAG], "\"7\"");
     }

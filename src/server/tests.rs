@@ -89,6 +89,7 @@ impl CredentialService for Mirror {
             chain_der: peer.chain_der.clone(),
             root_der: peer.exporter.to_vec(),
             crl_url: peer.address.to_string(),
+            ..Default::default()
         }))
     }
 }

@@ -17,12 +17,13 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, ChainTip, ClaimOutcome,
-    ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, CertificateSelector,
+    CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead,
+    CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity,
+    InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci,
+    OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
+    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent,
+    Vnfci, VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -381,13 +382,12 @@ pub trait Store: Send + Sync + 'static {
 
     // Revocation.
 
-    /// The certificate of an issuer with this serial number (content octets of the INTEGER), within one tenant.
-    async fn certificate(
+    /// The certificates of a tenant that are meant by each selector, in their order; an empty list where there is none.
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>>;
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>>;
     /// Marks unexpired certificates `REVOCATION_PENDING`, by (issuer, serial), within one tenant. Per item.
     async fn revoke_certificates(
         &self,
@@ -398,14 +398,28 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<RevokeOutcome>>;
     /// How many certificates of an issuer are `REVOCATION_PENDING`.
     async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64>;
-    /// The pending and the revoked certificates of an issuer whose notAfter is later than `now`.
-    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>>;
-    /// Keeps a CRL and marks the certificates that it lists (`serials`) `REVOKED`. `Conflict` unless its number is
-    /// greater than the latest one's. Outcome: how many certificates became `REVOKED`.
-    async fn record_crl(&self, crl: CrlRecord, serials: Vec<Vec<u8>>, mutation: Mutation<u64>)
-    -> Result<u64>;
-    /// The issuer's latest CRL.
-    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>>;
+    /// Every pending certificate of an issuer, and the revoked ones whose notAfter is later than `unexpired_at`.
+    async fn crl_entries(&self, issuer: IssuerId, unexpired_at: Timestamp) -> Result<Vec<CrlEntry>>;
+    /// Keeps CRLs of one issuer, of as many shards, and marks the pending certificates that they list (`serials`)
+    /// `REVOKED`. `Conflict`, and none is kept, unless each one's number is greater than the latest of its shard.
+    /// Outcome: how many certificates became `REVOKED`.
+    async fn record_crls(
+        &self,
+        issuer: IssuerId,
+        crls: Vec<CrlRecord>,
+        serials: Vec<Vec<u8>>,
+        mutation: Mutation<u64>,
+    ) -> Result<u64>;
+    /// The latest CRL of every shard of an issuer, without their content, by shard.
+    async fn crl_heads(&self, issuer: IssuerId) -> Result<Vec<CrlHead>>;
+    /// The latest CRL of a shard of an issuer (0: the complete one).
+    async fn latest_crl(&self, issuer: IssuerId, shard: u32) -> Result<Option<CrlRecord>>;
+    /// Where a certificate stands, by issuer and serial number (content octets of the INTEGER), of whatever tenant.
+    async fn certificate_status(&self, issuer: IssuerId, serial: &[u8]) -> Result<Option<CertificateStatus>>;
+    /// Keeps the certificate of an issuer's OCSP responder in place of the one before.
+    async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()>;
+    /// The OCSP responders of all issuers.
+    async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>>;
     /// Marks up to `limit` valid or superseded certificates whose notAfter has passed `EXPIRED`; says how many.
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64>;
 

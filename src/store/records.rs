@@ -6,7 +6,7 @@ use crate::authorisation::Role;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, Issue, KeyState, RevocationReason, named};
 use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
+    AnchorName, CaName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
     PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,9 @@ pub struct IssuerRecord {
     pub id: IssuerId,
     /// The tenant that it issues for; none for a root.
     pub tenant: Option<TenantId>,
-    /// Rises with every rollover.
+    /// Which of the tenant's CAs it is; every generation of one CA has the same name.
+    pub name: CaName,
+    /// Rises with every new CA key of the tenant, whatever the CA's name.
     pub generation: u32,
     /// Text form of its key's `hsm::ObjectId`.
     pub key: String,
@@ -212,6 +214,8 @@ pub struct NewCertificate {
     pub not_after: Timestamp,
     /// Until when it may be claimed: notAfter less the profile's `min_remaining_at_claim`.
     pub usable_until: Timestamp,
+    /// The CRL that it names: 0 for the complete one, else a shard.
+    pub crl_shard: u32,
 }
 
 /// A produced key pair to be inserted.
@@ -424,6 +428,17 @@ pub struct CertificateRecord {
     pub not_after: Timestamp,
 }
 
+/// Which certificates are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CertificateSelector {
+    /// One, by its issuer and serial number (content octets of the INTEGER).
+    Serial(IssuerId, Vec<u8>),
+    /// Those of a credential.
+    Credential(CredentialId),
+    /// Every one that a VNFCI was ever drawn.
+    Vnfci(VnfciId),
+}
+
 /// What came of recording one signed certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordOutcome {
@@ -448,6 +463,28 @@ pub enum RevokeOutcome {
     NotFound,
 }
 
+/// Where a certificate stands, for OCSP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// Its state.
+    pub state: CertificateState,
+    /// Since when and why it is withdrawn, if it is.
+    pub revoked: Option<(Timestamp, RevocationReason)>,
+}
+
+/// The delegated OCSP responder of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OcspResponder {
+    /// Whose.
+    pub issuer: IssuerId,
+    /// Text form of its key's `hsm::ObjectId`.
+    pub key: String,
+    /// Its certificate.
+    pub certificate_der: Vec<u8>,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
 /// One certificate to be listed on a CRL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrlEntry {
@@ -457,21 +494,36 @@ pub struct CrlEntry {
     pub revoked_at: Timestamp,
     /// Why.
     pub reason: RevocationReason,
+    /// The shard that it names, as in [`NewCertificate`].
+    pub shard: u32,
+    /// End of its validity.
+    pub not_after: Timestamp,
+    /// On no CRL yet.
+    pub pending: bool,
+}
+
+/// What a signed CRL is, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlHead {
+    /// 0 for the complete one, else a shard.
+    pub shard: u32,
+    /// Certificates that it lists.
+    pub entries: u64,
+    /// CRLNumber (RFC 5280 5.2.3).
+    pub number: u64,
+    /// thisUpdate.
+    pub this_update: Timestamp,
+    /// nextUpdate.
+    pub next_update: Timestamp,
 }
 
 /// A signed CRL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrlRecord {
-    /// Who signed it.
-    pub issuer: IssuerId,
-    /// CRLNumber (RFC 5280 5.2.3).
-    pub number: u64,
+    /// What it is.
+    pub head: CrlHead,
     /// The CRL, DER.
     pub der: Vec<u8>,
-    /// thisUpdate.
-    pub this_update: Timestamp,
-    /// nextUpdate.
-    pub next_update: Timestamp,
 }
 
 /// What is known of one key's custody.

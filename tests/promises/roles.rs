@@ -158,6 +158,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             issuer_id: victim.issuer.clone(),
             serial: victim.serial.clone(),
             reason: proto::RevocationReason::KeyCompromise.into(),
+            certificates: Vec::new(),
         }
         .encode_to_vec(),
         "AuditService/ListEvents" => proto::ListEventsRequest {
@@ -220,6 +221,26 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             proto::RemoveProfileRequest { request_id: request_id(), name: "vnfci-transport".into() }
                 .encode_to_vec()
         }
+        "AdminService/ListCas" => proto::ListCasRequest { tenant: tenant() }.encode_to_vec(),
+        "AdminService/IssueCa" => proto::IssueCaRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            name: "theirs".into(),
+            new: true,
+        }
+        .encode_to_vec(),
+        "AdminService/RequestCa" => {
+            proto::RequestCaRequest { request_id: request_id(), tenant: tenant(), name: "main".into() }
+                .encode_to_vec()
+        }
+        "AdminService/ImportCa" => proto::ImportCaRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            name: "main".into(),
+            certificate_der: SoftwareCa::new("theirs").certificate_der,
+            chain_der: Vec::new(),
+        }
+        .encode_to_vec(),
         "AdminService/GetHsmStatus" => proto::GetHsmStatusRequest {}.encode_to_vec(),
         _ => return None,
     })

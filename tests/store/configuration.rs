@@ -144,6 +144,7 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
     let issuer = |tenant: Option<&TenantId>, generation| IssuerRecord {
         id: IssuerId::generate(),
         tenant: tenant.cloned(),
+        name: "main".parse().unwrap(),
         generation,
         key: "keybroker:root:1".into(),
         certificate_der: vec![1],

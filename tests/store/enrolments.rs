@@ -41,6 +41,7 @@ fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEn
             not_before: f.now(),
             not_after: f.now().plus(7 * DAY),
             usable_until: f.now().plus(7 * DAY),
+            crl_shard: 0,
         },
         redraws_allowed: REDRAWS,
         spend: true,

@@ -72,6 +72,7 @@ impl Fixture {
                 IssuerRecord {
                     id: issuer,
                     tenant: Some(tenant.clone()),
+                    name: "main".parse().unwrap(),
                     generation: 1,
                     key: "keybroker:ca:default:1".into(),
                     certificate_der: vec![0x30, 1],
@@ -134,6 +135,7 @@ impl Fixture {
                 not_before: self.now(),
                 not_after: self.now().plus(7 * DAY),
                 usable_until: self.now().plus(2 * DAY),
+                crl_shard: 0,
             }),
         }
     }
@@ -205,6 +207,7 @@ impl Fixture {
                 not_before: now,
                 not_after: now.plus(7 * DAY),
                 usable_until: now.plus(2 * DAY),
+                crl_shard: 0,
             };
             Ok(keys.iter().map(intent).collect())
         })

@@ -6,8 +6,8 @@ use keybroker::audit::receipt::DestructionReason;
 use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationReason};
 use keybroker::nfv::{IssuerId, RequestId};
 use keybroker::store::records::{
-    ClaimOutcome, ClaimState, ConfirmOutcome, CrlRecord, CustodyEnd, InitialCredentialState, RevokeOutcome,
-    TerminateOutcome, TerminatedVnf, VnfciState,
+    ClaimOutcome, ClaimState, ConfirmOutcome, CrlHead, CrlRecord, CustodyEnd, InitialCredentialState,
+    OcspResponder, RevokeOutcome, TerminateOutcome, TerminatedVnf, VnfciState,
 };
 use keybroker::store::{Mutation, StoreError};
 
@@ -22,6 +22,8 @@ promises![
     revocation_answers_per_item_and_within_its_tenant,
     a_crl_lists_pending_and_revoked_until_they_expire,
     a_crls_number_only_grows,
+    a_certificates_status_is_found_by_issuer_and_serial,
+    an_issuer_has_one_ocsp_responder_the_latest,
     expired_certificates_are_marked_and_no_longer_revoked,
 ];
 
@@ -194,9 +196,10 @@ async fn revocation_answers_per_item_and_within_its_tenant(f: Fixture) {
     assert_eq!(revoke(&f.tenant, vec![named(1)], silent()).await, [RevokeOutcome::Expired]);
 }
 
-fn crl(f: &Fixture, number: u64) -> CrlRecord {
+fn crl(f: &Fixture, shard: u32, number: u64) -> CrlRecord {
     let (this_update, next_update) = (f.now(), f.now().plus(DAY));
-    CrlRecord { issuer: f.issuer, number, der: number.to_be_bytes().to_vec(), this_update, next_update }
+    let head = CrlHead { shard, number, entries: number, this_update, next_update };
+    CrlRecord { head, der: number.to_be_bytes().to_vec() }
 }
 
 async fn a_crl_lists_pending_and_revoked_until_they_expire(f: Fixture) {
@@ -211,29 +214,65 @@ async fn a_crl_lists_pending_and_revoked_until_they_expire(f: Fixture) {
     f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
     // The second is signed into the list without being withdrawn: recording marks pending ones only.
     let listed = vec![serial(&first), serial(&second)];
-    assert_eq!(f.store.record_crl(crl(&f, 1), listed, audited()).await.unwrap(), 1);
+    assert_eq!(f.store.record_crls(f.issuer, vec![crl(&f, 0, 1)], listed, audited()).await.unwrap(), 1);
     assert_eq!(f.store.pending_revocations(f.issuer).await.unwrap(), 0);
     assert_eq!(f.listed_serials().await, [hex::encode(serial(&first))], "revoked ones stay listed");
     let items = vec![(vnfci_id("b"), None)];
     f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
     assert_eq!(f.listed_serials().await, [hex::encode(serial(&first)), hex::encode(serial(&second))]);
     f.clock.advance(7 * DAY);
+    // What no list has had yet is listed once although it has expired.
+    assert_eq!(f.listed_serials().await, [hex::encode(serial(&second))]);
+    f.store.record_crls(f.issuer, vec![crl(&f, 0, 2)], vec![serial(&second)], silent()).await.unwrap();
     assert!(f.listed_serials().await.is_empty());
 }
 
 async fn a_crls_number_only_grows(f: Fixture) {
-    assert_eq!(f.store.latest_crl(f.issuer).await.unwrap(), None);
-    f.store.record_crl(crl(&f, 7), Vec::new(), silent()).await.unwrap();
+    assert_eq!(f.store.latest_crl(f.issuer, 0).await.unwrap(), None);
+    let record = async |crls: Vec<CrlRecord>, mutation| {
+        f.store.record_crls(f.issuer, crls, Vec::new(), mutation).await
+    };
+    record(vec![crl(&f, 0, 7), crl(&f, 3, 7)], silent()).await.unwrap();
     for number in [7, 6] {
-        let error = f.store.record_crl(crl(&f, number), Vec::new(), unaudited()).await.unwrap_err();
+        // All or none: the shard's would have been accepted.
+        let error = record(vec![crl(&f, 3, 8), crl(&f, 0, number)], unaudited()).await.unwrap_err();
         assert!(matches!(error, StoreError::Conflict(_)), "{error}");
     }
-    assert_eq!(f.store.latest_crl(f.issuer).await.unwrap(), Some(crl(&f, 7)));
-    f.store.record_crl(crl(&f, 9), Vec::new(), silent()).await.unwrap();
-    assert_eq!(f.store.latest_crl(f.issuer).await.unwrap(), Some(crl(&f, 9)));
-    let foreign = CrlRecord { issuer: IssuerId::generate(), ..crl(&f, 1) };
-    let error = f.store.record_crl(foreign, Vec::new(), unaudited()).await.unwrap_err();
+    assert_eq!(f.store.latest_crl(f.issuer, 0).await.unwrap(), Some(crl(&f, 0, 7)));
+    record(vec![crl(&f, 0, 9)], silent()).await.unwrap();
+    let heads = f.store.crl_heads(f.issuer).await.unwrap();
+    assert_eq!(heads, [crl(&f, 0, 9).head, crl(&f, 3, 7).head]);
+    let foreign = IssuerId::generate();
+    let error = f.store.record_crls(foreign, vec![crl(&f, 0, 1)], Vec::new(), unaudited()).await.unwrap_err();
     assert!(matches!(&error, StoreError::NotFound(text) if text.starts_with("issuer")), "{error}");
+}
+
+async fn a_certificates_status_is_found_by_issuer_and_serial(f: Fixture) {
+    f.fill(1).await;
+    let claim = f.deliver("a", &["s"]).await;
+    let serial = claim.credentials[0].credential.id.0.as_bytes().to_vec();
+    let status = f.store.certificate_status(f.issuer, &serial).await.unwrap().unwrap();
+    assert_eq!((status.state, status.revoked), (CertificateState::Valid, None));
+    let items = vec![(f.issuer, serial.clone())];
+    let reason = RevocationReason::KeyCompromise;
+    f.store.revoke_certificates(&f.tenant, items, reason, silent()).await.unwrap();
+    let status = f.store.certificate_status(f.issuer, &serial).await.unwrap().unwrap();
+    assert_eq!(status.state, CertificateState::RevocationPending, "known before any CRL is signed");
+    assert_eq!(status.revoked, Some((f.now(), reason)));
+    assert_eq!(f.store.certificate_status(f.issuer, b"never issued").await.unwrap(), None);
+    assert_eq!(f.store.certificate_status(IssuerId::generate(), &serial).await.unwrap(), None);
+}
+
+async fn an_issuer_has_one_ocsp_responder_the_latest(f: Fixture) {
+    let responder = |certificate: &[u8]| OcspResponder {
+        issuer: f.issuer,
+        key: "keybroker:ocsp:t:1".to_owned(),
+        certificate_der: certificate.to_vec(),
+        created_at: f.now(),
+    };
+    f.store.record_ocsp_responder(responder(b"first"), audited()).await.unwrap();
+    f.store.record_ocsp_responder(responder(b"second"), audited()).await.unwrap();
+    assert_eq!(f.store.ocsp_responders().await.unwrap(), [responder(b"second")]);
 }
 
 async fn expired_certificates_are_marked_and_no_longer_revoked(f: Fixture) {

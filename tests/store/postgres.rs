@@ -10,7 +10,7 @@ use keybroker::nfv::EpochId;
 use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::records::{ClaimOutcome, ConfirmOutcome, InitialCredentialKind, Rearming};
 use keybroker::store::{Store, StoreError};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -419,4 +419,39 @@ async fn every_table_column_index_and_trigger_is_explained_in_the_documentation(
         let section = rest.split("\n### ").next().unwrap();
         assert!(section.contains(&format!("`{name}`")), "{name} of {table}");
     }
+}
+
+#[tokio::test]
+async fn both_databases_have_the_same_tables_columns_and_indexes() {
+    let (postgres, sqlite) = (Fixture::postgres().await, Fixture::sqlite().await);
+    let of_postgres: BTreeSet<(String, String)> = database(&postgres)
+        .sql(
+            "SELECT table_name, column_name FROM information_schema.columns
+             WHERE table_schema = 'public' AND table_name NOT LIKE '\\_sqlx%'
+             UNION SELECT tablename, indexname FROM pg_indexes
+             WHERE schemaname = 'public' AND tablename NOT LIKE '\\_sqlx%' AND indexname NOT LIKE '%\\_pkey'",
+        )
+        .lines()
+        .map(|line| line.split_once('|').unwrap())
+        .map(|(table, name)| (table.to_owned(), name.to_owned()))
+        .collect();
+    let file = sqlite.directory.as_ref().unwrap().path().join("store.db");
+    let url = format!("sqlite:{}", file.display());
+    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let mut of_sqlite: BTreeSet<(String, String)> = sqlx::query_as(
+        "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
+         WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE '_sqlx%'
+         UNION SELECT tbl_name, name FROM sqlite_master
+         WHERE type = 'index' AND name NOT LIKE 'sqlite_%' AND tbl_name NOT LIKE '_sqlx%'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap()
+    .into_iter()
+    .collect();
+    // Only where many write at a time the order of commits is something to be kept.
+    for name in ["xact", "events_xact"] {
+        assert!(of_sqlite.insert(("events".to_owned(), name.to_owned())));
+    }
+    assert_eq!(of_postgres, of_sqlite);
 }

@@ -4,9 +4,9 @@ use super::fixture::{DAY, Fixture, audited, end, pool_named, silent, unaudited};
 use super::promises;
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::credential::{CertificateState, EpochChange, EpochState, HolderCopy, KeyState};
-use keybroker::nfv::{EpochId, IssuerId, PoolId, Sha256Hash};
+use keybroker::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
-use keybroker::store::records::NewCredential;
+use keybroker::store::records::{CertificateSelector, NewCredential};
 
 promises![
     produced_credentials_are_available_or_wait_for_a_certificate,
@@ -183,9 +183,18 @@ async fn a_certificate_is_found_by_fingerprint_and_by_serial_number(f: Fixture) 
     assert_eq!((delivered.key_state, delivered.state), (KeyState::Delivered, CertificateState::Valid));
     assert_eq!((delivered.tenant.clone(), delivered.vnf_instance.as_str()), (f.tenant.clone(), "vnf-1"));
     let other = "other".parse().unwrap();
-    let by_serial = async |tenant, issuer| f.store.certificate(tenant, issuer, &certificate.serial).await;
-    assert_eq!(by_serial(&f.tenant, f.issuer).await.unwrap(), Some(delivered));
-    assert_eq!(by_serial(&other, f.issuer).await.unwrap(), None);
-    assert_eq!(by_serial(&f.tenant, IssuerId::generate()).await.unwrap(), None);
+    let serial = |issuer| CertificateSelector::Serial(issuer, certificate.serial.clone());
+    let selectors = [
+        serial(IssuerId::generate()),
+        CertificateSelector::Vnfci("a".parse().unwrap()),
+        serial(f.issuer),
+        CertificateSelector::Credential(delivered.credential.id),
+        CertificateSelector::Credential(CredentialId::generate()),
+        CertificateSelector::Vnfci("b".parse().unwrap()),
+    ];
+    let selected = f.store.select_certificates(&f.tenant, &selectors).await.unwrap();
+    let one = vec![delivered];
+    assert_eq!(selected, [vec![], one.clone(), one.clone(), one, vec![], vec![]]);
+    assert!(f.store.select_certificates(&other, &selectors).await.unwrap().iter().all(Vec::is_empty));
     assert_eq!(f.store.certificate_by_fingerprint(Sha256Hash::of(b"no")).await.unwrap(), None);
 }

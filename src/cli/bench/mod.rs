@@ -7,6 +7,7 @@ mod figures;
 mod load;
 mod machine;
 mod production;
+mod revocation;
 mod site;
 
 use super::failure::Failure;
@@ -47,6 +48,12 @@ enum Scenario {
     /// Two bulk workers against one
     #[value(name = production::TWO)]
     TwoWorkers,
+    /// The OCSP responder, against `openssl ocsp`
+    #[value(name = revocation::OCSP)]
+    Ocsp,
+    /// 10,000 revocations in one batch until their CRL is served, against single ones
+    #[value(name = revocation::REVOKE)]
+    Revoke,
 }
 
 /// The processes that a scenario needs beside the broker.
@@ -98,7 +105,8 @@ pub(super) async fn run(args: BenchArgs, output: OutputArgs) -> Result<(), Failu
     if cfg!(debug_assertions) {
         eprintln!("warning: this is not a release build; its figures mean nothing");
     }
-    let all = [Scenario::BootStorm, Scenario::Production, Scenario::TwoWorkers];
+    let all =
+        [Scenario::BootStorm, Scenario::Production, Scenario::TwoWorkers, Scenario::Ocsp, Scenario::Revoke];
     let chosen = if args.scenarios.is_empty() { all.to_vec() } else { args.scenarios };
     let mut lines = Vec::new();
     for scenario in chosen {
@@ -142,6 +150,8 @@ impl Bench {
             Scenario::BootStorm => boot_storm::run(self).await,
             Scenario::Production => production::one_worker(self).await,
             Scenario::TwoWorkers => production::two_workers(self).await,
+            Scenario::Ocsp => revocation::ocsp(self).await,
+            Scenario::Revoke => revocation::revoke(self).await,
         }
     }
 

@@ -12,15 +12,16 @@ use crate::api::proto::audit_service_client::AuditServiceClient;
 use crate::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::api::proto::pool_service_client::PoolServiceClient;
 use crate::api::proto::{
-    AddAnchorRequest, CreatePoolRequest, EventQuery, GetPoolRequest, InitialCredential, ListEventsRequest,
-    NewVnfci, RegisterVnfcisRequest, Slot, X509InitialCredential, initial_credential,
-    x509_initial_credential,
+    AddAnchorRequest, CertificateSelector, CreatePoolRequest, EventQuery, GetPoolRequest, InitialCredential,
+    ListEventsRequest, NewVnfci, RegisterVnfcisRequest, RevocationReason, RevokeCertificateRequest, Slot,
+    X509InitialCredential, certificate_selector, initial_credential, x509_initial_credential,
 };
 use crate::audit::event::{Event, EventKind};
 use crate::config::Config;
 use crate::hsm::HsmConfig;
 use crate::hsm::softhsm::SoftHsmToken;
 use crate::nfv::Sha256Hash;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
@@ -106,6 +107,31 @@ impl Site {
     /// Where VNFCIs claim.
     pub(super) fn url(&self) -> String {
         format!("https://{}", self.addresses.bootstrap)
+    }
+
+    /// Where CRLs and OCSP responses are.
+    pub(super) fn http(&self) -> SocketAddr {
+        self.addresses.http
+    }
+
+    /// Fails if the broker has ended.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        self.broker.as_mut().map_or(Ok(()), Broker::check)
+    }
+
+    /// Withdraws every certificate of these credentials in one call; how many it withdrew.
+    pub(super) async fn revoke(&self, credentials: &[String]) -> Result<u64, Failure> {
+        let selector = |id: &String| CertificateSelector {
+            certificates: Some(certificate_selector::Certificates::CredentialId(id.clone())),
+        };
+        let request = RevokeCertificateRequest {
+            request_id: request_id(),
+            reason: RevocationReason::Superseded.into(),
+            certificates: credentials.iter().map(selector).collect(),
+            ..RevokeCertificateRequest::default()
+        };
+        let mut client = LifecycleServiceClient::new(self.nfvo.channel.clone());
+        Ok(client.revoke_certificate(request).await?.into_inner().revoked)
     }
 
     /// The broker's root, PEM.

@@ -123,7 +123,7 @@ mod tests {
                 reason: RevocationReason::CessationOfOperation,
             })
             .collect();
-        let tbs = crl(&signing, 1, SystemClock.now().minus(HOUR), until, &entries);
+        let tbs = crl(&signing, None, 1, SystemClock.now().minus(HOUR), until, &entries);
         tbs.assemble(&ca.sign(&tbs.der).unwrap())
     }
 

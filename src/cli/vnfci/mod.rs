@@ -2,18 +2,17 @@
 
 mod announcement;
 mod rearm;
+mod revoke;
 
 use super::connection::{ConnectionArgs, TenantArgs, request_id, time_text};
 use super::failure::Failure;
 use super::files::{self, Readers};
 use super::output::OutputArgs;
-use crate::api::proto;
 use crate::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::api::proto::{
-    GetVnfciRequest, ListVnfcisRequest, RegisterVnfcisRequest, RevokeCertificateRequest,
-    TerminateVnfciRequest, Vnfci,
+    GetVnfciRequest, ListVnfcisRequest, RegisterVnfcisRequest, TerminateVnfciRequest, Vnfci,
 };
-use crate::nfv::{IssuerId, VnfInstanceId, VnfciId};
+use crate::nfv::{VnfInstanceId, VnfciId};
 use announcement::RegisterArgs;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -60,21 +59,8 @@ pub(super) enum VnfciCommand {
         #[command(flatten)]
         connection: ConnectionArgs,
     },
-    /// Revoke one certificate
-    Revoke {
-        /// Its serial number, hexadecimal
-        serial: String,
-        /// The CA certificate that signed it, as `vnfci show` has it
-        #[arg(long, value_name = "ID")]
-        issuer: IssuerId,
-        /// Why
-        #[arg(long)]
-        reason: Reason,
-        #[command(flatten)]
-        tenant: TenantArgs,
-        #[command(flatten)]
-        connection: ConnectionArgs,
-    },
+    /// Revoke certificates, by serial number, credential or VNFCI
+    Revoke(Box<revoke::RevokeArgs>),
 }
 
 /// `vnfci register`.
@@ -89,19 +75,6 @@ pub(super) struct Register {
     tenant: TenantArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
-}
-
-/// Reasons of a revocation (RFC 5280 5.3.1).
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(super) enum Reason {
-    /// The private key is known to others
-    KeyCompromise,
-    /// The holder's name or role changed
-    AffiliationChanged,
-    /// Another certificate took its place
-    Superseded,
-    /// It is no longer needed
-    CessationOfOperation,
 }
 
 /// Runs the command.
@@ -152,18 +125,7 @@ pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(),
                 "newly_terminated": answer.newly_terminated,
             }));
         }
-        VnfciCommand::Revoke { serial, issuer, reason, tenant, connection } => {
-            let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
-            let request = RevokeCertificateRequest {
-                request_id: request_id(),
-                tenant: tenant.to_proto(),
-                issuer_id: issuer.to_string(),
-                serial: serial.clone(),
-                reason: reason.to_proto().into(),
-            };
-            let answer = client.revoke_certificate(request).await?.into_inner();
-            output.object(&json!({ "serial": serial, "newly_revoked": answer.newly_revoked }));
-        }
+        VnfciCommand::Revoke(args) => revoke::run(*args, output).await?,
     }
     Ok(())
 }
@@ -224,17 +186,6 @@ fn token_file(directory: &Path, vnfci: &str) -> PathBuf {
         }
     }
     directory.join(format!("{name}.token"))
-}
-
-impl Reason {
-    fn to_proto(self) -> proto::RevocationReason {
-        match self {
-            Self::KeyCompromise => proto::RevocationReason::KeyCompromise,
-            Self::AffiliationChanged => proto::RevocationReason::AffiliationChanged,
-            Self::Superseded => proto::RevocationReason::Superseded,
-            Self::CessationOfOperation => proto::RevocationReason::CessationOfOperation,
-        }
-    }
 }
 
 fn object(vnfci: &Vnfci) -> Value {

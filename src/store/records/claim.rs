@@ -114,13 +114,15 @@ pub struct CertificateIntent {
     pub not_after: Timestamp,
     /// Until when it may be claimed.
     pub usable_until: Timestamp,
+    /// The CRL that it names, as in [`NewCertificate`].
+    pub crl_shard: u32,
 }
 
 impl CertificateIntent {
     /// The certificate, once it is signed (DER).
     pub fn signed(self, der: Vec<u8>) -> NewCertificate {
-        let Self { issuer, serial, not_before, not_after, usable_until, .. } = self;
-        NewCertificate { issuer, serial, der, not_before, not_after, usable_until }
+        let Self { issuer, serial, not_before, not_after, usable_until, crl_shard, .. } = self;
+        NewCertificate { issuer, serial, der, not_before, not_after, usable_until, crl_shard }
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) struct NewRow<'a> {
     not_before: Timestamp,
     not_after: Timestamp,
     usable_until: Timestamp,
+    crl_shard: u32,
 }
 
 impl<'a> NewRow<'a> {
@@ -35,6 +36,7 @@ impl<'a> NewRow<'a> {
             not_before: certificate.not_before,
             not_after: certificate.not_after,
             usable_until: certificate.usable_until,
+            crl_shard: certificate.crl_shard,
         }
     }
 
@@ -49,6 +51,7 @@ impl<'a> NewRow<'a> {
             not_before: intent.not_before,
             not_after: intent.not_after,
             usable_until: intent.usable_until,
+            crl_shard: intent.crl_shard,
         }
     }
 }
@@ -71,7 +74,7 @@ pub(super) fn insert(sql: &mut Statement, rows: &[NewRow<'_>]) {
             .push_bind(row.not_before.unix_micros())
             .push_bind(row.not_after.unix_micros())
             .push_bind(row.usable_until.unix_micros())
-            .push("0");
+            .push_bind(i64::from(row.crl_shard));
     });
 }
 

@@ -168,7 +168,7 @@ pub(super) async fn arming(tx: &mut Connection, id: InitialCredentialId) -> Resu
 pub(super) const CLAIMED_COLUMNS: &str =
     "c.id AS id, c.public_key_sha256 AS public_key, c.public_key_der AS public_key_der,
     c.pool AS pool, c.epoch AS epoch, c.slot AS slot, ce.issuer AS issuer, ce.der AS der, ce.serial AS serial,
-    ce.tbs_der AS tbs_der, ce.not_before AS not_before, ce.not_after AS not_after,
+    ce.tbs_der AS tbs_der, ce.crl_shard AS crl_shard, ce.not_before AS not_before, ce.not_after AS not_after,
     ce.usable_until AS usable_until, b.key_blob AS key_blob, b.dek_blob AS dek_blob";
 
 /// For each slot the row of the next key of its pool: of the oldest epoch, usable now. `Err` names the first pool
@@ -331,6 +331,7 @@ fn read_certificate(row: &Row) -> Result<ClaimedCertificate> {
         not_before: row.time("not_before")?,
         not_after: row.time("not_after")?,
         usable_until: row.time("usable_until")?,
+        crl_shard: row.number("crl_shard")?,
     }))
 }
 

@@ -10,7 +10,9 @@ use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateChange, CertificateState, Issue, KeyChange, KeyState, RevocationReason};
 use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId, VnfciId};
-use crate::store::records::{CertificateRecord, CustodyEnd, DestroyedKeys, NewCredential, RevokeOutcome};
+use crate::store::records::{
+    CertificateRecord, CertificateSelector, CustodyEnd, DestroyedKeys, NewCredential, RevokeOutcome,
+};
 use crate::store::{Result, StoreError};
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
@@ -355,14 +357,13 @@ pub(super) async fn revoke(
     now: Timestamp,
 ) -> Result<Vec<RevokeOutcome>> {
     let mut found = HashMap::new();
-    for certificates in certificates.chunks(CHUNK) {
-        let mut sql = select_held();
-        sql.push(" WHERE c.tenant = ").push_bind(tenant.as_str());
-        sql.push(" AND (ce.issuer, ce.serial) IN (");
-        sql.push_values(certificates, |mut row, (issuer, serial)| {
-            row.push_bind(issuer.0.as_bytes().as_slice()).push_bind(serial.as_slice());
-        });
-        sql.push(")");
+    for certificates in by_issuer(certificates) {
+        // From the certificates, by their index: a LEFT JOIN would have SQLite read every credential.
+        let mut sql = Statement::new("SELECT ");
+        sql.push(HELD_COLUMNS)
+            .push(" FROM certificates ce JOIN credentials c ON c.id = ce.credential WHERE ");
+        serial_list(&mut sql, certificates);
+        sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
         for row in sql.fetch_all(&mut *tx).await? {
             let held = read_held(&row)?;
             if let Some(certificate) = held.certificate {
@@ -403,6 +404,21 @@ pub(super) async fn revoke(
     Ok(outcomes)
 }
 
+/// Certificates in pieces of one issuer each, none too long for a statement.
+fn by_issuer(certificates: &[(IssuerId, Vec<u8>)]) -> impl Iterator<Item = &[(IssuerId, Vec<u8>)]> {
+    certificates.chunk_by(|one, next| one.0 == next.0).flat_map(|certificates| certificates.chunks(CHUNK))
+}
+
+/// The condition that a certificate `ce` is one of these, which have the same issuer.
+fn serial_list(sql: &mut Statement, certificates: &[(IssuerId, Vec<u8>)]) {
+    let issuer = certificates.first().map_or(&[][..], |(issuer, _)| issuer.0.as_bytes().as_slice());
+    sql.push("ce.issuer = ").push_bind(issuer.to_vec()).push(" AND ce.serial IN (NULL");
+    for (_, serial) in certificates {
+        sql.push(", ").push_bind(serial.clone());
+    }
+    sql.push(")");
+}
+
 /// Marks certificates whose time has passed.
 pub(super) async fn expire(tx: &mut Connection, now: Timestamp, limit: u32) -> Result<u64> {
     query(
@@ -435,18 +451,69 @@ pub(super) async fn by_fingerprint(
     row.as_ref().map(read_record).transpose()
 }
 
-/// The certificate of an issuer with this serial number, within one tenant.
-pub(super) async fn by_serial(
+/// The certificates of a tenant that selectors name, one list per selector in their order.
+pub(super) async fn selected(
     tx: &mut Connection,
     tenant: &TenantId,
-    issuer: IssuerId,
-    serial: &[u8],
-) -> Result<Option<CertificateRecord>> {
-    let mut sql = Statement::new(SELECT_RECORD);
-    sql.push(" WHERE ce.issuer = ").push_bind(issuer.0.as_bytes().as_slice());
-    sql.push(" AND ce.serial = ").push_bind(serial).push(" AND c.tenant = ").push_bind(tenant.as_str());
-    let row = sql.fetch_optional(tx).await?;
-    row.as_ref().map(read_record).transpose()
+    selectors: &[CertificateSelector],
+) -> Result<Vec<Vec<CertificateRecord>>> {
+    let mut serials = Vec::new();
+    let mut ids = Vec::new();
+    let mut vnfcis = Vec::new();
+    for selector in selectors {
+        match selector {
+            CertificateSelector::Serial(issuer, serial) => serials.push((*issuer, serial.clone())),
+            CertificateSelector::Credential(credential) => ids.push(credential.0),
+            CertificateSelector::Vnfci(vnfci) => vnfcis.push(vnfci.as_str()),
+        }
+    }
+    let mut found: HashMap<CertificateSelector, Vec<CertificateRecord>> = HashMap::new();
+    serials.sort();
+    let mut statements = Vec::new();
+    for serials in by_issuer(&serials) {
+        let mut sql = Statement::new(SELECT_RECORD);
+        sql.push(" WHERE ");
+        serial_list(&mut sql, serials);
+        statements.push(sql);
+    }
+    for ids in ids.chunks(CHUNK) {
+        let mut sql = Statement::new(SELECT_RECORD);
+        sql.push(" WHERE c.id IN ");
+        id_list(&mut sql, ids);
+        statements.push(sql);
+    }
+    for vnfcis in vnfcis.chunks(CHUNK) {
+        let mut sql = Statement::new(SELECT_RECORD);
+        sql.push(" WHERE cl.tenant = ").push_bind(tenant.as_str()).push(" AND cl.vnfci IN ");
+        text_list(&mut sql, vnfcis.iter().copied());
+        statements.push(sql);
+    }
+    let (by_serial, by_credential) = (!serials.is_empty(), !ids.is_empty());
+    for mut sql in statements {
+        sql.push(" AND c.tenant = ").push_bind(tenant.as_str());
+        for row in sql.fetch_all(&mut *tx).await? {
+            let record = read_record(&row)?;
+            let mut keys = Vec::with_capacity(3);
+            if by_serial {
+                keys.push(CertificateSelector::Serial(record.issuer, row.blob("serial")?));
+            }
+            if by_credential {
+                keys.push(CertificateSelector::Credential(record.credential.id));
+            }
+            keys.extend(record.vnfci.clone().map(CertificateSelector::Vnfci));
+            for key in keys {
+                let records = found.entry(key).or_default();
+                // One that is named in several ways is read as often.
+                let same = |known: &CertificateRecord| {
+                    (known.issuer, &known.serial) == (record.issuer, &record.serial)
+                };
+                if !records.iter().any(same) {
+                    records.push(record.clone());
+                }
+            }
+        }
+    }
+    Ok(selectors.iter().map(|selector| found.get(selector).cloned().unwrap_or_default()).collect())
 }
 
 /// Every certificate that a VNFCI was ever drawn, newest first.

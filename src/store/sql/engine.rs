@@ -28,3 +28,54 @@ pub trait Engine: Send + Sync + 'static {
     /// Finishes what was begun and lets go of files and connections.
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
+
+/// A change with lease, request and events around it: `change!(self, keep, mutation, |tx, now| body)`.
+macro_rules! change {
+    ($self:ident, $keep:ident, $mutation:ident, |$tx:ident, $now:ident| $body:expr) => {
+        change::change(&$self.engine, Keep::$keep, $mutation, move |$tx, $now| {
+            Box::pin(async move {
+                // Not every change needs to know when it is made.
+                let _ = $now;
+                $body.await.map(Into::into)
+            })
+        })
+        .await
+    };
+}
+
+/// A change with nothing around it.
+macro_rules! write {
+    ($self:ident, |$tx:ident, $now:ident| $body:expr) => {{
+        $self
+            .engine
+            .change(move |$tx, $now| {
+                Box::pin(async move {
+                    let _ = $now;
+                    $body.await
+                })
+            })
+            .await
+    }};
+}
+
+/// A read by one statement.
+macro_rules! read {
+    ($self:ident, |$tx:ident| $body:expr) => {{
+        let mut connection = $self.engine.reader().await?;
+        let $tx = &mut connection;
+        $body.await
+    }};
+}
+
+/// A read by several statements, which see the same state.
+macro_rules! snapshot {
+    ($self:ident, |$tx:ident| $body:expr) => {{
+        let mut snapshot = $self.engine.snapshot().await?;
+        let $tx = &mut snapshot;
+        let outcome = $body.await;
+        snapshot.end().await?;
+        outcome
+    }};
+}
+
+pub(super) use {change, read, snapshot, write};

@@ -33,18 +33,19 @@ mod issuers;
 mod leases;
 mod pools;
 mod rearmings;
+mod revocation;
 mod tenants;
 mod terminations;
 mod value;
 mod vnfcis;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome,
-    Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential,
-    NewEnrolment, NewVnfci, Page, Pool, PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome,
-    RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci,
-    VnfciFilter,
+    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
+    CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord,
+    Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool,
+    PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
+    TerminateOutcome, TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -56,7 +57,7 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use change::{Keep, Once};
-use engine::Engine;
+use engine::{Engine, change, read, snapshot, write};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -66,55 +67,6 @@ const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// A store in a database. See [`Store`] for what it promises; `docs/schema.md` for what is in the database.
 pub struct SqlStore<E> {
     pub(super) engine: E,
-}
-
-/// A change with lease, request and events around it: `change!(self, keep, mutation, |tx, now| body)`.
-macro_rules! change {
-    ($self:ident, $keep:ident, $mutation:ident, |$tx:ident, $now:ident| $body:expr) => {
-        change::change(&$self.engine, Keep::$keep, $mutation, move |$tx, $now| {
-            Box::pin(async move {
-                // Not every change needs to know when it is made.
-                let _ = $now;
-                $body.await.map(Into::into)
-            })
-        })
-        .await
-    };
-}
-
-/// A change with nothing around it.
-macro_rules! write {
-    ($self:ident, |$tx:ident, $now:ident| $body:expr) => {{
-        $self
-            .engine
-            .change(move |$tx, $now| {
-                Box::pin(async move {
-                    let _ = $now;
-                    $body.await
-                })
-            })
-            .await
-    }};
-}
-
-/// A read by one statement.
-macro_rules! read {
-    ($self:ident, |$tx:ident| $body:expr) => {{
-        let mut connection = $self.engine.reader().await?;
-        let $tx = &mut connection;
-        $body.await
-    }};
-}
-
-/// A read by several statements, which see the same state.
-macro_rules! snapshot {
-    ($self:ident, |$tx:ident| $body:expr) => {{
-        let mut snapshot = $self.engine.snapshot().await?;
-        let $tx = &mut snapshot;
-        let outcome = $body.await;
-        snapshot.end().await?;
-        outcome
-    }};
 }
 
 #[async_trait]
@@ -454,13 +406,12 @@ impl<E: Engine> Store for SqlStore<E> {
         read!(self, |tx| credentials::by_fingerprint(tx, fingerprint))
     }
 
-    async fn certificate(
+    async fn select_certificates(
         &self,
         tenant: &TenantId,
-        issuer: IssuerId,
-        serial: &[u8],
-    ) -> Result<Option<CertificateRecord>> {
-        read!(self, |tx| credentials::by_serial(tx, tenant, issuer, serial))
+        selectors: &[CertificateSelector],
+    ) -> Result<Vec<Vec<CertificateRecord>>> {
+        snapshot!(self, |tx| credentials::selected(tx, tenant, selectors))
     }
 
     async fn revoke_certificates(
@@ -481,24 +432,41 @@ impl<E: Engine> Store for SqlStore<E> {
     }
 
     async fn pending_revocations(&self, issuer: IssuerId) -> Result<u64> {
-        read!(self, |tx| issuers::pending_revocations(tx, issuer))
+        read!(self, |tx| revocation::pending_revocations(tx, issuer))
     }
 
-    async fn crl_entries(&self, issuer: IssuerId, now: Timestamp) -> Result<Vec<CrlEntry>> {
-        read!(self, |tx| issuers::crl_entries(tx, issuer, now))
+    async fn crl_entries(&self, issuer: IssuerId, unexpired_at: Timestamp) -> Result<Vec<CrlEntry>> {
+        read!(self, |tx| revocation::crl_entries(tx, issuer, unexpired_at))
     }
 
-    async fn record_crl(
+    async fn record_crls(
         &self,
-        crl: CrlRecord,
+        issuer: IssuerId,
+        crls: Vec<CrlRecord>,
         serials: Vec<Vec<u8>>,
         mutation: Mutation<u64>,
     ) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| issuers::record_crl(tx, &crl, &serials))
+        change!(self, Outcome, mutation, |tx, now| revocation::record_crls(tx, issuer, &crls, &serials))
     }
 
-    async fn latest_crl(&self, issuer: IssuerId) -> Result<Option<CrlRecord>> {
-        read!(self, |tx| issuers::latest_crl(tx, issuer))
+    async fn crl_heads(&self, issuer: IssuerId) -> Result<Vec<CrlHead>> {
+        read!(self, |tx| revocation::crl_heads(tx, issuer))
+    }
+
+    async fn latest_crl(&self, issuer: IssuerId, shard: u32) -> Result<Option<CrlRecord>> {
+        read!(self, |tx| revocation::latest_crl(tx, issuer, shard))
+    }
+
+    async fn certificate_status(&self, issuer: IssuerId, serial: &[u8]) -> Result<Option<CertificateStatus>> {
+        read!(self, |tx| revocation::status(tx, issuer, serial))
+    }
+
+    async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| revocation::record_responder(tx, &responder))
+    }
+
+    async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>> {
+        read!(self, |tx| revocation::responders(tx))
     }
 
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64> {

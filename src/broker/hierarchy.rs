@@ -1,0 +1,429 @@
+//! The CA hierarchy while the broker runs: further CAs of a tenant, rollover with overlap, sub-CAs that an external root
+//! certifies; and the other side, where an offline root signs.
+//!
+//! A new generation issues from the moment on that it is recorded. The ones before sign their CRLs and OCSP responses, with
+//! their own keys, until they expire; no leaf of theirs lives longer.
+
+use crate::audit::details::{self, CaRequestDetails, CaSignedDetails, IssuerDetails};
+use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::signature::AuditSignature;
+use crate::authorisation::{Caller, Rpc, Target, authorise};
+use crate::broker::authorities::{Authority, unissued};
+use crate::broker::{Broker, BrokerError, Request};
+use crate::ca::request::{CaRequest, TbsRequest};
+use crate::ca::{self, CertificateFacts, SigningCa};
+use crate::clock::Timestamp;
+use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId};
+use crate::store::Mutation;
+use crate::store::records::IssuerRecord;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A sub-CA made by the own root lasts 5 years.
+const SUB_CA_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
+/// Certificates between a sub-CA and its root that an import may bring.
+const CHAIN_MAX: usize = 8;
+
+/// A CA as operators see it.
+#[derive(Debug, Clone)]
+pub struct Ca {
+    /// Its id: in the URLs of its CRL and certificate.
+    pub id: IssuerId,
+    /// Whose; none for a root.
+    pub tenant: Option<TenantId>,
+    /// Which of the tenant's CAs.
+    pub name: CaName,
+    /// Rises with every new CA key of the tenant.
+    pub generation: u32,
+    /// Whether new certificates are issued by it: the newest of its name.
+    pub issuing: bool,
+    /// Its certificate, DER.
+    pub certificate_der: Vec<u8>,
+    /// Its issuers, up to and including the root; empty for a root.
+    pub chain_der: Vec<Vec<u8>>,
+    /// End of its validity.
+    pub not_after: Timestamp,
+}
+
+/// What an external root is to sign.
+#[derive(Debug, Clone)]
+pub struct CaCertificateRequest {
+    /// CertificationRequest, DER.
+    pub der: Vec<u8>,
+    /// Of the key that it is for.
+    pub generation: u32,
+}
+
+/// A certificate that a root signed for a CA elsewhere.
+#[derive(Debug, Clone)]
+pub struct SignedCa {
+    /// It, DER.
+    pub certificate_der: Vec<u8>,
+    /// The root, DER.
+    pub root_der: Vec<u8>,
+    /// What was asked for.
+    pub subject: String,
+    /// SHA-256 of the public key that was certified.
+    pub public_key: Sha256Hash,
+    /// From when.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+}
+
+impl Broker {
+    /// All CAs, roots first, by tenant and generation; of one tenant where one is named.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`].
+    pub async fn cas(&self, caller: &Caller, tenant: Option<TenantId>) -> Result<Vec<Ca>, BrokerError> {
+        authorise(caller, Rpc::ListCas, Target { tenant: tenant.as_ref(), ..Target::default() })?;
+        self.load_authorities().await?;
+        let authorities = self.authorities.load_full();
+        let mut all = authorities.all();
+        all.retain(|authority| tenant.is_none() || authority.tenant == tenant);
+        all.sort_by_key(|authority| (authority.tenant.clone(), authority.generation));
+        Ok(all.iter().map(|authority| self.shown(authority)).collect())
+    }
+
+    /// A new CA key of a tenant, certified by the own root: of a further CA (`new`), or the next generation of one that
+    /// there is.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::AlreadyExists`], and
+    /// [`BrokerError::Precondition`] for a CA that another root certified.
+    pub async fn issue_ca(
+        &self,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: CaName,
+        new: bool,
+    ) -> Result<Ca, BrokerError> {
+        let target = Target { tenant: Some(&tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::IssueCa, target)?;
+        let _one_at_a_time = self.ca_making.lock().await;
+        let current = self.current_ca(&tenant, &name).await?;
+        let root = self.authorities.load().root();
+        let root = root.ok_or_else(|| BrokerError::Precondition("there is no own root".to_owned()))?;
+        match (&current, new) {
+            (Some(_), true) => {
+                return Err(BrokerError::AlreadyExists(format!("CA {name} of tenant {tenant}")));
+            }
+            (None, false) => return Err(BrokerError::NotFound(format!("CA {name} of tenant {tenant}"))),
+            (Some(current), false) if current.root_der != root.certificate_der => {
+                return Err(BrokerError::Precondition(format!(
+                    "CA {name} of tenant {tenant} was certified by another root: have that one sign the request of \
+                     `keybroker ca csr`, and import what it signed"
+                )));
+            }
+            _ => {}
+        }
+        let (generation, key) = self.next_key(&tenant);
+        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let now = self.store.now().await?;
+        let tbs = root
+            .ca
+            .sub_ca(&tenant, name.as_str(), generation, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
+            .map_err(unissued)?;
+        let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
+        let record = IssuerRecord {
+            id: IssuerId::generate(),
+            tenant: Some(tenant),
+            name,
+            generation,
+            key: key.to_string(),
+            certificate_der,
+            chain_der: vec![root.certificate_der.clone()],
+            created_at: now,
+        };
+        self.take_into_use(record, event, Some(request.key(authorised.actor()))).await
+    }
+
+    /// The request that an external root is to sign, for the tenant's next CA key. Asked again before the import, it is
+    /// for the same key.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`] for an unknown tenant.
+    pub async fn request_ca(
+        &self,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: CaName,
+    ) -> Result<CaCertificateRequest, BrokerError> {
+        let target = Target { tenant: Some(&tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::RequestCa, target)?;
+        let _one_at_a_time = self.ca_making.lock().await;
+        self.current_ca(&tenant, &name).await?;
+        let (generation, key) = self.next_key(&tenant);
+        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let tbs = TbsRequest::sub_ca(&tenant, name.as_str(), generation, &spki).map_err(unissued)?;
+        let signatures = self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
+        let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
+        let der = tbs.assemble(signature);
+        let event = Event::new(self.store.now().await?, EventKind::CaRequested, authorised.actor())
+            .tenant(&tenant)
+            .request(request.id)
+            .details(details::json(&CaRequestDetails {
+                name,
+                generation,
+                key_label: key.to_string(),
+                request: Sha256Hash::of(&der),
+            }));
+        self.store.append_events(vec![event]).await?;
+        Ok(CaCertificateRequest { der, generation })
+    }
+
+    /// Takes an externally signed CA certificate into use: it issues from now on.
+    ///
+    /// 1. It is a CA's, within its validity, for the key that the last request was made for.
+    /// 2. Its issuers lead to a root that the operator configured (`[ca] roots`), or to the own one.
+    /// 3. It is tried: a certificate that its key signs in the HSM is good along that path.
+    /// 4. Recorded.
+    ///
+    /// # Errors
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] that says what is wrong with it.
+    pub async fn import_ca(
+        &self,
+        caller: &Caller,
+        request: Request,
+        tenant: TenantId,
+        name: CaName,
+        certificate_der: Vec<u8>,
+        given: Vec<Vec<u8>>,
+    ) -> Result<Ca, BrokerError> {
+        let target = Target { tenant: Some(&tenant), ..Target::default() };
+        let authorised = authorise(caller, Rpc::ImportCa, target)?;
+        let _one_at_a_time = self.ca_making.lock().await;
+        self.current_ca(&tenant, &name).await?;
+        if let Some(known) =
+            self.authorities.load().all().into_iter().find(|known| known.certificate_der == certificate_der)
+        {
+            return Ok(self.shown(&known));
+        }
+        // 1.
+        let now = self.store.now().await?;
+        let facts = parsed("certificate_der", &certificate_der)?;
+        let signing = SigningCa::new(&certificate_der, &self.settings.load().http_url)
+            .map_err(|error| invalid("certificate_der", error.to_string()))?;
+        if now < facts.not_before || now >= facts.not_after {
+            let period =
+                format!("is valid from {} to {}, and it is {now}", facts.not_before, facts.not_after);
+            return Err(invalid("certificate_der", period));
+        }
+        let (generation, key) = self.next_key(&tenant);
+        if self.hsm.public_key(&key).await?.is_none_or(|spki| spki != facts.public_key_der) {
+            let problem = format!(
+                "is not for the key {key} that waits for a certificate: have the request of `keybroker ca csr` signed"
+            );
+            return Err(invalid("certificate_der", problem));
+        }
+        // 2.
+        let chain_der = self.chain_to_a_root(&facts, &given).await?;
+        // 3.
+        let spki = self.bootstrap_key_der().await?;
+        let trial = signing
+            .client("import", "trial", &spki, Duration::from_secs(600), now, &mut rand::rng())
+            .map_err(|error| invalid("certificate_der", error.to_string()))?;
+        let mut path = vec![self.sign_certificate(&key, &trial).await?, certificate_der.clone()];
+        let (root, between) = chain_der.split_last().ok_or_else(|| no_root("certificate_der"))?;
+        path.extend_from_slice(between);
+        ca::validate_client(&path, std::slice::from_ref(root), now).map_err(|error| {
+            invalid("certificate_der", format!("cannot issue: a certificate under it is refused: {error}"))
+        })?;
+        // 4.
+        let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
+        let record = IssuerRecord {
+            id: IssuerId::generate(),
+            tenant: Some(tenant),
+            name,
+            generation,
+            key: key.to_string(),
+            certificate_der,
+            chain_der,
+            created_at: now,
+        };
+        self.take_into_use(record, event, Some(request.key(authorised.actor()))).await
+    }
+
+    /// The own root signs a CA's request: the offline side of a ceremony. Its validity ends with the root's at the latest.
+    ///
+    /// # Errors
+    /// [`BrokerError::Invalid`] for a request that is none, or whose sender has not its key;
+    /// [`BrokerError::Precondition`] without a root.
+    pub async fn sign_ca_request(
+        &self,
+        request_der: &[u8],
+        path_length: u8,
+        validity: Duration,
+        operator: &str,
+    ) -> Result<SignedCa, BrokerError> {
+        let asked = CaRequest::parse(request_der).map_err(|error| invalid("csr", error.to_string()))?;
+        let root = self.authorities.load().root();
+        let root = root
+            .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
+        let now = self.store.now().await?;
+        let tbs =
+            root.ca.requested_ca(&asked, path_length, validity, now, &mut rand::rng()).map_err(unissued)?;
+        let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        let serial = hex::encode(tbs.serial);
+        let event = Event::new(now, EventKind::CaSigned, Actor(format!("operator:{operator}"))).details(
+            details::json(&CaSignedDetails {
+                issuer: root.id,
+                subject: asked.subject.clone(),
+                request: Sha256Hash::of(request_der),
+                certificate: Sha256Hash::of(&certificate_der),
+                serial: serial.clone(),
+                not_after: tbs.not_after,
+            }),
+        );
+        self.store.append_events(vec![event]).await?;
+        Ok(SignedCa {
+            public_key: Sha256Hash::of(&asked.public_key_der),
+            subject: asked.subject,
+            certificate_der,
+            root_der: root.certificate_der.clone(),
+            not_before: tbs.not_before,
+            not_after: tbs.not_after,
+            serial,
+        })
+    }
+
+    /// The transcript of a ceremony, signed by the audit key over its very bytes.
+    ///
+    /// # Errors
+    /// The HSM's.
+    pub async fn sign_transcript(&self, transcript: Vec<u8>) -> Result<AuditSignature, BrokerError> {
+        self.sign_for_audit(transcript).await
+    }
+
+    /// The newest generation of a CA, if there is one. A tenant that is not there is refused.
+    async fn current_ca(
+        &self,
+        tenant: &TenantId,
+        name: &CaName,
+    ) -> Result<Option<Arc<Authority>>, BrokerError> {
+        if !self.store.tenants().await?.iter().any(|known| known.id == *tenant) {
+            return Err(BrokerError::NotFound(format!("tenant {tenant}")));
+        }
+        self.load_authorities().await?;
+        Ok(self.authorities.load().issuing(Some(tenant), name))
+    }
+
+    /// The tenant's next CA key.
+    fn next_key(&self, tenant: &TenantId) -> (u32, ObjectId) {
+        let all = self.authorities.load().all();
+        let of_tenant = all.iter().filter(|authority| authority.tenant.as_ref() == Some(tenant));
+        let generation = of_tenant.map(|authority| authority.generation).max().unwrap_or(0) + 1;
+        (generation, ObjectId::SubCa(tenant.clone(), generation))
+    }
+
+    /// From a CA's issuer up to and including a root that is configured or our own. What was given beside it is not used.
+    async fn chain_to_a_root(
+        &self,
+        ca: &CertificateFacts,
+        given: &[Vec<u8>],
+    ) -> Result<Vec<Vec<u8>>, BrokerError> {
+        if given.len() > CHAIN_MAX {
+            return Err(invalid(
+                "chain_der",
+                format!("has {} certificates; at most {CHAIN_MAX}", given.len()),
+            ));
+        }
+        let mut roots = Vec::new();
+        for file in &self.settings.load().ca_roots {
+            let unreadable = |problem: String| {
+                BrokerError::Precondition(format!("[ca] roots: {}: {problem}", file.display()))
+            };
+            let pem = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+            roots.extend(ca::certificates_from_pem(&pem).map_err(|error| unreadable(error.to_string()))?);
+        }
+        roots.extend(self.authorities.load().root().map(|root| root.certificate_der.clone()));
+        let read = |ders: &[Vec<u8>]| {
+            ders.iter()
+                .map(|der| Ok((parsed("chain_der", der)?, der.clone())))
+                .collect::<Result<Vec<_>, BrokerError>>()
+        };
+        let (roots, mut given) = (read(&roots)?, read(given)?);
+        let mut chain = Vec::new();
+        let mut issuer = ca.issuer.clone();
+        loop {
+            if let Some((_, root)) = roots.iter().find(|(facts, _)| facts.subject == issuer) {
+                chain.push(root.clone());
+                return Ok(chain);
+            }
+            // Each is used once: a circle ends.
+            let next = given.iter().position(|(facts, _)| facts.subject == issuer && facts.is_ca);
+            let (facts, der) = given.swap_remove(next.ok_or_else(|| no_root("chain_der"))?);
+            chain.push(der);
+            issuer = facts.issuer;
+        }
+    }
+
+    /// Records a CA and lets it issue.
+    pub(super) async fn take_into_use(
+        &self,
+        record: IssuerRecord,
+        event: Event,
+        request: Option<crate::store::RequestKey>,
+    ) -> Result<Ca, BrokerError> {
+        let facts = CertificateFacts::parse(&record.certificate_der)
+            .map_err(|error| BrokerError::Internal(error.to_string()))?;
+        let mut event = event.details(details::json(&IssuerDetails {
+            issuer: record.id,
+            name: record.name.clone(),
+            generation: record.generation,
+            key_label: record.key.clone(),
+            certificate: facts.fingerprint,
+            serial: hex::encode(&facts.serial),
+            not_after: facts.not_after,
+        }));
+        event.tenant = record.tenant.clone();
+        let (tenant, name) = (record.tenant.clone(), record.name.clone());
+        let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) };
+        self.store.add_issuer(record, mutation).await?;
+        self.load_authorities().await?;
+        self.wake.publisher.notify_one();
+        let issuing = self.authorities.load().issuing(tenant.as_ref(), &name);
+        let issuing = issuing.ok_or_else(|| BrokerError::Internal("the new CA is gone".to_owned()))?;
+        Ok(self.shown(&issuing))
+    }
+
+    fn shown(&self, authority: &Authority) -> Ca {
+        let newest = self.authorities.load().issuing(authority.tenant.as_ref(), &authority.name);
+        let mut chain_der: Vec<Vec<u8>> = authority.chain_der.iter().skip(1).cloned().collect();
+        if authority.root_der != authority.certificate_der {
+            chain_der.push(authority.root_der.clone());
+        }
+        Ca {
+            id: authority.id,
+            tenant: authority.tenant.clone(),
+            name: authority.name.clone(),
+            generation: authority.generation,
+            issuing: newest.is_some_and(|newest| newest.id == authority.id),
+            certificate_der: authority.certificate_der.clone(),
+            chain_der,
+            not_after: authority.ca.not_after(),
+        }
+    }
+}
+
+fn parsed(field: &str, der: &[u8]) -> Result<CertificateFacts, BrokerError> {
+    CertificateFacts::parse(der).map_err(|error| invalid(field, error.to_string()))
+}
+
+fn no_root(field: &str) -> BrokerError {
+    invalid(
+        field,
+        "leads to no root that is configured: give the certificates between, and name the root's file in [ca] roots",
+    )
+}
+
+fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {
+    BrokerError::Invalid { field: field.to_owned(), problem: problem.into() }
+}
