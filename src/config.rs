@@ -2,11 +2,13 @@
 //!
 //! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
 
+mod issuer;
 mod revocation;
 mod telemetry;
 mod tenant;
 mod value;
 
+pub use issuer::{HttpsUrl, Issuer, IssuerKind};
 pub use revocation::{Ca, Crl, Ocsp, Shards};
 pub use telemetry::Telemetry;
 pub use tenant::Tenant;
@@ -14,7 +16,7 @@ pub use value::{Count, HttpUrl, ServerNames, Share, Suites};
 
 use crate::clock::HumaneDuration;
 use crate::hsm::HsmConfig;
-use crate::nfv::TenantId;
+use crate::nfv::{IssuerName, TenantId};
 use crate::server::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -53,6 +55,9 @@ pub struct Config {
     /// Tenants with settings of their own. Others, and what they leave out, have the defaults of [`Tenant`].
     #[serde(default, rename = "tenant")]
     pub tenants: BTreeMap<TenantId, Tenant>,
+    /// CAs outside of the broker.
+    #[serde(default, rename = "issuer")]
+    pub issuers: BTreeMap<IssuerName, Issuer>,
     /// The directory of the file: `root.pem`, `clients/`, `profiles/` are beside it.
     #[serde(skip)]
     pub directory: PathBuf,
@@ -244,6 +249,7 @@ impl Config {
         config.resolve_paths();
         config.check_listeners(file, text)?;
         config.check_tokens(file, text)?;
+        config.check_issuers(file, text)?;
         Ok(config)
     }
 
@@ -297,6 +303,10 @@ impl Config {
             for path in [&mut tenant.pin_file, &mut tenant.module].into_iter().flatten() {
                 *path = absolute(path);
             }
+        }
+        for issuer in self.issuers.values_mut() {
+            issuer.trust_anchor = absolute(&issuer.trust_anchor);
+            issuer.client_certificate = absolute(&issuer.client_certificate);
         }
         if let StoreUrl::Sqlite(database) = &mut self.store.url {
             *database = absolute(database);
@@ -599,6 +609,12 @@ mod tests {
             (6, "[telemetry]\nsampling = 1.5\n", "from 0 to 1"),
             (6, "[telemetry]\notlp_endpoint = \"collector:4317\"\n", "http://HOST"),
             (5, "[tenant.Default]\n", "tenant id"),
+            (8, "[issuer.pki]\nkind = \"est\"\nurl = \"http://x\"\n", "https://HOST"),
+            (
+                5,
+                "[issuer.sub-ca]\nkind = \"est\"\nurl = \"https://x\"\ntrust_anchor = \"r\"\nclient_certificate = \"c\"\n",
+                "own CAs",
+            ),
             (7, "[listen]\nhttp = \"127.0.0.1:7443\"\nbootstrap = \"127.0.0.1:7443\"\n", "same address"),
         ] {
             let error = parse(&format!("{SHORTEST}{text}")).unwrap_err();

@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     ("names", names),
     ("csr", csr),
     ("cms", cms),
+    ("ocsp", ocsp),
 ];
 
 /// Runs the target of this name.
@@ -68,6 +69,32 @@ fn recipient(data: &[u8]) {
             assert!(RecipientPublicKey::parse(suite, public.as_bytes()).is_ok());
         }
     }
+}
+
+/// An OCSP request, and what is answered to it.
+fn ocsp(data: &[u8]) {
+    use crate::ca::ocsp::{CERTIFICATES_MAX, CertStatus, OcspRequest, ResponseData, Unanswered};
+    match OcspRequest::parse(data) {
+        Err(unanswered) => assert_eq!(unanswered, Unanswered::MalformedRequest),
+        Ok(request) => {
+            assert!((1..=CERTIFICATES_MAX).contains(&request.certificates.len()));
+            assert!(request.nonce.as_ref().is_none_or(|nonce| (1..=128).contains(&nonce.len())));
+            let answers: Vec<_> = request
+                .certificates
+                .iter()
+                .map(|asked| (asked.id_der.as_slice(), CertStatus::Unknown))
+                .collect();
+            let (this_update, next_update) =
+                (Timestamp::from_unix_seconds(0), Timestamp::from_unix_seconds(1));
+            let responder = [7; 20];
+            let nonce = request.nonce.as_deref();
+            let der = ResponseData { answers: &answers, responder, this_update, next_update, nonce }.der();
+            // What was asked goes back as it came.
+            assert!(answers.iter().all(|(id, _)| der.windows(id.len()).any(|found| found == *id)));
+        }
+    }
+    // The same bytes as a request for a CA.
+    let _ = crate::ca::request::CaRequest::parse(data);
 }
 
 /// An enrolment's PKCS#10, in base64 or DER.

@@ -115,6 +115,10 @@ name!(
     AnchorName, "anchor name", label
 );
 name!(
+    /// Name of a configured issuer outside of the broker, `[issuer.NAME]`.
+    IssuerName, "issuer name", label
+);
+name!(
     /// Name of a CA of a tenant, e.g. `main`, or `internal` for the inside of a VNF; of a root where there is no tenant.
     CaName, "CA name", label
 );

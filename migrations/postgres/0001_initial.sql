@@ -38,14 +38,16 @@ CREATE TABLE issuers (
     id              BYTEA NOT NULL PRIMARY KEY,
     tenant          TEXT COLLATE "C",
     name            TEXT COLLATE "C" NOT NULL,
+    external        TEXT COLLATE "C",
     generation      BIGINT NOT NULL,
     key_object      TEXT COLLATE "C" NOT NULL,
     certificate_der BYTEA NOT NULL,
     chain_der       TEXT COLLATE "C" NOT NULL,
     created_at      BIGINT NOT NULL
 );
--- A root has no tenant; NULLs never collide in a unique index, so the empty text (no tenant's name) stands in.
-CREATE UNIQUE INDEX issuers_generation ON issuers (COALESCE(tenant, ''), generation);
+-- A root has no tenant, an own CA no external issuer; NULLs never collide in a unique index, so the empty text (nobody's name)
+-- stands in.
+CREATE UNIQUE INDEX issuers_generation ON issuers (COALESCE(tenant, ''), COALESCE(external, ''), generation);
 
 CREATE TABLE pools (
     id           BYTEA NOT NULL PRIMARY KEY,
@@ -250,6 +252,23 @@ CREATE TABLE key_blobs (
     key_blob   BYTEA NOT NULL,
     dek_blob   BYTEA NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
+
+CREATE TABLE certificate_requests (
+    credential BYTEA NOT NULL PRIMARY KEY REFERENCES credentials (id),
+    der        BYTEA NOT NULL,
+    basis      BYTEA NOT NULL
+);
+
+CREATE FUNCTION forget_certificate_request() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM certificate_requests WHERE credential = NEW.id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER credentials_answered AFTER UPDATE OF key_state ON credentials FOR EACH ROW
+    WHEN (OLD.key_state = 'GENERATED' AND NEW.key_state <> 'GENERATED')
+    EXECUTE FUNCTION forget_certificate_request();
 
 CREATE TABLE key_epochs (
     credential BYTEA NOT NULL REFERENCES credentials (id),

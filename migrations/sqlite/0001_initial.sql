@@ -36,14 +36,16 @@ CREATE TABLE issuers (
     id              BLOB    NOT NULL PRIMARY KEY,
     tenant          TEXT,
     name            TEXT    NOT NULL,
+    external        TEXT,
     generation      INTEGER NOT NULL,
     key_object      TEXT    NOT NULL,
     certificate_der BLOB    NOT NULL,
     chain_der       TEXT    NOT NULL,
     created_at      BIGINT  NOT NULL
 );
--- A root has no tenant; NULLs never collide in a unique index, so the empty text (no tenant's name) stands in.
-CREATE UNIQUE INDEX issuers_generation ON issuers (COALESCE(tenant, ''), generation);
+-- A root has no tenant, an own CA no external issuer; NULLs never collide in a unique index, so the empty text (nobody's name)
+-- stands in.
+CREATE UNIQUE INDEX issuers_generation ON issuers (COALESCE(tenant, ''), COALESCE(external, ''), generation);
 
 CREATE TABLE pools (
     id           BLOB    NOT NULL PRIMARY KEY,
@@ -229,6 +231,17 @@ CREATE TABLE key_blobs (
     key_blob   BLOB NOT NULL,
     dek_blob   BLOB NOT NULL
 );
+
+CREATE TABLE certificate_requests (
+    credential BLOB NOT NULL PRIMARY KEY REFERENCES credentials (id),
+    der        BLOB NOT NULL,
+    basis      BLOB NOT NULL
+) WITHOUT ROWID;
+
+CREATE TRIGGER credentials_answered AFTER UPDATE OF key_state ON credentials
+WHEN old.key_state = 'GENERATED' AND new.key_state <> 'GENERATED' BEGIN
+    DELETE FROM certificate_requests WHERE credential = new.id;
+END;
 
 CREATE TABLE key_epochs (
     credential BLOB NOT NULL REFERENCES credentials (id),

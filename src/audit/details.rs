@@ -10,8 +10,8 @@ use super::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::{HolderCopy, KeyType, RevocationReason, StepReason};
 use crate::nfv::{
-    AnchorName, CaName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
-    PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
+    AnchorName, CaName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId,
+    IssuerName, PoolId, PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -278,6 +278,18 @@ details! {
         issuer: IssuerId,
         /// The certificates.
         certificates: Vec<CertificateDetails>,
+    }
+
+    /// `CERTIFICATE_REJECTED`: the key waits on.
+    CertificateRejectedDetails {
+        /// The configured issuer that sent it.
+        issuer_name: IssuerName,
+        /// The pool that the key is for.
+        pool: PoolId,
+        /// SHA-256 of its DER.
+        certificate: Sha256Hash,
+        /// What is wrong with it.
+        reason: String,
     }
 
     /// `CONFIRMED`

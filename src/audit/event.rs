@@ -51,6 +51,8 @@ named!(
         ClaimReplayed = "CLAIM_REPLAYED",
         /// Certificates were signed whose keys were there before: during a claim, with the VNFCI's own name.
         CertificatesIssued = "CERTIFICATES_ISSUED",
+        /// A CA outside of the broker sent a certificate that was not asked for.
+        CertificateRejected = "CERTIFICATE_REJECTED",
         /// The VNFCI proved possession of every key.
         Confirmed = "CONFIRMED",
         /// A certificate for a key of the holder's own is about to be signed.

@@ -44,6 +44,8 @@ named!(
         PoolReduced = "POOL_REDUCED",
         /// Its certificate was revoked on request.
         Revoked = "REVOKED",
+        /// The request for its certificate is not what the CA or the profile want any more.
+        RequestOutdated = "REQUEST_OUTDATED",
         /// A recovery shredded every epoch.
         Recovered = "RECOVERED",
     }

@@ -5,7 +5,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::ca::ocsp::IssuerHashes;
 use crate::ca::{self, SigningCa, Tbs};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
-use crate::nfv::{CaName, IssuerId, TenantId};
+use crate::nfv::{CaName, IssuerId, IssuerName, TenantId};
 use crate::store::records::IssuerRecord;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,6 +39,26 @@ pub(super) struct Authority {
     pub(super) crl_url: String,
 }
 
+/// A CA outside of the broker that certified keys of a tenant.
+#[derive(Debug)]
+pub(super) struct ExternalCa {
+    pub(super) id: IssuerId,
+    pub(super) tenant: Option<TenantId>,
+    /// The configured issuer.
+    pub(super) name: IssuerName,
+    pub(super) generation: u32,
+    pub(super) chain: ServedChain,
+}
+
+/// A CA's certificates as they are given out.
+#[derive(Debug, Clone)]
+pub(super) struct ServedChain {
+    pub(super) certificate_der: Vec<u8>,
+    /// From this CA's certificate up to, but without, the root.
+    pub(super) chain_der: Vec<Vec<u8>>,
+    pub(super) root_der: Vec<u8>,
+}
+
 impl Authority {
     /// Where a shard of its CRL is: 0 is the complete one.
     pub(super) fn shard_url(&self, shard: u32) -> String {
@@ -57,6 +77,7 @@ fn shard_url(crl_url: &str, shard: u32) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Authorities {
     by_id: HashMap<IssuerId, Arc<Authority>>,
+    external: HashMap<IssuerId, Arc<ExternalCa>>,
     by_hashes: HashMap<IssuerHashes, IssuerId>,
 }
 
@@ -82,6 +103,26 @@ impl Authorities {
         self.issuing(None, &main_ca())
     }
 
+    /// The CAs of a tenant that stand behind a configured issuer.
+    pub(super) fn external<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        name: &'a IssuerName,
+    ) -> impl Iterator<Item = &'a Arc<ExternalCa>> {
+        self.external.values().filter(move |ca| ca.tenant.as_ref() == Some(tenant) && ca.name == *name)
+    }
+
+    fn served_chain(&self, id: IssuerId) -> Option<ServedChain> {
+        if let Some(external) = self.external.get(&id) {
+            return Some(external.chain.clone());
+        }
+        self.by_id.get(&id).map(|authority| ServedChain {
+            certificate_der: authority.certificate_der.clone(),
+            chain_der: authority.chain_der.clone(),
+            root_der: authority.root_der.clone(),
+        })
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Authority>> {
         self.by_id.values().cloned().collect()
     }
@@ -93,11 +134,25 @@ impl Broker {
         let settings = self.settings.load_full();
         let http_url = &settings.http_url;
         let mut by_id = HashMap::new();
+        let mut external = HashMap::new();
         let mut by_hashes = HashMap::new();
         for record in self.store.issuers().await? {
             let unfit =
                 |problem: String| BrokerError::Internal(format!("CA certificate {}: {problem}", record.id));
             let crl_url = format!("{http_url}/crl/{}.crl", record.id);
+            let (root_der, chain_der) = match record.chain_der.split_last() {
+                None => (record.certificate_der.clone(), Vec::new()),
+                Some((root, between)) => {
+                    let own = std::iter::once(record.certificate_der.clone());
+                    (root.clone(), own.chain(between.iter().cloned()).collect())
+                }
+            };
+            if let Some(name) = record.external {
+                let chain = ServedChain { certificate_der: record.certificate_der, chain_der, root_der };
+                let (id, tenant, generation) = (record.id, record.tenant, record.generation);
+                external.insert(id, Arc::new(ExternalCa { id, tenant, name, generation, chain }));
+                continue;
+            }
             let mut ca =
                 SigningCa::new(&record.certificate_der, &crl_url).map_err(|e| unfit(e.to_string()))?;
             if settings.crl_shards > 1 {
@@ -110,13 +165,6 @@ impl Broker {
             }
             let hashes = IssuerHashes::of(&record.certificate_der).map_err(|e| unfit(e.to_string()))?;
             by_hashes.extend(hashes.map(|hashes| (hashes, record.id)));
-            let (root_der, chain_der) = match record.chain_der.split_last() {
-                None => (record.certificate_der.clone(), Vec::new()),
-                Some((root, between)) => {
-                    let own = std::iter::once(record.certificate_der.clone());
-                    (root.clone(), own.chain(between.iter().cloned()).collect())
-                }
-            };
             let authority = Authority {
                 id: record.id,
                 tenant: record.tenant,
@@ -131,7 +179,7 @@ impl Broker {
             };
             by_id.insert(authority.id, Arc::new(authority));
         }
-        self.authorities.store(Arc::new(Authorities { by_id, by_hashes }));
+        self.authorities.store(Arc::new(Authorities { by_id, by_hashes, external }));
         Ok(())
     }
 
@@ -142,6 +190,16 @@ impl Broker {
         }
         self.load_authorities().await?;
         self.authorities.load().get(id).ok_or_else(|| BrokerError::NotFound(format!("issuer {id}")))
+    }
+
+    /// What is given out with certificates of a CA, own or not.
+    pub(super) async fn served_chain(&self, id: IssuerId) -> Result<ServedChain, BrokerError> {
+        if let Some(chain) = self.authorities.load().served_chain(id) {
+            return Ok(chain);
+        }
+        self.load_authorities().await?;
+        let found = self.authorities.load().served_chain(id);
+        found.ok_or_else(|| BrokerError::NotFound(format!("issuer {id}")))
     }
 
     /// The main CA of a tenant.
@@ -216,6 +274,7 @@ impl Broker {
             id: IssuerId::generate(),
             tenant: tenant.cloned(),
             name: name.clone(),
+            external: None,
             generation,
             key: key.to_string(),
             certificate_der,

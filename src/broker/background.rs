@@ -1,5 +1,6 @@
-//! Work that goes on by itself: producer, sweeper, sequencer, CRL publisher. Each runs once among replicas, under a lease.
+//! Work that goes on by itself: producer, enroller, sweeper, sequencer, CRL publisher. Each runs once among replicas, under a lease.
 
+use crate::broker::enrol_pool::Enrolments;
 use crate::broker::{Broker, BrokerError};
 use crate::store::records::Lease;
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long a lease lasts; it is renewed at every round.
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// From a failed round to the next attempt.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Periods of rounds that nothing woke.
@@ -41,6 +42,7 @@ impl Background {
             held: Mutex::new(None),
         };
         tasks.spawn(shift("producer").produce());
+        tasks.spawn(shift("enroller").enrol());
         tasks.spawn(shift("sweeper").sweep());
         tasks.spawn(shift("sequencer").sequence());
         tasks.spawn(shift("head").sign_heads());
@@ -81,6 +83,18 @@ impl Shift {
             }
         }
         self.give_back().await;
+    }
+
+    async fn enrol(self) {
+        let mut enrolments = Enrolments::default();
+        while self.on().await {
+            let round = match self.lease().await {
+                Some(lease) => self.broker.enrol_pools(&mut enrolments, &lease).await,
+                None => Ok(false),
+            };
+            let period = enrolments.pause().map_or(PRODUCER_PERIOD, |pause| pause.min(PRODUCER_PERIOD));
+            self.rest(round, period, Some(&self.broker.wake.enroller)).await;
+        }
     }
 
     async fn sweep(self) {

@@ -255,7 +255,7 @@ impl Broker {
                 if !redrawn.revoked.is_empty() {
                     self.wake.publisher.notify_one();
                 }
-                self.wake.producer.notify_one();
+                self.wake.filling();
                 Ok(claim)
             }
             ClaimOutcome::Replayed(claim) => {
@@ -264,7 +264,7 @@ impl Broker {
             }
             ClaimOutcome::Empty { pool } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "empty").increment(1);
-                self.wake.producer.notify_one();
+                self.wake.filling();
                 let retry_after = self.retry_after(verified.tenant(), &pool).await?;
                 Err(BrokerError::PoolEmpty { pool, retry_after })
             }
@@ -326,15 +326,15 @@ impl Broker {
     ) -> Result<SealedClaim, BrokerError> {
         let mut credentials = Vec::with_capacity(sealed.len());
         for (slot, key) in record.credentials.into_iter().zip(sealed) {
-            let authority = self.authority(slot.issuer).await?;
+            let chain = self.served_chain(slot.issuer).await?;
             let wrapped_key = WrappedKey::ciphertext(&slot.key_blob)?;
             let certificate_der = slot.certificate.der().ok_or_else(|| unsigned(&slot))?.to_vec();
             credentials.push(SealedCredential {
                 slot: slot.slot,
                 credential: slot.credential.id,
                 certificate_der,
-                chain_der: authority.chain_der.clone(),
-                root_der: authority.root_der.clone(),
+                chain_der: chain.chain_der,
+                root_der: chain.root_der,
                 hsm_point: key.hsm_point,
                 oaep_hash: key.oaep_hash,
                 wrapped_dek: key.wrapped_dek,

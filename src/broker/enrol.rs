@@ -19,7 +19,7 @@ use crate::broker::confirm::vnfci_actor;
 use crate::broker::initialise::default_tenant;
 use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::csr::{csr_attributes, names_of};
-use crate::ca::profile::{CertificateNames, RequestedNames};
+use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
 use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile, Tbs};
 use crate::credential::{CertificateState, RevocationReason};
 use crate::identity::{Purpose, Verified, x509};
@@ -142,6 +142,12 @@ impl Broker {
             return self.replay(enroller, &place, request_der, before).await;
         }
         // 4.
+        if let ProfileIssuer::External(name) = place.profile.issuer() {
+            return Err(BrokerError::Precondition(format!(
+                "profile {} is certified by issuer {name}, not here: enrol there",
+                place.profile.name()
+            )));
+        }
         let authority = self.issuing_ca(&place.vnfci.tenant, place.profile.ca()).await?;
         let credential = EventCredential { id: CredentialId::generate(), public_key: key };
         let names = self.names(&place, &request, credential.id).await?;

@@ -132,6 +132,7 @@ impl Broker {
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
         let record = IssuerRecord {
+            external: None,
             id: IssuerId::generate(),
             tenant: Some(tenant),
             name,
@@ -239,6 +240,7 @@ impl Broker {
         // 4.
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
         let record = IssuerRecord {
+            external: None,
             id: IssuerId::generate(),
             tenant: Some(tenant),
             name,

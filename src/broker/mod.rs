@@ -9,6 +9,7 @@ pub mod claim;
 pub mod confirm;
 mod custody;
 pub mod enrol;
+pub mod enrol_pool;
 mod epochs;
 mod generate;
 pub mod hierarchy;
@@ -120,6 +121,8 @@ pub struct Broker {
     profiles: ArcSwap<profiles::Profiles>,
     /// CA certificates; owner: `authorities`.
     authorities: ArcSwap<authorities::Authorities>,
+    /// CAs outside of the broker; owner: `enrol_pool`.
+    issuers: ArcSwap<enrol_pool::ExternalIssuers>,
     /// OCSP responders and what they signed; owner: `ocsp`.
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
@@ -143,6 +146,7 @@ pub struct Broker {
 #[derive(Default)]
 struct Wake {
     producer: Notify,
+    enroller: Notify,
     sweeper: Notify,
     publisher: Notify,
 }
@@ -315,6 +319,7 @@ impl Broker {
             store,
             hsm,
             settings: ArcSwap::from_pointee(settings),
+            issuers: ArcSwap::default(),
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
@@ -340,7 +345,7 @@ impl Broker {
         self.profiles.store(Arc::new(profiles));
         self.settings.store(Arc::new(settings));
         self.load_authorities().await?;
-        self.wake.producer.notify_one();
+        self.wake.filling();
         Ok(())
     }
 
@@ -488,6 +493,14 @@ impl Broker {
             field: "tenant".to_owned(),
             problem: "name a tenant: the caller belongs to none".to_owned(),
         })
+    }
+}
+
+impl Wake {
+    /// Both that fill pools.
+    fn filling(&self) {
+        self.producer.notify_one();
+        self.enroller.notify_one();
     }
 }
 

@@ -98,7 +98,7 @@ impl Broker {
         let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(create.request.key(authorised.actor()));
         let pool = self.store.create_pool(pool, mutation).await?;
-        self.wake.producer.notify_one();
+        self.wake.filling();
         self.status_of(pool).await
     }
 
@@ -111,6 +111,9 @@ impl Broker {
             let known = known.collect::<Vec<_>>().join(", ");
             return invalid("profile", format!("{} does not exist; there are: {known}", create.profile));
         };
+        if let Err(problem) = self.check_issuer(&profile) {
+            return invalid("profile", problem);
+        }
         // A name that makes no certificate is told to MANO now and not met by the producer later. The VNFCIs' own names
         // are looked at when they are registered; this one fits everywhere.
         let vnfci = match profile.issue() {
@@ -183,7 +186,7 @@ impl Broker {
             .request(update.request.key(actor));
         let pool =
             self.store.update_pool(&pool.tenant, &pool.name, update.target, refill_below, mutation).await?;
-        self.wake.producer.notify_one();
+        self.wake.filling();
         self.wake.sweeper.notify_one();
         self.status_of(pool).await
     }

@@ -5,12 +5,13 @@ use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::at_claim::to_be_signed;
 use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError};
+use crate::ca::profile::ProfileIssuer;
 use crate::ca::{self, NameValues, Profile};
 use crate::credential::{Issue, KeyType};
 use crate::hsm::{Lane, ObjectId, Produced, ProducedKey};
 use crate::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
 use crate::pool;
-use crate::store::records::{Lease, NewCertificate, NewCredential, Page, Pool, PoolFilter};
+use crate::store::records::{Lease, NewCertificate, NewCredential, NewRequest, Page, Pool, PoolFilter};
 use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
 use std::collections::HashMap;
@@ -38,16 +39,18 @@ const PAGE: u32 = 500;
 const EPOCHS_TRIED: u32 = 3;
 
 /// Credentials that are ready to be committed.
-struct Batch<'a> {
-    pool: &'a Pool,
-    profile: &'a Profile,
-    /// Who certified them; none if that happens at the claim.
-    issuer: Option<IssuerId>,
+pub(super) struct Batch<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) profile: &'a Profile,
+    /// Who certified them; none if that happens later.
+    pub(super) issuer: Option<IssuerId>,
     /// The one under whose KEK the data keys are.
-    epoch: EpochId,
-    produced: Produced,
+    pub(super) epoch: EpochId,
+    pub(super) produced: Produced,
     /// One per key.
-    certified: Vec<(CredentialId, Option<NewCertificate>)>,
+    pub(super) certified: Vec<(CredentialId, Option<NewCertificate>)>,
+    /// What their requests were made for, if they have requests.
+    pub(super) basis: Option<Sha256Hash>,
 }
 
 impl Broker {
@@ -96,6 +99,10 @@ impl Broker {
         };
         gauge("available", levels.ready(pool.issue));
         gauge("claimed", levels.claimed);
+        if self.external_issuer_of(pool).is_some() {
+            // The enroller's.
+            return Ok(false);
+        }
         let missing = pool::refill(
             pool.target,
             pool.refill_below,
@@ -130,7 +137,7 @@ impl Broker {
     }
 
     /// The profile of a pool.
-    fn profile_of(&self, pool: &Pool) -> Result<Arc<Profile>, BrokerError> {
+    pub(super) fn profile_of(&self, pool: &Pool) -> Result<Arc<Profile>, BrokerError> {
         let unfit = |why: &str| {
             BrokerError::Precondition(format!("pool {} has profile {}, {why}", pool.name, pool.profile))
         };
@@ -155,6 +162,12 @@ impl Broker {
         lease: Option<&Lease>,
     ) -> Result<(), BrokerError> {
         let profile = self.profile_of(pool)?;
+        if let ProfileIssuer::External(name) = profile.issuer() {
+            return Err(BrokerError::Precondition(format!(
+                "pool {} is filled by issuer {name}, not by the own CA",
+                pool.name
+            )));
+        }
         let epoch = self.open_epoch(&pool.tenant).await?;
         // 1.
         let produced = self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await?;
@@ -169,17 +182,27 @@ impl Broker {
             }
         };
         // 3.
-        let mut batch = Batch { pool, profile: &profile, issuer, epoch, produced, certified };
+        let batch = Batch { pool, profile: &profile, issuer, epoch, produced, certified, basis: None };
+        self.commit(batch, lease).await
+    }
+
+    /// Commits a batch, wrapped under another epoch if its own closed meanwhile.
+    pub(super) async fn commit(
+        &self,
+        mut batch: Batch<'_>,
+        lease: Option<&Lease>,
+    ) -> Result<(), BrokerError> {
+        let (tenant, count) = (batch.pool.tenant.clone(), batch.produced.keys.len() as u64);
         for _ in 0..EPOCHS_TRIED {
             match self.insert(&batch, lease).await {
                 Ok(()) => {
-                    metrics::counter!("keybroker_credentials_produced_total").increment(u64::from(count));
+                    metrics::counter!("keybroker_credentials_produced_total").increment(count);
                     return Ok(());
                 }
                 Err(StoreError::Conflict(text)) => {
                     // The epoch closed, or the pool was deleted, meanwhile.
-                    self.forget_open_epoch(&pool.tenant);
-                    let epoch = self.open_epoch(&pool.tenant).await?;
+                    self.forget_open_epoch(&tenant);
+                    let epoch = self.open_epoch(&tenant).await?;
                     if epoch == batch.epoch {
                         return Err(BrokerError::Precondition(text));
                     }
@@ -205,7 +228,7 @@ impl Broker {
 
     /// Commits a batch with its event.
     async fn insert(&self, batch: &Batch<'_>, lease: Option<&Lease>) -> Result<(), StoreError> {
-        let Batch { pool, profile, issuer, epoch, produced, certified } = batch;
+        let Batch { pool, profile, issuer, epoch, produced, certified, basis } = batch;
         let credentials = produced.keys.iter().zip(certified).map(|(key, (id, _))| EventCredential {
             id: *id,
             public_key: Sha256Hash::of(&key.public_key_der),
@@ -247,6 +270,7 @@ impl Broker {
                 key_blob: key.wrapped.key_blob.clone(),
                 dek_blob: key.wrapped.dek_blob.clone(),
                 certificate: certificate.clone(),
+                request: basis.zip(key.request_der.clone()).map(|(basis, der)| NewRequest { der, basis }),
             })
             .collect();
         let mutation = Mutation { lease: lease.cloned(), ..Mutation::new(move |()| vec![event]) };

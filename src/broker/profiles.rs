@@ -44,6 +44,11 @@ impl Profiles {
         self.0.get(name).map(|(_, profile)| Arc::clone(profile))
     }
 
+    /// The text of a profile.
+    pub(super) fn text(&self, name: &ProfileName) -> Option<String> {
+        self.0.get(name).map(|(text, _)| text.clone())
+    }
+
     /// Names and texts.
     pub(super) fn texts(&self) -> Vec<(ProfileName, String)> {
         self.0.iter().map(|(name, (text, _))| (name.clone(), text.clone())).collect()

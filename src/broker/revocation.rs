@@ -145,7 +145,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::NotFound`].
     pub async fn issuer_certificate(&self, issuer: IssuerId) -> Result<Vec<u8>, BrokerError> {
-        Ok(self.authority(issuer).await?.certificate_der.clone())
+        Ok(self.served_chain(issuer).await?.certificate_der)
     }
 }
 

@@ -113,12 +113,12 @@ impl Broker {
         let erased =
             self.store.erase_unclaimed(pool.id, unusable_at, end, limit, mutation.lease(lease)).await?;
         if !erased.keys.is_empty() {
-            self.wake.producer.notify_one();
+            self.wake.filling();
         }
         Ok(erased.keys.len() == BATCH as usize)
     }
 
-    async fn erasure_event(&self, end: &CustodyEnd) -> Result<Event, StoreError> {
+    pub(super) async fn erasure_event(&self, end: &CustodyEnd) -> Result<Event, StoreError> {
         Ok(Event::new(self.store.now().await?, EventKind::KeysErased, Actor::broker())
             .details(details::json(&ErasedDetails { reason: end.reason, holder_copy: end.holder_copy })))
     }

@@ -119,6 +119,11 @@ impl CertificationRequest {
         self.subject.to_string()
     }
 
+    /// The subject, DER of the Name.
+    pub(super) fn subject_der(&self) -> Result<Vec<u8>, der::Error> {
+        self.subject.to_der()
+    }
+
     /// Whether it asks for any name.
     pub fn asks_for_names(&self) -> bool {
         !self.subject.is_empty() || self.alternative_names.is_some()

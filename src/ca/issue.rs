@@ -503,7 +503,7 @@ fn certification_authority(path_length: u8) -> Vec<u8> {
 }
 
 /// extKeyUsage, not critical (3GPP TS 33.310 6.1.3c).
-fn extended_key_usage(usages: &[ExtendedKeyUsage]) -> Vec<u8> {
+pub(super) fn extended_key_usage(usages: &[ExtendedKeyUsage]) -> Vec<u8> {
     let ids: Vec<u8> = usages
         .iter()
         .flat_map(|usage| {
@@ -516,7 +516,7 @@ fn extended_key_usage(usages: &[ExtendedKeyUsage]) -> Vec<u8> {
     extension(id::ID_CE_EXT_KEY_USAGE, false, &tlv(SEQUENCE, &[&ids]))
 }
 
-fn subject_alt_name(critical: bool, general_names: &[u8]) -> Vec<u8> {
+pub(super) fn subject_alt_name(critical: bool, general_names: &[u8]) -> Vec<u8> {
     extension(id::ID_CE_SUBJECT_ALT_NAME, critical, &tlv(SEQUENCE, &[general_names]))
 }
 

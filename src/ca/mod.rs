@@ -1,7 +1,7 @@
 //! Certificates: profiles, what is to be signed, CRLs, OCSP, and validation of a client's path.
 //!
-//! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It does no
-//! I/O, holds no key and knows neither the store nor the token.
+//! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It holds no key, knows
+//! neither the store nor the token, and does no I/O but in `issuers`, which reach CAs outside of the broker.
 
 pub mod cms;
 pub mod crl;
@@ -9,6 +9,7 @@ pub mod csr;
 mod encode;
 pub mod facts;
 pub mod issue;
+pub mod issuers;
 pub mod names;
 pub mod ocsp;
 pub mod path;

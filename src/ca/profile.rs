@@ -3,7 +3,7 @@
 use super::names::{NameError, NameValues, SanTemplate, SubjectTemplate, Variable};
 use crate::clock::HumaneDuration;
 use crate::credential::{Issue, KeyType, named};
-use crate::nfv::{CaName, ProfileName};
+use crate::nfv::{CaName, InvalidName, IssuerName, ProfileName};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
@@ -18,13 +18,25 @@ pub const INSTALLED: [(&str, &str); 3] = [
     ("vnf-om", include_str!("../../profiles/vnf-om.toml")),
 ];
 
-named!(
-    /// Who signs the certificates.
-    ProfileIssuer, "issuer" {
-        /// The tenant's own sub-CA in the HSM.
-        SubCa = "sub-ca",
+/// Who signs the certificates: `sub-ca`, or the name of a configured issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum ProfileIssuer {
+    /// The tenant's own sub-CA in the HSM.
+    SubCa,
+    /// An issuer outside of the broker, `[issuer.NAME]` of the configuration.
+    External(IssuerName),
+}
+
+impl TryFrom<String> for ProfileIssuer {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        match text.as_str() {
+            "sub-ca" => Ok(Self::SubCa),
+            name => Ok(Self::External(name.parse()?)),
+        }
     }
-);
+}
 
 named!(
     /// What a claim does when its pool is empty.
@@ -170,7 +182,6 @@ impl Profile {
         let validity = file.validity.0;
         let profile = Self {
             name: name.clone(),
-            issuer: file.issuer,
             ca: file.ca,
             subject: file.subject,
             san: file.san,
@@ -179,10 +190,12 @@ impl Profile {
             validity,
             issue: file.issue,
             // An RSA key takes up to seconds: too long for a claim to wait by default.
-            on_empty: file.on_empty.unwrap_or(match file.key_type {
-                KeyType::EcP256 | KeyType::EcP384 => OnEmpty::Generate,
-                KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => OnEmpty::Retry,
+            // So does a CA somewhere else.
+            on_empty: file.on_empty.unwrap_or(match (file.key_type, &file.issuer) {
+                (KeyType::EcP256 | KeyType::EcP384, ProfileIssuer::SubCa) => OnEmpty::Generate,
+                _ => OnEmpty::Retry,
             }),
+            issuer: file.issuer,
             min_remaining_at_claim: file.min_remaining_at_claim.map_or(validity * 2 / 3, |given| given.0),
             validity_jitter: file.validity_jitter.map_or(validity / 20, |given| given.0),
             requested_names: file.requested_names,
@@ -221,6 +234,19 @@ impl Profile {
                         for a claim to wait; set on_empty = \"RETRY\", or leave it out"
                     .to_owned(),
             );
+        }
+        if let ProfileIssuer::External(issuer) = &self.issuer {
+            if self.issue == Issue::AtClaim {
+                return Err(format!(
+                    "issue = \"at_claim\" is for the own CA: a claim does not wait for {issuer}; leave issue out"
+                ));
+            }
+            if self.on_empty == OnEmpty::Generate {
+                return Err(format!(
+                    "on_empty = \"GENERATE\" is for the own CA: a claim does not wait for {issuer}; set on_empty = \
+                     \"RETRY\", or leave it out"
+                ));
+            }
         }
         if self.eku.is_empty() {
             return Err("eku is empty: give \"clientAuth\", \"serverAuth\" or both".to_owned());
@@ -263,8 +289,8 @@ impl Profile {
     }
 
     /// Who signs.
-    pub fn issuer(&self) -> ProfileIssuer {
-        self.issuer
+    pub fn issuer(&self) -> &ProfileIssuer {
+        &self.issuer
     }
 
     /// Which of the tenant's CAs signs: a VNF may have one of its own for its inside (SEC 005 10.5.4).
@@ -412,6 +438,9 @@ mod tests {
             ("subject = \"CN={vnfci}\"", "at_claim"),
             ("subject = \"CN={vdu}\"", "{credential}"),
             ("subject = \"\"", "must name something"),
+            ("subject = \"CN={credential}\"\nissuer = \"Operator PKI\"", "issuer name"),
+            ("subject = \"CN={credential}\"\nissuer = \"pki\"\nissue = \"at_claim\"", "own CA"),
+            ("subject = \"CN={credential}\"\nissuer = \"pki\"\non_empty = \"GENERATE\"", "RETRY"),
             ("subject = \"CN={credential}\"\neku = []", "clientAuth"),
             ("subject = \"CN={credential}\"\neku = [\"clientAuth\", \"clientAuth\"]", "twice"),
             ("subject = \"CN={credential}\"\nvalidity = \"1s\"", "between"),

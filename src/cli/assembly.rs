@@ -2,14 +2,21 @@
 
 use super::failure::Failure;
 use super::files;
+use crate::broker::enrol_pool::{ExternalIssuer, ExternalIssuers};
 use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings};
+use crate::ca::certificates_from_pem;
+use crate::ca::issuers::Issuer;
+use crate::ca::issuers::est::{EstClient, EstConfig};
 use crate::clock::SystemClock;
-use crate::config::{Config, StoreUrl};
-use crate::hsm::Hsm;
+use crate::config::{self, Config, IssuerKind, StoreUrl};
+use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
+use crate::nfv::IssuerName;
+use crate::server::{TlsMaterial, client_config};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Opens the store, starts the HSM's workers and reads profiles and CA certificates.
@@ -18,11 +25,64 @@ use std::sync::Arc;
 /// [`Failure`] that says which of them it was, and what to do.
 pub(super) async fn open(config: &Config) -> Result<Arc<Broker>, Failure> {
     let store = open_store(config).await?;
+    let hsm = hsm(config).await?;
+    Broker::open(store, hsm, settings(config)).await.map_err(Failure::from)
+}
+
+/// Starts the HSM's workers.
+///
+/// # Errors
+/// [`Failure`].
+pub(super) async fn hsm(config: &Config) -> Result<Hsm, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("the path of this program is not known: {error}")))?;
     let hsm = Hsm::start_with_tenants(config.hsm(&program), config.hsm_of_tenants(&program)).await;
-    let hsm = hsm.map_err(|error| Failure::from(error).during("HSM"))?;
-    Broker::open(store, hsm, settings(config)).await.map_err(Failure::from)
+    hsm.map_err(|error| Failure::from(error).during("HSM"))
+}
+
+/// The configured issuers. One whose files are missing or do not fit says so when it is to be used: the broker serves on.
+pub(super) fn issuers(broker: &Arc<Broker>, config: &Config) -> ExternalIssuers {
+    let of_config = |(name, issuer): (&IssuerName, &config::Issuer)| {
+        let IssuerKind::Est = issuer.kind;
+        let client = est_client(broker, name, issuer).map(|client| Arc::new(client) as Arc<dyn Issuer>);
+        (name.clone(), ExternalIssuer { revocation: issuer.revocation, client })
+    };
+    config.issuers.iter().map(of_config).collect()
+}
+
+fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) -> Result<EstClient, String> {
+    let certificates = |path: &Path| {
+        let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        certificates_from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let root_der = match certificates(&issuer.trust_anchor)?.as_slice() {
+        [only] => only.clone(),
+        several => {
+            return Err(format!(
+                "{} has {} certificates: give the one root",
+                issuer.trust_anchor.display(),
+                several.len()
+            ));
+        }
+    };
+    let chain = certificates(&issuer.client_certificate)
+        .map_err(|error| format!("{error}; `keybroker issuer request {name}` makes the request for it"))?;
+    // Not the broker itself, which keeps the client.
+    let (hsm, key) = (broker.hsm().clone(), ObjectId::EstClient(name.clone()));
+    let sign = move |message: &[u8]| {
+        let algorithm = SignatureAlgorithm::EcdsaP256Sha256;
+        hsm.sign_blocking(&key, algorithm, message).map_err(|error| error.to_string())
+    };
+    let material = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(|error| error.to_string())?;
+    let tls = client_config(&material, &root_der).map_err(|error| error.to_string())?;
+    let config = EstConfig {
+        url: issuer.url.as_str().to_owned(),
+        label: issuer.label.clone(),
+        root_der,
+        revocation: issuer.revocation,
+        concurrency: issuer.concurrency.get(),
+    };
+    EstClient::new(config, tls)
 }
 
 /// Opens the store that `[store] url` names.

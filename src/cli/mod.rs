@@ -17,6 +17,7 @@ pub mod failure;
 mod files;
 mod identity;
 pub mod init;
+mod issuer;
 mod manual;
 mod output;
 mod pool;
@@ -71,6 +72,9 @@ enum Command {
     /// Certificate profiles (operator)
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// CAs outside of the broker: our client certificate's request (operator, on the broker's machine)
+    #[command(subcommand)]
+    Issuer(issuer::IssuerCommand),
     /// Pools of ready credentials (MANO)
     #[command(subcommand)]
     Pool(pool::PoolCommand),
@@ -155,6 +159,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Identity(command) => identity::run(command, output).await,
         Command::Ca(command) => ca::run(command, output).await,
         Command::Profile(command) => profile::run(command, output).await,
+        Command::Issuer(command) => issuer::run(command, output).await,
         Command::Pool(command) => pool::run(command, output).await,
         Command::Vnfci(command) => vnfci::run(command, output).await,
         Command::Vnf(command) => vnf::run(command, output).await,

@@ -57,7 +57,7 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 /// Runs a broker with this configuration until `signals.stop` is cancelled and everything under way has ended.
 ///
 /// 1. Be the only one; open store and HSM, compare them, report what differs.
-/// 2. Read or issue the listeners' certificates.
+/// 2. Read or issue the listeners' certificates; take the configured issuers into use.
 /// 3. Bind every listener; start the background work; serve.
 /// 4. Until told to stop: reload when told to, renew certificates, look whether the broker is ready.
 /// 5. Drain the listeners, end the background work, stop the HSM's workers.
@@ -72,6 +72,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     let findings = broker.reconcile().await?;
     // 2.
     let tls = listener_tls(&broker, &config).await?;
+    broker.set_issuers(assembly::issuers(&broker, &config));
     // 3.
     let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
     let seen = Arc::clone(&readiness);
@@ -119,8 +120,9 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
             Some(reloaded) = signals.reload.recv() => match broker.reload(assembly::settings(&reloaded)).await {
                 Ok(()) => {
                     config = reloaded;
+                    broker.set_issuers(assembly::issuers(&broker, &config));
                     renew_certificates(&broker, &config, &running).await;
-                    tracing::info!("reloaded: profiles, PIN, tenants' settings; other changes need a restart");
+                    tracing::info!("reloaded: profiles, PIN, tenants' settings, issuers; other changes need a restart");
                 }
                 Err(error) => tracing::error!(%error, "not reloaded: what was in force stays"),
             },

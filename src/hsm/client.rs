@@ -4,8 +4,8 @@ use super::protocol::{Reply, Request};
 use super::served::Served;
 use super::tenant_token::TenantToken;
 use super::{
-    HsmConfig, HsmError, HsmStatus, Lane, ObjectId, Produced, SealRequest, SealedKey, SignatureAlgorithm,
-    TokenObject, VerifiedGone,
+    HsmConfig, HsmError, HsmStatus, Lane, ObjectId, Produced, RequestTemplate, SealRequest, SealedKey,
+    SignatureAlgorithm, TokenObject, VerifiedGone,
 };
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
@@ -134,18 +134,50 @@ impl Hsm {
         key_type: KeyType,
         count: u32,
     ) -> Result<Produced, HsmError> {
+        self.produce_in_chunks(tenant, epoch, key_type, count, &[]).await
+    }
+
+    /// As [`Hsm::produce`], one key pair per template: each signs its certificate request in the session in which it is
+    /// made, before it is wrapped. The keys are in the templates' order.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn produce_with_requests(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+        key_type: KeyType,
+        requests: &[RequestTemplate],
+    ) -> Result<Produced, HsmError> {
+        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        self.produce_in_chunks(tenant, epoch, key_type, count, requests).await
+    }
+
+    async fn produce_in_chunks(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+        key_type: KeyType,
+        count: u32,
+        requests: &[RequestTemplate],
+    ) -> Result<Produced, HsmError> {
         let per_chunk = match key_type {
             KeyType::EcP256 => P256_KEYS_PER_CHUNK,
             KeyType::EcP384 => P384_KEYS_PER_CHUNK,
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => 1,
         };
-        let chunks = (0..count).step_by(per_chunk as usize).map(|made| (count - made).min(per_chunk));
+        let chunks = (0..count).step_by(per_chunk as usize).map(|made| {
+            let size = (count - made).min(per_chunk);
+            let requests = requests.iter().skip(made as usize).take(size as usize).cloned().collect();
+            (size, requests)
+        });
         let workers = self.serving(Some(tenant))?.bulk_workers();
-        let produced: Vec<Produced> =
-            stream::iter(chunks.map(|chunk| self.produce_chunk(tenant, epoch, key_type, chunk)))
-                .buffered(workers)
-                .try_collect()
-                .await?;
+        let produced: Vec<Produced> = stream::iter(
+            chunks.map(|(chunk, requests)| self.produce_chunk(tenant, epoch, key_type, chunk, requests)),
+        )
+        .buffered(workers)
+        .try_collect()
+        .await?;
         let mut all = Produced { keys: Vec::new(), mechanisms: Vec::new(), duration: Duration::ZERO };
         for chunk in produced {
             all.keys.extend(chunk.keys);
@@ -161,8 +193,9 @@ impl Hsm {
         epoch: EpochId,
         key_type: KeyType,
         count: u32,
+        requests: Vec<RequestTemplate>,
     ) -> Result<Produced, HsmError> {
-        let request = Request::Produce { tenant: tenant.clone(), epoch, key_type, count };
+        let request = Request::Produce { tenant: tenant.clone(), epoch, key_type, count, requests };
         match self.call("produce", Lane::Bulk, &request).await? {
             Reply::Produced(produced) => Ok(produced),
             _ => Err(unexpected()),

@@ -34,7 +34,9 @@ pub fn production_floor(config: &HsmConfig, batches: u32, batch: u32) -> Result<
     let mut one_batch = || {
         let begun = Instant::now();
         for _ in 0..batch {
-            token.with_object(&kek, Half::Secret, |session, kek| produce(session, kek, KeyType::EcP256))?;
+            token.with_object(&kek, Half::Secret, |session, kek| {
+                produce(session, kek, KeyType::EcP256, None)
+            })?;
             token.sign(&ca, SignatureAlgorithm::EcdsaP256Sha256, &message)?;
         }
         Ok(begun.elapsed())

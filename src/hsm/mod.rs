@@ -23,6 +23,7 @@ mod produce;
 mod protocol;
 mod public_key;
 mod quirks;
+mod request;
 mod seal;
 mod selftest;
 mod served;
@@ -37,7 +38,7 @@ pub use floor::production_floor;
 pub use object_id::InvalidObjectId;
 pub use worker::worker_main;
 
-use crate::nfv::{CredentialId, EpochId, RequestId, Sha256Hash, TenantId};
+use crate::nfv::{CredentialId, EpochId, IssuerName, RequestId, Sha256Hash, TenantId};
 use crate::sealing::{OaepHash, Suite};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,7 +47,8 @@ use std::time::Duration;
 
 /// What a token object is for. Its text form is both CKA_LABEL and CKA_ID (ASCII):
 /// `keybroker:root:GENERATION`, `keybroker:ca:TENANT:GENERATION`, `keybroker:ocsp:TENANT:GENERATION`,
-/// `keybroker:hmac:TENANT`, `keybroker:tls:GENERATION`, `keybroker:audit:GENERATION`, `keybroker:kek:TENANT:EPOCH`. The worker derives the tenant from it.
+/// `keybroker:hmac:TENANT`, `keybroker:tls:GENERATION`, `keybroker:audit:GENERATION`, `keybroker:est:ISSUER`, `keybroker:kek:TENANT:EPOCH`.
+/// The worker derives the tenant from it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectId {
     /// Key pair of a root CA (EC P-256, sign only), by generation.
@@ -61,6 +63,8 @@ pub enum ObjectId {
     Ocsp(TenantId, u32),
     /// The audit log's signing key pair, by generation.
     Audit(u32),
+    /// TLS client key pair towards an enrolment server (EC P-256, sign only), by the issuer's configured name.
+    EstClient(IssuerName),
     /// An epoch's key-encryption key (AES-256, wrap and unwrap only).
     Kek(TenantId, EpochId),
 }
@@ -154,6 +158,17 @@ pub struct ProducedKey {
     pub public_key_der: Vec<u8>,
     /// The private key, wrapped.
     pub wrapped: WrappedKey,
+    /// CertificationRequest (RFC 2986), DER, signed by this key before it was wrapped; none unless it was asked for.
+    pub request_der: Option<Vec<u8>>,
+}
+
+/// What a certificate request says besides the key that it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestTemplate {
+    /// The subject's Name, DER.
+    pub subject_der: Vec<u8>,
+    /// The attributes, DER: `[0] IMPLICIT SET OF Attribute` with its tag.
+    pub attributes_der: Vec<u8>,
 }
 
 /// What [`Hsm::produce`] did, for the audit event.

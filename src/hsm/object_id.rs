@@ -11,14 +11,14 @@ use std::str::FromStr;
 pub struct InvalidObjectId(pub String);
 
 impl ObjectId {
-    /// The tenant that the object belongs to; `None` for the broker's own (root, TLS, audit).
+    /// The tenant that the object belongs to; `None` for the broker's own (root, TLS, audit, EST client).
     pub fn tenant(&self) -> Option<&TenantId> {
         match self {
             Self::SubCa(tenant, _)
             | Self::Ocsp(tenant, _)
             | Self::TokenMac(tenant)
             | Self::Kek(tenant, _) => Some(tenant),
-            Self::Root(_) | Self::Tls(_) | Self::Audit(_) => None,
+            Self::Root(_) | Self::Tls(_) | Self::Audit(_) | Self::EstClient(_) => None,
         }
     }
 }
@@ -32,6 +32,7 @@ impl fmt::Display for ObjectId {
             Self::TokenMac(tenant) => write!(f, "keybroker:hmac:{tenant}"),
             Self::Tls(generation) => write!(f, "keybroker:tls:{generation}"),
             Self::Audit(generation) => write!(f, "keybroker:audit:{generation}"),
+            Self::EstClient(issuer) => write!(f, "keybroker:est:{issuer}"),
             Self::Kek(tenant, epoch) => write!(f, "keybroker:kek:{tenant}:{epoch}"),
         }
     }
@@ -53,6 +54,7 @@ impl FromStr for ObjectId {
             ["keybroker", "hmac", tenant] => tenant.parse().ok().map(Self::TokenMac),
             ["keybroker", "tls", generation] => generation.parse().ok().map(Self::Tls),
             ["keybroker", "audit", generation] => generation.parse().ok().map(Self::Audit),
+            ["keybroker", "est", issuer] => issuer.parse().ok().map(Self::EstClient),
             ["keybroker", "kek", tenant, epoch] => {
                 tenant.parse().ok().zip(epoch.parse().ok()).map(|(t, e)| Self::Kek(t, e))
             }
@@ -78,6 +80,7 @@ mod tests {
             ObjectId::TokenMac(tenant.clone()),
             ObjectId::Tls(3),
             ObjectId::Audit(4),
+            ObjectId::EstClient("operator-pki".parse().unwrap()),
             ObjectId::Kek(tenant, EpochId::generate()),
         ] {
             assert_eq!(id.to_string().parse::<ObjectId>().unwrap(), id);

@@ -5,7 +5,8 @@
 
 use super::quirks::Capabilities;
 use super::{
-    HsmError, ObjectId, Produced, SealRequest, SealedKey, SignatureAlgorithm, TokenObject, VerifiedGone,
+    HsmError, ObjectId, Produced, RequestTemplate, SealRequest, SealedKey, SignatureAlgorithm, TokenObject,
+    VerifiedGone,
 };
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
@@ -72,19 +73,55 @@ pub(super) struct Welcome {
 /// One verb.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    Produce { tenant: TenantId, epoch: EpochId, key_type: KeyType, count: u32 },
+    /// With `requests`, one per key; without, none.
+    Produce {
+        tenant: TenantId,
+        epoch: EpochId,
+        key_type: KeyType,
+        count: u32,
+        requests: Vec<RequestTemplate>,
+    },
     Seal(SealRequest),
-    Sign { key: ObjectId, algorithm: SignatureAlgorithm, messages: Vec<Vec<u8>> },
-    Mac { key: ObjectId, data: Vec<u8> },
-    CreateKeyPair { id: ObjectId, algorithm: SignatureAlgorithm },
-    CreateMacKey { id: ObjectId },
-    CreateKek { tenant: TenantId, epoch: EpochId },
-    PublicKey { id: ObjectId },
-    ObjectExists { id: ObjectId },
-    DestroyKek { tenant: TenantId, epoch: EpochId },
-    Rewrap { tenant: TenantId, from: EpochId, to: EpochId, dek_blobs: Vec<Vec<u8>> },
+    Sign {
+        key: ObjectId,
+        algorithm: SignatureAlgorithm,
+        messages: Vec<Vec<u8>>,
+    },
+    Mac {
+        key: ObjectId,
+        data: Vec<u8>,
+    },
+    CreateKeyPair {
+        id: ObjectId,
+        algorithm: SignatureAlgorithm,
+    },
+    CreateMacKey {
+        id: ObjectId,
+    },
+    CreateKek {
+        tenant: TenantId,
+        epoch: EpochId,
+    },
+    PublicKey {
+        id: ObjectId,
+    },
+    ObjectExists {
+        id: ObjectId,
+    },
+    DestroyKek {
+        tenant: TenantId,
+        epoch: EpochId,
+    },
+    Rewrap {
+        tenant: TenantId,
+        from: EpochId,
+        to: EpochId,
+        dek_blobs: Vec<Vec<u8>>,
+    },
     Inventory,
-    VerifyDestroyed { ids: Vec<ObjectId> },
+    VerifyDestroyed {
+        ids: Vec<ObjectId>,
+    },
 }
 
 impl Request {

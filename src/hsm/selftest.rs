@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 /// If keys cannot be generated and wrapped by KWP: without that nothing works. A suite that fails is only left out.
 pub(super) fn run(session: &Session, configured: &[Suite]) -> Result<Capabilities, Fault> {
     let kek = session_kek(session)?;
-    let key = produce(session, kek, KeyType::EcP256).map_err(|fault| {
+    let key = produce(session, kek, KeyType::EcP256, None).map_err(|fault| {
         HsmError::Unavailable(format!(
             "the token cannot wrap a key by AES-KWP as mechanism 0x210A (CKM_AES_KEY_WRAP_PAD): {}",
             HsmError::from(fault)

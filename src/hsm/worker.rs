@@ -107,8 +107,8 @@ fn read_ahead(mut stream: UnixStream) -> Receiver<Request> {
 
 fn answer(token: &mut Token, request: Request) -> Result<Reply, Fault> {
     Ok(match request {
-        Request::Produce { tenant, epoch, key_type, count } => {
-            Reply::Produced(token.produce(tenant, epoch, key_type, count)?)
+        Request::Produce { tenant, epoch, key_type, count, requests } => {
+            Reply::Produced(token.produce(tenant, epoch, key_type, count, &requests)?)
         }
         Request::Seal(request) => Reply::Sealed(token.seal(&request)?),
         Request::Sign { key, algorithm, messages } => {

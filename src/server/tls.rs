@@ -14,8 +14,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm, SignatureScheme,
-    SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
 };
 use std::fmt;
 use std::path::Path;
@@ -84,16 +84,15 @@ impl TlsMaterial {
     pub fn from_hsm(chain_der: Vec<Vec<u8>>, sign: SignInHsm) -> Result<Self, TlsError> {
         let chain: Vec<_> = chain_der.into_iter().map(CertificateDer::from).collect();
         let Some(leaf) = chain.first() else {
-            return Err(TlsError("the TLS server key in the HSM has no certificate".into()));
+            return Err(TlsError("the TLS key in the HSM has no certificate".into()));
         };
         let leaf = webpki::EndEntityCert::try_from(leaf)
-            .map_err(|e| TlsError(format!("the TLS server certificate cannot be read: {e}")))?;
+            .map_err(|e| TlsError(format!("the TLS certificate cannot be read: {e}")))?;
         let probe = b"keybroker-tls-probe";
         let signature = blocking(|| sign(probe))
-            .map_err(|e| TlsError(format!("the HSM does not sign with the TLS server key: {e}")))?;
-        leaf.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, probe, &signature).map_err(|_| {
-            TlsError("the TLS server certificate is not for the TLS server key in the HSM".into())
-        })?;
+            .map_err(|e| TlsError(format!("the HSM does not sign with the TLS key: {e}")))?;
+        leaf.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, probe, &signature)
+            .map_err(|_| TlsError("the TLS certificate is not for the TLS key in the HSM".into()))?;
         let key = Arc::new(HsmKey(sign));
         Ok(Self(Arc::new(CertifiedKey::new(chain, key))))
     }
@@ -137,6 +136,25 @@ fn config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// The configuration of a client that proves itself with `material` to servers whose certificates lead to `root_der`, and
+/// to no other root. It speaks HTTP/1.1.
+///
+/// # Errors
+/// [`TlsError`] for a root that is no certificate.
+pub fn client_config(material: &TlsMaterial, root_der: &[u8]) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from(root_der))
+        .map_err(|e| TlsError(format!("the trust anchor is no CA certificate: {e}")))?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| TlsError(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&material.0))));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// Runs what may block where it harms no other task: an HSM takes milliseconds. A current-thread runtime has no other

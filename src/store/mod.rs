@@ -17,7 +17,7 @@ use crate::nfv::{
 };
 use async_trait::async_trait;
 use records::{
-    Anchor, AuditEntry, AuditQuery, CertificateIntent, CertificateRecord, CertificateSelector,
+    Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent, CertificateRecord, CertificateSelector,
     CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead,
     CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity,
     InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci,
@@ -238,6 +238,24 @@ pub trait Store: Send + Sync + 'static {
         certificates: Vec<(CredentialId, NewCertificate)>,
         mutation: Mutation<Vec<RecordOutcome>>,
     ) -> Result<Vec<RecordOutcome>>;
+
+    /// Up to `limit` keys of a pool that are `GENERATED` and have a request, after `after`, by id.
+    async fn awaiting_keys(
+        &self,
+        pool: PoolId,
+        after: Option<CredentialId>,
+        limit: u32,
+    ) -> Result<Vec<AwaitingKey>>;
+    /// Erases up to `limit` keys of a pool whose requests were made for another basis than this one; their custody ends.
+    /// No event if there are none.
+    async fn erase_awaiting(
+        &self,
+        pool: PoolId,
+        basis: Sha256Hash,
+        end: CustodyEnd,
+        limit: u32,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys>;
 
     // VNFCIs and their initial credentials.
 

@@ -6,8 +6,8 @@ use crate::authorisation::Role;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, EpochState, HolderCopy, Issue, KeyState, RevocationReason, named};
 use crate::nfv::{
-    AnchorName, CaName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
-    PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
+    AnchorName, CaName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId,
+    IssuerName, PoolId, PoolName, ProfileName, Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,9 +87,11 @@ pub struct IssuerRecord {
     pub tenant: Option<TenantId>,
     /// Which of the tenant's CAs it is; every generation of one CA has the same name.
     pub name: CaName,
+    /// For a CA outside of the broker, the configured issuer's name.
+    pub external: Option<IssuerName>,
     /// Rises with every new CA key of the tenant, whatever the CA's name.
     pub generation: u32,
-    /// Text form of its key's `hsm::ObjectId`.
+    /// Text form of its key's `hsm::ObjectId`; empty for a CA outside of the broker.
     pub key: String,
     /// The certificate.
     pub certificate_der: Vec<u8>,
@@ -237,6 +239,28 @@ pub struct NewCredential {
     pub dek_blob: Vec<u8>,
     /// Its certificate; none if a CA answers later or the certificate is issued at the claim.
     pub certificate: Option<NewCertificate>,
+    /// The request for its certificate, if a CA answers later.
+    pub request: Option<NewRequest>,
+}
+
+/// A certificate request that its key signed when it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRequest {
+    /// CertificationRequest (RFC 2986), DER.
+    pub der: Vec<u8>,
+    /// Of what it was made for: while that is the same, it is sent.
+    pub basis: Sha256Hash,
+}
+
+/// A key that waits for the answer to its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwaitingKey {
+    /// The credential.
+    pub credential: CredentialId,
+    /// Its SubjectPublicKeyInfo, DER.
+    pub public_key_der: Vec<u8>,
+    /// CertificationRequest (RFC 2986), DER.
+    pub request_der: Vec<u8>,
 }
 
 /// A named place of a VNFCI for one credential.

@@ -15,6 +15,7 @@ mod command_line;
 mod empty_pools;
 mod endpoints;
 mod est;
+mod external_issuers;
 mod hierarchy;
 mod hsm_away;
 mod hsm_faults;

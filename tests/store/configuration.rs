@@ -145,6 +145,7 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
         id: IssuerId::generate(),
         tenant: tenant.cloned(),
         name: "main".parse().unwrap(),
+        external: None,
         generation,
         key: "keybroker:root:1".into(),
         certificate_der: vec![1],

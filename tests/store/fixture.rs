@@ -73,6 +73,7 @@ impl Fixture {
                     id: issuer,
                     tenant: Some(tenant.clone()),
                     name: "main".parse().unwrap(),
+                    external: None,
                     generation: 1,
                     key: "keybroker:ca:default:1".into(),
                     certificate_der: vec![0x30, 1],
@@ -137,6 +138,7 @@ impl Fixture {
                 usable_until: self.now().plus(2 * DAY),
                 crl_shard: 0,
             }),
+            request: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod at_claim;
 mod audit;
+mod awaiting;
 mod claims;
 mod configuration;
 mod enrolments;

@@ -70,6 +70,16 @@ pub(super) async fn insert(tx: &mut Connection, credentials: &[NewCredential], n
                 .push_bind(credential.key_blob.as_slice())
                 .push_bind(credential.dek_blob.as_slice());
         });
+        let requests: Vec<_> =
+            credentials.iter().filter_map(|c| c.request.as_ref().map(|request| (c.id, request))).collect();
+        if !requests.is_empty() {
+            sql.then("INSERT INTO certificate_requests (credential, der, basis) ");
+            sql.push_values(requests, |mut row, (credential, request)| {
+                row.push_bind(credential.0.as_bytes().as_slice())
+                    .push_bind(request.der.as_slice())
+                    .push_bind(request.basis.0.as_slice());
+            });
+        }
         let certified =
             credentials.iter().filter_map(|c| c.certificate.as_ref().map(|ce| NewRow::signed(c.id, ce)));
         let certificates: Vec<_> = certified.collect();
@@ -332,6 +342,16 @@ pub(super) async fn erase_unclaimed(
     // What is being drawn is left to who draws it.
     sql.lock("FOR UPDATE SKIP LOCKED");
     let rows = sql.fetch_all(&mut *tx).await?;
+    destroy_waiting(tx, &rows, custody_end, now).await
+}
+
+/// Erases keys (rows with `id` and `public_key`) that nobody claimed, in this transaction; their custody ends.
+pub(super) async fn destroy_waiting(
+    tx: &mut Connection,
+    rows: &[Row],
+    custody_end: &CustodyEnd,
+    now: Timestamp,
+) -> Result<Done<DestroyedKeys>> {
     let keys = rows
         .iter()
         .map(|row| {

@@ -11,12 +11,13 @@ use crate::store::{Result, StoreError};
 pub(super) async fn add(tx: &mut Connection, issuer: &IssuerRecord) -> Result<()> {
     let chain: Vec<String> = issuer.chain_der.iter().map(hex::encode).collect();
     query(
-        "INSERT INTO issuers (id, tenant, name, generation, key_object, certificate_der, chain_der, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO issuers (id, tenant, name, external, generation, key_object, certificate_der, chain_der, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(issuer.id.0.as_bytes().as_slice())
     .bind(issuer.tenant.as_ref().map(|t| t.as_str()))
     .bind(issuer.name.as_str())
+    .bind(issuer.external.as_ref().map(|name| name.as_str()))
     .bind(i64::from(issuer.generation))
     .bind(&issuer.key)
     .bind(issuer.certificate_der.as_slice())
@@ -36,7 +37,10 @@ pub(super) async fn add(tx: &mut Connection, issuer: &IssuerRecord) -> Result<()
 
 /// All CA certificates, roots first, by tenant and generation.
 pub(super) async fn list(tx: &mut Connection) -> Result<Vec<IssuerRecord>> {
-    let rows = query("SELECT * FROM issuers ORDER BY COALESCE(tenant, ''), generation").fetch_all(tx).await?;
+    let rows =
+        query("SELECT * FROM issuers ORDER BY COALESCE(tenant, ''), COALESCE(external, ''), generation")
+            .fetch_all(tx)
+            .await?;
     rows.iter().map(read).collect()
 }
 
@@ -46,6 +50,7 @@ fn read(row: &Row) -> Result<IssuerRecord> {
         id: IssuerId(row.uuid("id")?),
         tenant: row.parsed_or_null("tenant")?,
         name: row.parsed("name")?,
+        external: row.parsed_or_null("external")?,
         generation: row.number("generation")?,
         key: row.text("key_object")?,
         certificate_der: row.blob("certificate_der")?,

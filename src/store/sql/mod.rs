@@ -20,6 +20,7 @@ mod statement;
 
 mod anchors;
 mod audit;
+mod awaiting;
 mod certificates;
 mod change;
 mod claims;
@@ -40,8 +41,8 @@ mod value;
 mod vnfcis;
 
 use super::records::{
-    Anchor, AuditEntry, AuditQuery, CertificateRecord, CertificateSelector, CertificateStatus, ChainTip,
-    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
+    Anchor, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord, CertificateSelector, CertificateStatus,
+    ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody,
     CustodyEnd, DestroyedKeys, Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord,
     Lease, LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool,
     PoolFilter, PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
@@ -255,6 +256,28 @@ impl<E: Engine> Store for SqlStore<E> {
         mutation: Mutation<Vec<RecordOutcome>>,
     ) -> Result<Vec<RecordOutcome>> {
         change!(self, Outcome, mutation, |tx, now| certificates::record(tx, &certificates))
+    }
+
+    async fn awaiting_keys(
+        &self,
+        pool: PoolId,
+        after: Option<CredentialId>,
+        limit: u32,
+    ) -> Result<Vec<AwaitingKey>> {
+        read!(self, |tx| awaiting::awaiting(tx, pool, after, limit))
+    }
+
+    async fn erase_awaiting(
+        &self,
+        pool: PoolId,
+        basis: Sha256Hash,
+        end: CustodyEnd,
+        limit: u32,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys> {
+        change!(self, Outcome, mutation, |tx, now| awaiting::erase_outdated(
+            tx, pool, basis, &end, limit, now
+        ))
     }
 
     async fn register_vnfcis(

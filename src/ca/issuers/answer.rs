@@ -1,0 +1,157 @@
+//! The certificates that come back: nothing is taken that was not asked for.
+
+use super::chain::{CaChain, ExternalCas};
+use crate::ca::CertificateFacts;
+use crate::ca::profile::{CertificateNames, ExtendedKeyUsage, Profile};
+use crate::clock::Timestamp;
+use const_oid::db::rfc5280;
+use der::asn1::{AnyRef, ObjectIdentifier};
+use der::{Decode, Encode, Reader, SliceReader};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::{ExtendedKeyUsage as ExtendedKeyUsages, SubjectAltName};
+use x509_cert::name::Name;
+
+/// The clocks of two machines, and CAs that round up to whole hours.
+const TOLERANCE: Duration = Duration::from_secs(3_600);
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The profile.
+    pub profile: &'a Profile,
+    /// The names in the request.
+    pub names: &'a CertificateNames,
+    /// The key's SubjectPublicKeyInfo, DER.
+    pub public_key_der: &'a [u8],
+}
+
+/// A certificate that is what was asked for.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// What it says.
+    pub facts: CertificateFacts,
+    /// The CA that signed it, up to the root.
+    pub chain: CaChain,
+}
+
+/// Judges a certificate (DER): its key, names, extended key usages and validity are those that were asked for, and a path
+/// leads from it to the configured root at `now`.
+///
+/// # Errors
+/// A sentence for the auditor.
+pub fn judge(
+    certificate_der: &[u8],
+    wanted: &Wanted<'_>,
+    cas: &ExternalCas,
+    now: Timestamp,
+) -> Result<Accepted, String> {
+    let facts = CertificateFacts::parse(certificate_der).map_err(|error| error.to_string())?;
+    if facts.public_key_der != wanted.public_key_der {
+        return Err("it is for another key".to_owned());
+    }
+    if facts.is_ca {
+        return Err("it is a CA's".to_owned());
+    }
+    check_period(&facts, wanted.profile, now)?;
+    let certificate = Certificate::from_der(certificate_der).map_err(|error| error.to_string())?;
+    check_names(&certificate, &facts, wanted.names)?;
+    check_usages(&certificate, wanted.profile)?;
+    check_path(certificate_der, wanted.profile, cas, now)?;
+    let chain = cas.signer(certificate_der).ok_or("no CA of the issuer signed it")?.clone();
+    Ok(Accepted { facts, chain })
+}
+
+fn check_period(facts: &CertificateFacts, profile: &Profile, now: Timestamp) -> Result<(), String> {
+    if facts.not_before > now.plus(TOLERANCE) {
+        return Err(format!("it is not valid before {}", facts.not_before));
+    }
+    if facts.not_after > now.plus(profile.validity()).plus(TOLERANCE) {
+        return Err(format!("it ends at {}, later than the profile's validity allows", facts.not_after));
+    }
+    if facts.not_after.since(now) <= profile.min_remaining_at_claim() {
+        return Err(format!("it ends at {}, too soon to be claimed", facts.not_after));
+    }
+    Ok(())
+}
+
+fn check_names(
+    certificate: &Certificate,
+    facts: &CertificateFacts,
+    wanted: &CertificateNames,
+) -> Result<(), String> {
+    // As texts: CAs encode the same text as another string type.
+    let subject = Name::from_der(&wanted.subject_der).map_err(|error| error.to_string())?.to_string();
+    if facts.subject != subject {
+        return Err(format!("its subject is {:?}, not {subject:?}", facts.subject));
+    }
+    let mut found = BTreeSet::new();
+    let extension = certificate.tbs_certificate().get_extension::<SubjectAltName>();
+    if let Some((_, names)) = extension.map_err(|error| error.to_string())? {
+        for name in names.0 {
+            found.insert(name.to_der().map_err(|error| error.to_string())?);
+        }
+    }
+    let mut expected = BTreeSet::new();
+    let mut reader = SliceReader::new(&wanted.general_names).map_err(|error| error.to_string())?;
+    while !reader.is_finished() {
+        let name = AnyRef::decode(&mut reader).and_then(|name| name.to_der());
+        expected.insert(name.map_err(|error| error.to_string())?);
+    }
+    if found != expected {
+        return Err("its subject alternative names are others than those that were asked for".to_owned());
+    }
+    Ok(())
+}
+
+fn check_usages(certificate: &Certificate, profile: &Profile) -> Result<(), String> {
+    let extension = certificate.tbs_certificate().get_extension::<ExtendedKeyUsages>();
+    let found = extension.map_err(|error| error.to_string())?.map(|(_, usages)| usages.0).unwrap_or_default();
+    let found: BTreeSet<ObjectIdentifier> = found.into_iter().collect();
+    let wanted = profile.eku().iter().map(|usage| match usage {
+        ExtendedKeyUsage::ClientAuth => rfc5280::ID_KP_CLIENT_AUTH,
+        ExtendedKeyUsage::ServerAuth => rfc5280::ID_KP_SERVER_AUTH,
+    });
+    if found != wanted.collect() {
+        return Err("its extended key usages are others than the profile's".to_owned());
+    }
+    Ok(())
+}
+
+fn check_path(
+    certificate_der: &[u8],
+    profile: &Profile,
+    cas: &ExternalCas,
+    now: Timestamp,
+) -> Result<(), String> {
+    let leaf = CertificateDer::from(certificate_der);
+    let leaf = EndEntityCert::try_from(&leaf).map_err(|error| error.to_string())?;
+    let root = CertificateDer::from(cas.root_der());
+    let anchor = anchor_from_trusted_cert(&root).map_err(|error| error.to_string())?;
+    let intermediates: Vec<_> = cas.intermediates().map(CertificateDer::from).collect();
+    // A CA that backdates nothing may be a little ahead of this clock.
+    let now = now.plus(Duration::from_secs(60));
+    let time =
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
+    for usage in profile.eku() {
+        let usage = match usage {
+            ExtendedKeyUsage::ClientAuth => KeyUsage::client_auth(),
+            ExtendedKeyUsage::ServerAuth => KeyUsage::server_auth(),
+        };
+        let anchors = std::slice::from_ref(&anchor);
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            anchors,
+            &intermediates,
+            time,
+            usage,
+            None,
+            None,
+        )
+        .map_err(|error| format!("no path leads from it to the configured root: {error}"))?;
+    }
+    Ok(())
+}

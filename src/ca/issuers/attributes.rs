@@ -1,0 +1,236 @@
+//! What a server wants in requests: CsrAttrs (RFC 7030 4.5.2, RFC 8951 3.1, RFC 9908).
+
+use super::IssuerError;
+use super::request::EXTENSION_REQUEST;
+use crate::credential::KeyType;
+use crate::nfv::Sha256Hash;
+use const_oid::db::{rfc5280, rfc5912};
+use der::asn1::{AnyRef, ObjectIdentifier};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
+
+const CHALLENGE_PASSWORD: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.7");
+
+/// What a server wants, as it said it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RequestAttributes {
+    der: Vec<u8>,
+    /// Bare OIDs, and OIDs with their values.
+    wanted: Vec<(ObjectIdentifier, Vec<Vec<u8>>)>,
+}
+
+impl RequestAttributes {
+    /// Reads a CsrAttrs, DER.
+    ///
+    /// # Errors
+    /// [`IssuerError::Malformed`].
+    pub fn parse(der: &[u8]) -> Result<Self, IssuerError> {
+        let malformed = |error: der::Error| IssuerError::Malformed(format!("csrattrs: {error}"));
+        let mut wanted = Vec::new();
+        for item in elements(AnyRef::from_der(der).map_err(malformed)?, Tag::Sequence)? {
+            if item.tag() == Tag::ObjectIdentifier {
+                wanted.push((item.decode_as().map_err(malformed)?, Vec::new()));
+                continue;
+            }
+            let parts = elements(item, Tag::Sequence)?;
+            let [id, values] = parts.as_slice() else {
+                return Err(IssuerError::Malformed("csrattrs: an attribute has other fields".to_owned()));
+            };
+            let values = elements(*values, Tag::Set)?.iter().map(|value| encoded(*value)).collect();
+            wanted.push((id.decode_as().map_err(malformed)?, values));
+        }
+        Ok(Self { der: der.to_vec(), wanted })
+    }
+
+    /// SHA-256 of what the server said: requests that were made for other attributes are not sent any more.
+    pub fn hash(&self) -> Sha256Hash {
+        Sha256Hash::of(&self.der)
+    }
+
+    /// Whether requests for keys of this type are what the server wants. Key types, curves and signature algorithms are
+    /// alternatives if there are several of a kind.
+    ///
+    /// # Errors
+    /// [`IssuerError::Unsupported`], a sentence that says what is wanted.
+    pub fn check(&self, key_type: KeyType) -> Result<(), IssuerError> {
+        let (key, curve, signature) = match key_type {
+            KeyType::EcP256 => {
+                (rfc5912::ID_EC_PUBLIC_KEY, Some(rfc5912::SECP_256_R_1), rfc5912::ECDSA_WITH_SHA_256)
+            }
+            KeyType::EcP384 => {
+                (rfc5912::ID_EC_PUBLIC_KEY, Some(rfc5912::SECP_384_R_1), rfc5912::ECDSA_WITH_SHA_384)
+            }
+            KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
+                (rfc5912::RSA_ENCRYPTION, None, rfc5912::SHA_256_WITH_RSA_ENCRYPTION)
+            }
+        };
+        let (mut keys, mut signatures) = (Alternatives::default(), Alternatives::default());
+        for (id, values) in &self.wanted {
+            match *id {
+                rfc5912::ID_EC_PUBLIC_KEY => {
+                    let curves = values.iter().filter_map(|value| ObjectIdentifier::from_der(value).ok());
+                    let mut curves = curves.peekable();
+                    let any = curves.peek().is_none();
+                    keys.offer(*id == key && (any || curves.any(|offered| Some(offered) == curve)));
+                }
+                rfc5912::RSA_ENCRYPTION => {
+                    let bits = |value: &Vec<u8>| u32::from_der(value).ok();
+                    let size = values.iter().filter_map(bits).next();
+                    keys.offer(*id == key && size.is_none_or(|size| Some(size) == modulus_bits(key_type)));
+                }
+                rfc5912::ECDSA_WITH_SHA_256
+                | rfc5912::ECDSA_WITH_SHA_384
+                | rfc5912::ECDSA_WITH_SHA_512
+                | rfc5912::SHA_256_WITH_RSA_ENCRYPTION
+                | rfc5912::SHA_384_WITH_RSA_ENCRYPTION
+                | rfc5912::SHA_512_WITH_RSA_ENCRYPTION => signatures.offer(*id == signature),
+                EXTENSION_REQUEST => check_extensions(values)?,
+                id if is_known_extension(id) => {}
+                CHALLENGE_PASSWORD => {
+                    return Err(IssuerError::Unsupported(
+                        "csrattrs ask for challengePassword, which would bind a request to one TLS connection; requests are \
+                         made with their keys and sent later"
+                            .to_owned(),
+                    ));
+                }
+                other => {
+                    return Err(IssuerError::Unsupported(format!(
+                        "csrattrs ask for {other}, which is not put into requests"
+                    )));
+                }
+            }
+        }
+        if keys.missed() {
+            return Err(IssuerError::Unsupported(format!("csrattrs ask for other keys than {key_type}")));
+        }
+        if signatures.missed() {
+            return Err(IssuerError::Unsupported(format!(
+                "csrattrs ask for other signatures than those of {key_type} keys"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Whether one of several offers fitted.
+#[derive(Default)]
+struct Alternatives {
+    offered: bool,
+    fitted: bool,
+}
+
+impl Alternatives {
+    fn offer(&mut self, fits: bool) {
+        self.offered = true;
+        self.fitted |= fits;
+    }
+
+    fn missed(&self) -> bool {
+        self.offered && !self.fitted
+    }
+}
+
+const fn modulus_bits(key_type: KeyType) -> Option<u32> {
+    match key_type {
+        KeyType::EcP256 | KeyType::EcP384 => None,
+        KeyType::Rsa2048 => Some(2048),
+        KeyType::Rsa3072 => Some(3072),
+        KeyType::Rsa4096 => Some(4096),
+    }
+}
+
+/// Extensions that every request has (or whose absence says the same).
+fn is_known_extension(id: ObjectIdentifier) -> bool {
+    [
+        rfc5280::ID_CE_KEY_USAGE,
+        rfc5280::ID_CE_EXT_KEY_USAGE,
+        rfc5280::ID_CE_SUBJECT_ALT_NAME,
+        rfc5280::ID_CE_BASIC_CONSTRAINTS,
+    ]
+    .contains(&id)
+}
+
+/// Values of extensionRequest: Extensions, or (RFC 9908) bare OIDs. What is in them is the profile's to say.
+fn check_extensions(values: &[Vec<u8>]) -> Result<(), IssuerError> {
+    let malformed = |error: der::Error| IssuerError::Malformed(format!("csrattrs: {error}"));
+    for value in values {
+        let value = AnyRef::from_der(value).map_err(malformed)?;
+        let items =
+            if value.tag() == Tag::ObjectIdentifier { vec![value] } else { elements(value, Tag::Sequence)? };
+        for item in items {
+            let id = if item.tag() == Tag::ObjectIdentifier {
+                Some(item)
+            } else {
+                elements(item, Tag::Sequence)?.into_iter().next()
+            };
+            let id = id.ok_or_else(|| IssuerError::Malformed("csrattrs: an empty extension".to_owned()))?;
+            let id: ObjectIdentifier = id.decode_as().map_err(malformed)?;
+            if !is_known_extension(id) {
+                return Err(IssuerError::Unsupported(format!(
+                    "csrattrs ask for the extension {id}, which is not put into requests"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn elements<'a>(of: AnyRef<'a>, tag: Tag) -> Result<Vec<AnyRef<'a>>, IssuerError> {
+    let malformed = |error: der::Error| IssuerError::Malformed(format!("csrattrs: {error}"));
+    if of.tag() != tag {
+        return Err(IssuerError::Malformed(format!("csrattrs: {} where {tag} is expected", of.tag())));
+    }
+    let mut reader = SliceReader::new(of.value()).map_err(malformed)?;
+    let mut found = Vec::new();
+    while !reader.is_finished() {
+        found.push(AnyRef::decode(&mut reader).map_err(malformed)?);
+    }
+    Ok(found)
+}
+
+fn encoded(value: AnyRef<'_>) -> Vec<u8> {
+    use der::Encode;
+    value.to_der().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::encode::{SEQUENCE, SET, oid, tlv};
+    use proptest::prelude::*;
+
+    fn attributes(items: &[&[u8]]) -> RequestAttributes {
+        RequestAttributes::parse(&tlv(SEQUENCE, items)).unwrap()
+    }
+
+    #[test]
+    fn a_server_may_ask_for_the_keys_and_extensions_that_requests_have_and_for_nothing_else() {
+        let ec = tlv(SEQUENCE, &[&oid(rfc5912::ID_EC_PUBLIC_KEY), &tlv(SET, &[&oid(rfc5912::SECP_256_R_1)])]);
+        let wanted = attributes(&[&ec, &oid(rfc5912::ECDSA_WITH_SHA_256), &oid(EXTENSION_REQUEST)]);
+        assert_eq!(wanted.check(KeyType::EcP256), Ok(()));
+        for other in [KeyType::EcP384, KeyType::Rsa2048] {
+            assert!(matches!(wanted.check(other), Err(IssuerError::Unsupported(_))), "{other}");
+        }
+        // Several of a kind are alternatives.
+        let either = attributes(&[&ec, &oid(rfc5912::RSA_ENCRYPTION)]);
+        assert_eq!((either.check(KeyType::EcP256), either.check(KeyType::Rsa3072)), (Ok(()), Ok(())));
+        for id in [CHALLENGE_PASSWORD, ObjectIdentifier::new_unwrap("1.3.6.1.1.1.1.22")] {
+            assert!(matches!(
+                attributes(&[&oid(id)]).check(KeyType::EcP256),
+                Err(IssuerError::Unsupported(_))
+            ));
+        }
+        assert_eq!(attributes(&[]).check(KeyType::Rsa4096), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_of_csrattrs_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = SEQUENCE;
+            }
+            if let Ok(read) = RequestAttributes::parse(&bytes) {
+                let _ = read.check(KeyType::EcP256);
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `keybroker issuer`: what a CA outside of the broker has to be told.
+
+use super::assembly;
+use super::failure::Failure;
+use super::output::{Format, OutputArgs, line};
+use crate::ca::{self, issuers, pem};
+use crate::config::Config;
+use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::nfv::IssuerName;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// What to do with `[issuer.NAME]`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum IssuerCommand {
+    /// Print the request (PKCS#10, PEM) for our TLS client certificate; its key is made in the HSM if it is missing
+    Request {
+        /// The issuer, as configured
+        name: IssuerName,
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
+        config: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub(super) async fn run(command: IssuerCommand, output: OutputArgs) -> Result<(), Failure> {
+    let IssuerCommand::Request { name, config } = command;
+    let config = Config::load(&config)?;
+    if !config.issuers.contains_key(&name) {
+        return Err(Failure::usage(format!("[issuer.{name}] is not in the configuration")));
+    }
+    let hsm = assembly::hsm(&config).await?;
+    let requested = async {
+        let (key, algorithm) = (ObjectId::EstClient(name.clone()), SignatureAlgorithm::EcdsaP256Sha256);
+        let public_key_der = match hsm.public_key(&key).await? {
+            Some(there) => there,
+            None => hsm.create_key_pair(&key, algorithm).await?,
+        };
+        let info = issuers::client_request(name.as_str(), &public_key_der).map_err(Failure::failed)?;
+        let signatures = hsm.sign(Lane::Bulk, &key, algorithm, vec![info.clone()]).await?;
+        let signature = signatures.first().ok_or_else(|| Failure::failed("no signature"))?;
+        Ok::<_, Failure>(ca::assemble(&info, algorithm, signature))
+    };
+    let requested = requested.await;
+    hsm.shutdown().await;
+    let text = pem("CERTIFICATE REQUEST", &requested?);
+    match output.format() {
+        Format::Table => line(text.trim_end()),
+        Format::Json => output.object(&json!({ "issuer": name, "request": text })),
+    }
+    Ok(())
+}
