@@ -93,7 +93,7 @@ impl Broker {
         let shown = Sha256Hash::of(leaf);
         let kind = if let Some(held) = self.store.enrolment_by_certificate(shown).await?.filter(|_| again) {
             let caller = self
-                .identify_vnfci(peer, false)
+                .identify_vnfci(peer, None)
                 .await
                 .map_err(|error| error.concerning(&held.tenant, Some(&held.vnfci)))?;
             EnrollerKind::Holder(caller, Box::new(held))

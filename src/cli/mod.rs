@@ -24,6 +24,7 @@ mod pool;
 mod processes;
 mod profile;
 mod release;
+mod renew;
 pub mod serve;
 mod software_ca;
 mod tenant;
@@ -86,6 +87,8 @@ enum Command {
     Vnf(vnf::VnfCommand),
     /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
     Claim(claim::ClaimArgs),
+    /// Replace the claimed credentials by fresh ones before they expire (VNFCI)
+    Renew(renew::RenewArgs),
     /// Give the claimed credentials back and delete their keys (VNFCI)
     Release(release::ReleaseArgs),
     /// Read, export and verify the audit log (auditor; verify works offline)
@@ -164,6 +167,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vnfci(command) => vnfci::run(command, output).await,
         Command::Vnf(command) => vnf::run(command, output).await,
         Command::Claim(args) => claim::run(args, output).await,
+        Command::Renew(args) => renew::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,

@@ -22,6 +22,7 @@ mod hsm_faults;
 mod key_types;
 mod paths;
 mod refusals;
+mod renewal;
 mod restart;
 mod revocation;
 mod roles;

@@ -208,7 +208,10 @@ fn refusal(arming: &Arming, agent: bool, now: Timestamp) -> Option<EnrolmentRefu
         Some(ClaimRefusal::Expired) if !agent => Some(EnrolmentRefusal::Expired),
         Some(ClaimRefusal::VnfciEnded) => Some(EnrolmentRefusal::VnfciEnded),
         Some(ClaimRefusal::TooManyRedraws) => Some(EnrolmentRefusal::TooManyKeys),
-        Some(ClaimRefusal::Expired) | None => arming.open.is_some().then_some(EnrolmentRefusal::ClaimOpen),
+        // Those of a renewal are not an arming's.
+        Some(ClaimRefusal::Expired | ClaimRefusal::NotRenewable | ClaimRefusal::TooManyRenewals) | None => {
+            arming.open.is_some().then_some(EnrolmentRefusal::ClaimOpen)
+        }
     }
 }
 

@@ -26,6 +26,8 @@ mod macros;
 mod open;
 mod pools;
 mod rearmings;
+mod releases;
+mod renewals;
 mod revocation;
 mod tenants;
 mod terminations;
@@ -41,8 +43,8 @@ use super::records::{
     ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
     EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
     NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UnchainedEvent, Vnfci, VnfciFilter,
+    Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome, Tenant, TerminateOutcome,
+    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -432,7 +434,30 @@ impl Store for SqliteStore {
         end: CustodyEnd,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::release(tx, claim, &end, now))
+        change!(self, BodyOnly, mutation, |tx, now| releases::release(tx, claim, &end, now))
+    }
+
+    async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
+        snapshot!(self, |tx| renewals::ended_overlaps(tx, now, limit))
+    }
+
+    async fn end_overlap(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys> {
+        change!(self, Outcome, mutation, |tx, now| renewals::end_overlap(tx, claim, &end, now))
+    }
+
+    async fn request_renewals(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        mutation: Mutation<Vec<RenewalRequestOutcome>>,
+    ) -> Result<Vec<RenewalRequestOutcome>> {
+        let tenant = tenant.clone();
+        change!(self, Outcome, mutation, |tx, now| renewals::request(tx, &tenant, &vnfcis, now))
     }
 
     async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>> {
