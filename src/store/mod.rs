@@ -399,7 +399,8 @@ pub trait Store: Send + Sync + 'static {
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys>;
     /// The VNFCI gives all credentials of a confirmed claim back: certificates `REVOCATION_PENDING`, custody ended,
-    /// VNFCI released, unless it was re-armed since; earlier claims of the arming that are in their overlap end, too. Released before: the same outcome again, no change.
+    /// VNFCI released, unless it was re-armed since; all else that it was delivered or enrolled for in
+    /// this arming ends, too. Released before: the same outcome again, no change.
     async fn release_claim(
         &self,
         claim: ClaimId,

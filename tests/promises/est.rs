@@ -404,6 +404,39 @@ async fn a_certificate_is_followed_by_one_with_its_names_while_it_is_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_delivered_certificate_is_renewed_by_a_request_of_the_vnfcis_own() {
+    let mut site = site().await;
+    site.until_available(POOL, 1).await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    let delivered = vnfci.boot(&site).await.keys.remove(0);
+    delivered.credential().write(site.path(), "held");
+    let subject = "/O=keybroker/OU=default/CN=amf-worker.amf-1";
+    let again = "/.well-known/est/simplereenroll";
+    // A key from the HSM is certified once, whoever asks.
+    let same = "openssl req -new -key held.key.pem -subj '/O=keybroker/OU=default/CN=amf-worker.amf-1' -outform DER | \
+                openssl base64 -out same.csr.b64";
+    sh(site.path(), same).await.ok();
+    assert_eq!(post(&site, "held", again, "same.csr.b64").await.0, 403);
+    request(site.path(), "own", subject, "").await;
+    let (status, message) = post(&site, "held", again, "own.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let own = verified(&site, &certificates(site.path(), &message, "own.cert.pem").await).await;
+    assert_eq!((&own.subject, &own.uris), (&delivered.facts.subject, &delivered.facts.uris));
+    assert_eq!(own.public_key, public_key(&site, "own.key.pem").await);
+    delivered.trust_chain(&site).await.expect("the old certificate beside the new one");
+    // The end of the VNFCI covers the superseded certificate, too.
+    assert_eq!(site.terminate_vnfci("amf-0001").await.serials.len(), 2);
+    site.until("both certificates on the CRL", async |site| {
+        let listed = revoked(site, "amf-0001").await;
+        [&own, &delivered.facts]
+            .iter()
+            .all(|facts| listed.contains(&hex::encode(&facts.serial)))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_profile_names_the_vnfci_or_refuses_other_names() {
     let mut site = site().await;
     site.create_pool_of("vnfci-named", "named", 1).await;

@@ -227,6 +227,14 @@ async fn an_expired_certificate_is_told_that_mano_has_to_rearm() {
         (&told["vnfci"], &told["details"]["reason_code"]),
         (&vnfci.id.clone().into(), &"CERTIFICATE_EXPIRED".into())
     );
+    // MANO does as it was told, and the VNFCI has certificates again.
+    let tokens = site.path().display().to_string();
+    site.cli_as("nfvo", &["vnfci", "rearm", &vnfci.id, "--token", "--token-dir", &tokens]).await.ok();
+    let (root, url, file) = (site.root_pem(), site.bootstrap_url(), format!("{tokens}/{}.token", vnfci.id));
+    let (root, out) = (root.display().to_string(), site.path().join("rearmed").display().to_string());
+    let claim = ["claim", "--server", &url, "--trust-anchor", &root, "--token-file", &file, "--out", &out];
+    let claimed = site.cli(claim).await.ok().object();
+    assert_eq!(claimed["slots"].as_array().unwrap().len(), 16);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,8 +231,11 @@ async fn again(
             return Ok(refused(EnrolmentRefusal::VnfciEnded));
         }
     }
-    if row.parsed::<ClaimState>("claim_state")? == ClaimState::Open {
-        return Ok(refused(EnrolmentRefusal::ClaimOpen));
+    match row.parsed("claim_state")? {
+        ClaimState::Open => return Ok(refused(EnrolmentRefusal::ClaimOpen)),
+        // What followed it would outlive the overlap.
+        ClaimState::Renewed => return Ok(refused(EnrolmentRefusal::CertificateEnded)),
+        ClaimState::Confirmed | ClaimState::Destroyed | ClaimState::Released | ClaimState::Superseded => {}
     }
     let good = matches!(held.state, CertificateState::Valid | CertificateState::Superseded);
     if !good || held.not_after <= now || row.time_or_null("custody_ended_at")?.is_some() {

@@ -70,7 +70,8 @@ async fn released(
     Ok(outcome)
 }
 
-/// Ends what a VNFCI that gives its latest credentials back has left: earlier ones in their overlap, a renewal under way.
+/// Ends what a VNFCI that gives its latest credentials back has left: earlier ones in their overlap, a renewal under way,
+/// certificates for keys of its own.
 async fn end_others(
     tx: &mut SqliteConnection,
     arming: InitialCredentialId,
@@ -79,7 +80,7 @@ async fn end_others(
     let rows = sqlx::query(
         "SELECT cl.id AS id, cl.state AS state FROM claims cl JOIN initial_credentials i
              ON i.id = cl.initial_credential AND i.tenant = cl.tenant AND i.vnfci = cl.vnfci
-         WHERE i.id = $1 AND cl.state IN ('OPEN', 'RENEWED') ORDER BY cl.id",
+         WHERE i.id = $1 AND cl.state IN ('OPEN', 'CONFIRMED', 'RENEWED') ORDER BY cl.id",
     )
     .bind(arming.0.as_bytes().as_slice())
     .fetch_all(&mut *tx)
