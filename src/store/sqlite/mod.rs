@@ -37,28 +37,11 @@ mod writer;
 
 pub use open::SqliteOptions;
 
-use super::records::{
-    Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord,
-    CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
-    EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
-    NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter,
-};
-use super::{Intend, Mutation, Result, Store};
-use crate::audit::event::Event;
-use crate::clock::{Clock, Timestamp};
-use crate::credential::{EpochChange, EpochState, RevocationReason};
-use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
-    PoolName, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
-};
-use async_trait::async_trait;
+// The names that the trait speaks of.
+use super::*;
+use crate::clock::Clock;
 use change::Keep;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use writer::Writer;
 
 /// How long a request is remembered.
