@@ -150,6 +150,7 @@ impl Broker {
         claimant: &Claimant,
         claim: Claim,
     ) -> Result<SealedClaim, BrokerError> {
+        self.not_rolled_back()?;
         // 2. Agree on a sealing suite.
         let suite = trace_span!("2 agree on suite")
             .in_scope(|| self.agree_on_suite(&claimant.tenant, &claim.recipient, &claim.suites))?;

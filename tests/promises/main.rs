@@ -21,6 +21,7 @@ mod hsm_away;
 mod hsm_faults;
 mod key_types;
 mod paths;
+mod recovery;
 mod refusals;
 mod renewal;
 mod restart;

@@ -26,6 +26,7 @@ mod macros;
 mod open;
 mod pools;
 mod rearmings;
+mod recovery;
 mod releases;
 mod renewals;
 mod revocation;
