@@ -8,6 +8,7 @@ use crate::broker::profiles::{self, Profiles};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, Profile};
+use crate::crash::{self, Point};
 use crate::hsm::HsmStatus;
 use crate::nfv::{IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
 use crate::store::Mutation;
@@ -55,6 +56,7 @@ impl Broker {
             .tenant(&tenant)
             .details(details::json(&TenantDetails { tenant }));
         self.store.add_tenant(record.clone(), one(event, &authorised, &request)).await?;
+        crash::reached(Point::TenantCommitted);
         Ok(record)
     }
 

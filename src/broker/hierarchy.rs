@@ -14,6 +14,7 @@ use crate::ca::path::{self, Purpose, Rules};
 use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId};
 use crate::store::Mutation;
@@ -132,6 +133,7 @@ impl Broker {
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
+        crash::reached(Point::CaCertified);
         let record = IssuerRecord {
             external: None,
             id: IssuerId::generate(),
@@ -168,6 +170,7 @@ impl Broker {
         let signatures = self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
         let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
         let der = tbs.assemble(signature);
+        crash::reached(Point::CaRequestSigned);
         let event = Event::new(self.store.now().await?, EventKind::CaRequested, authorised.actor())
             .tenant(&tenant)
             .request(request.id)
@@ -178,6 +181,7 @@ impl Broker {
                 request: Sha256Hash::of(&der),
             }));
         self.store.append_events(vec![event]).await?;
+        crash::reached(Point::CaRequestCommitted);
         Ok(CaCertificateRequest { der, generation })
     }
 
@@ -238,6 +242,7 @@ impl Broker {
         path::validate_chain(&chain, root, &Rules::new(Purpose::TlsClient, now)).map_err(|error| {
             invalid("certificate_der", format!("cannot issue: a certificate under it is refused: {error}"))
         })?;
+        crash::reached(Point::CaTried);
         // 4.
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
         let record = IssuerRecord {
@@ -390,6 +395,7 @@ impl Broker {
         let (tenant, name) = (record.tenant.clone(), record.name.clone());
         let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) };
         self.store.add_issuer(record, mutation).await?;
+        crash::reached(Point::CaCommitted);
         self.load_authorities().await?;
         self.wake.publisher.notify_one();
         let issuing = self.authorities.load().issuing(tenant.as_ref(), &name);

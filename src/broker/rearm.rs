@@ -14,6 +14,7 @@ use crate::broker::vnfcis::{
 };
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{InitialCredentialId, TenantId, VnfciId};
 use crate::store::Mutation;
@@ -99,6 +100,7 @@ impl Broker {
         let mutation = Mutation::new(move |outcomes: &Vec<RearmOutcome>| rearm_events(event, outcomes));
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.rearm_vnfcis(&tenant, accepted, end, mutation).await?;
+        crash::reached(Point::RearmingCommitted);
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();
         // 3.

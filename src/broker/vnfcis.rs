@@ -5,6 +5,7 @@ use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::ObjectId;
 use crate::identity::token::{Token, secret_input};
 use crate::nfv::{InitialCredentialId, TenantId, VduId, VnfInstanceId, VnfciId};
@@ -112,6 +113,7 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
+        crash::reached(Point::RegistrationCommitted);
         let mut registered = Vec::with_capacity(outcomes.len());
         for (id, outcome) in ids.into_iter().zip(outcomes) {
             registered.push(match outcome {
@@ -134,6 +136,7 @@ impl Broker {
         }
         let input = secret_input(&credential.tenant, &credential.vnfci, credential.generation);
         let mac = Zeroizing::new(self.hsm.mac(&ObjectId::TokenMac(credential.tenant.clone()), &input).await?);
+        crash::reached(Point::TokenComputed);
         Ok(Some(Token::new(credential.id, mac.as_slice())?.to_text()))
     }
 
