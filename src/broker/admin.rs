@@ -57,7 +57,9 @@ impl Broker {
             .details(details::json(&TenantDetails { tenant }));
         self.store.add_tenant(record.clone(), one(event, &authorised, &request)).await?;
         crash::reached(Point::TenantCommitted);
-        Ok(record)
+        // Repeated, it was added before.
+        let added = self.store.tenants().await?.into_iter().find(|known| known.id == record.id);
+        Ok(added.unwrap_or(record))
     }
 
     /// All tenants.
@@ -124,7 +126,8 @@ impl Broker {
         let event =
             identity_event(self.event(&authorised, EventKind::IdentityAdded, &request).await?, &identity);
         self.store.add_identity(identity.clone(), one(event, &authorised, &request)).await?;
-        Ok(identity)
+        // Repeated, it was added before.
+        Ok(self.store.identity_by_fingerprint(identity.fingerprint).await?.unwrap_or(identity))
     }
 
     async fn check_identity(&self, new: &NewIdentity) -> Result<(), BrokerError> {

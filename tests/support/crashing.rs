@@ -118,7 +118,7 @@ impl Site {
         operate: impl AsyncFn(&Site) -> Result<T, Status>,
     ) -> T {
         let name = name_of(point);
-        let earlier_head = self.export(&format!("before.{name}")).await.join("head.json");
+        let earlier_head = self.head_before().await;
         self.arm(point);
         let first = operate(self).await;
         if let Err(status) = &first {
@@ -139,19 +139,32 @@ impl Site {
             assert_eq!(first, outcome, "{name}: what was told before the crash, and what after it");
         }
         assert_eq!(operate(self).await.unwrap(), outcome, "{name}: repeated");
-        assert_consistent(self, &earlier_head).await;
+        self.check_all(&earlier_head).await;
         outcome
     }
 
     /// The same for what happens by itself once `begin` was done: nothing is asked again.
     pub async fn crash_after<T>(&mut self, point: Point, begin: impl AsyncFn(&Site) -> T) -> T {
-        let name = name_of(point);
-        let earlier_head = self.export(&format!("before.{name}")).await.join("head.json");
+        let earlier_head = self.head_before().await;
         self.arm(point);
         let begun = begin(self).await;
         self.until_struck(point).await;
-        assert_consistent(self, &earlier_head).await;
+        self.check_all(&earlier_head).await;
         begun
+    }
+
+    /// A signed head of the log from before the crash: what the check after the one before left, if there was one.
+    async fn head_before(&mut self) -> PathBuf {
+        let head = self.path().join("head.before.json");
+        if !head.exists() {
+            std::fs::copy(self.export("before").await.join("head.json"), &head).unwrap();
+        }
+        head
+    }
+
+    async fn check_all(&mut self, earlier_head: &Path) {
+        let checked = assert_consistent(self, earlier_head).await;
+        std::fs::copy(checked.join("head.json"), earlier_head).unwrap();
     }
 
     /// Waits until the broker has died at this point, and starts it again.

@@ -10,7 +10,7 @@ use keybroker::audit::{AuditPublicKey, SignedReceipt};
 use keybroker::nfv::Sha256Hash;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What VNFCIs unsealed, and what of it they confirmed.
 #[derive(Default)]
@@ -101,10 +101,12 @@ pub async fn assert_settled(site: &mut Site, held: &Held, ended: &[String], earl
 /// - what is held belongs to one claim, and what waits to none;
 /// - the token has a KEK for every live epoch and for no other, once no epoch is on its way;
 /// - the exported log verifies and extends `earlier_head`.
-pub async fn assert_consistent(site: &mut Site, earlier_head: &Path) {
+///
+/// Gives the directory of the exported log.
+pub async fn assert_consistent(site: &mut Site, earlier_head: &Path) -> PathBuf {
     assert_rows_agree(site).await;
     token_and_epochs_agree(site).await;
-    log_is_whole(site, earlier_head).await;
+    log_is_whole(site, earlier_head).await
 }
 
 async fn assert_rows_agree(site: &Site) {
@@ -233,7 +235,7 @@ async fn ended_are_revoked(site: &mut Site, ended: &[String]) {
 }
 
 /// The exported log verifies, extends an earlier head, and has a receipt that verifies for every one in the database.
-async fn log_is_whole(site: &mut Site, earlier_head: &Path) {
+async fn log_is_whole(site: &mut Site, earlier_head: &Path) -> PathBuf {
     let export = site.export("settled").await;
     let report = site.verify(&export, &[earlier_head]).await.ok().object();
     assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
@@ -255,4 +257,5 @@ async fn log_is_whole(site: &mut Site, earlier_head: &Path) {
     let sql = "SELECT hex(id) FROM credentials WHERE receipt IS NOT NULL";
     let kept: BTreeSet<String> = query(site, sql).await.into_iter().collect();
     assert_eq!(in_log, kept, "receipts in the log, and in the database");
+    export
 }

@@ -159,9 +159,8 @@ async fn confirmations_are_acknowledged_after_a_crash_at_every_point() {
             let vnfci = site.register_one(&format!("amf-{kind}-{point:?}"), &SLOTS, by).await;
             let claimed = vnfci.claim(&site).await.unwrap();
             let request = RequestId::generate();
-            let newly =
-                site.crash_at(point, async |site| confirm(site, &vnfci, &claimed, request).await).await;
-            assert!(newly, "it was this request that confirmed");
+            // Acknowledged is acknowledged; whether it was so before is told besides.
+            site.crash_at(point, async |site| confirm(site, &vnfci, &claimed, request).await.map(drop)).await;
             assert!(!confirm(&site, &vnfci, &claimed, RequestId::generate()).await.unwrap());
             let shown = site.vnfci(&vnfci.id).await;
             assert_eq!(shown.initial_credential_state, "SPENT");
@@ -246,7 +245,9 @@ async fn what_ends_is_ended_once_after_a_crash_at_every_point() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn own_keys_are_certified_once_after_a_crash_at_every_point() {
-    let mut site = Site::start_crashing(Options { est: true, ..Options::default() }).await;
+    // Spent with the last answer, an initial credential would not get it again: then MANO re-arms the VNFCI (docs/est.md).
+    let more_toml = "spend_on_enrolment = false".to_owned();
+    let mut site = Site::start_crashing(Options { est: true, more_toml, ..Options::default() }).await;
     site.create_pool(POOL, 1, None).await;
     for point in points(Scenario::Enrolment) {
         let id = format!("amf-{point:?}");
@@ -276,6 +277,5 @@ async fn own_keys_are_certified_once_after_a_crash_at_every_point() {
         site.crash_at(point, enrol).await;
         let shown = site.vnfci(&id).await;
         assert_eq!(shown.credentials.len(), 1, "{shown:?}");
-        assert_eq!(shown.initial_credential_state, "SPENT");
     }
 }

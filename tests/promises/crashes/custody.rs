@@ -38,9 +38,9 @@ async fn epochs_are_shredded_and_receipted_after_a_crash_at_every_point() {
     for point in points(Scenario::Shredding) {
         let id = format!("amf-{point:?}");
         let vnfci = site.register_one(&id, &SLOTS, By::Certificate).await;
-        let claimed = vnfci.boot(&site).await;
+        // Not confirmed: the first erasure in the epoch, from which its horizon counts, is that of the termination.
+        let claimed = vnfci.claim(&site).await.unwrap();
         held.unsealed(&id, &claimed);
-        held.acknowledged(&claimed);
         ended.push(id.clone());
         let receipts = ended.len() as u64;
         let request = proto::TerminateVnfciRequest {
