@@ -84,6 +84,7 @@ points! {
     EventsChained "audit.chained" "Events have their places in the chain; no signed head covers them."
     HeadSigned "audit.head_signed" "The chain's head is signed; it is not recorded."
     HeadCommitted "audit.head_committed" "The signed head is recorded; nobody was told."
+    MirrorAppended "audit.mirror_appended" "The mirror has the rows of a head; the head itself is not there."
 }
 
 #[cfg(not(feature = "crash-points"))]

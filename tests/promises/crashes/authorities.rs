@@ -24,7 +24,8 @@ async fn assert_no_key_is_left_over(site: &Site) {
     };
     let on_token: BTreeSet<String> =
         found.iter().map(|object| object.label()).filter(of_cas).map(str::to_owned).collect();
-    let named = "SELECT key_object FROM issuers WHERE key_object <> '' UNION SELECT key_object FROM ocsp_responders";
+    let named =
+        "SELECT key_object FROM issuers WHERE key_object <> '' UNION SELECT key_object FROM ocsp_responders";
     let named: BTreeSet<String> = query(site, named).await.into_iter().collect();
     assert_eq!(on_token, named, "keys of CAs on the token, and in the database");
 }

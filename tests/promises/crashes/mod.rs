@@ -58,7 +58,9 @@ const fn scenario(point: Point) -> Scenario {
         | Point::ProductionInserted
         | Point::ProductionCommitted => Scenario::Pools,
         Point::IssuerRequested | Point::IssuerAnswered | Point::IssuerRecorded => Scenario::ExternalIssuer,
-        Point::EventsChained | Point::HeadSigned | Point::HeadCommitted => Scenario::Log,
+        Point::EventsChained | Point::HeadSigned | Point::HeadCommitted | Point::MirrorAppended => {
+            Scenario::Log
+        }
         Point::EpochClosed
         | Point::EpochRewrapped
         | Point::EpochMoved
