@@ -322,14 +322,15 @@ details! {
     EnrolmentDetails {
         /// The enrolment.
         claim: ClaimId,
-        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI) or `CERTIFICATE` (that it follows).
+        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI), `CERTIFICATE` (that it follows) or `AUTHORITY`
+        /// (the actor, which vouches for the key and has it for no VNFCI that is known here).
         basis: String,
-        /// The arming that it belongs to.
-        initial_credential: InitialCredentialId,
+        /// The arming that it belongs to; none with `AUTHORITY`.
+        initial_credential: Option<InitialCredentialId>,
         /// SHA-256 of the certificate's DER that authenticated the caller.
         shown: Sha256Hash,
-        /// The slot.
-        slot: SlotName,
+        /// The slot; none with `AUTHORITY`.
+        slot: Option<SlotName>,
         /// The profile.
         profile: ProfileName,
         /// SHA-256 of the request's DER (PKCS#10), whose signature proved possession of the key.

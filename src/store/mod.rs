@@ -19,9 +19,9 @@ use records::{
     CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
     Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels,
-    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
+    NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter,
+    PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant,
+    TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -380,6 +380,17 @@ pub trait Store: Send + Sync + 'static {
     async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>>;
     /// What one arming of a VNFCI was enrolled for and nothing took the place of, oldest first.
     async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>>;
+    /// Records a certificate that was signed for a key that a registration authority vouches for, in a pool that is not
+    /// deleted (`NotFound`). The same key again, of the same pool and while its certificate is good: `Replayed`, no change.
+    /// Any other key that is known, and a credential id that is taken: `Refused`. The events closure sees `Enrolled` and
+    /// `Replayed`.
+    async fn record_vouched(
+        &self,
+        new: NewVouched,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome>;
+    /// The certificate of a key (SHA-256 of its SubjectPublicKeyInfo) that was vouched for.
+    async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
     /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).

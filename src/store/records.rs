@@ -25,7 +25,9 @@ pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, UncertifiedKey,
 };
-pub use enrolment::{Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment};
+pub use enrolment::{
+    Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment, NewVouched, Vouched,
+};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};

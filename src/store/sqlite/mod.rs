@@ -31,6 +31,7 @@ mod tenants;
 mod terminations;
 mod value;
 mod vnfcis;
+mod vouched;
 mod writer;
 
 pub use open::SqliteOptions;
@@ -40,9 +41,9 @@ use super::records::{
     CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
     ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
     EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
-    NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UnchainedEvent, Vnfci, VnfciFilter,
+    NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter, PoolLevels,
+    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
+    TerminatedVnf, UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
 use super::{Intend, Mutation, Result, Store};
 use crate::audit::event::Event;
@@ -407,6 +408,18 @@ impl Store for SqliteStore {
 
     async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>> {
         read!(self, |tx| enrolments::of_arming(tx, &arming.tenant, &arming.vnfci, arming.id))
+    }
+
+    async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>> {
+        read!(self, |tx| vouched::by_key(tx, public_key))
+    }
+
+    async fn record_vouched(
+        &self,
+        new: NewVouched,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome> {
+        change!(self, BodyOnly, mutation, |tx, now| vouched::record(tx, &new, now))
     }
 
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
