@@ -147,6 +147,7 @@ impl Broker {
         }
         // 3.
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
+        self.not_rolled_back()?;
         let enrolled = self.store.enrolments(&place.vnfci.initial_credential).await?;
         let before = enrolled.iter().rev().find(|found| {
             found.slot == place.slot

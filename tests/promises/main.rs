@@ -22,6 +22,7 @@ mod hsm_faults;
 mod key_types;
 mod operator_pki;
 mod paths;
+mod recovery;
 mod refusals;
 mod restart;
 mod revocation;

@@ -26,6 +26,7 @@ mod macros;
 mod open;
 mod pools;
 mod rearmings;
+mod recovery;
 mod revocation;
 mod tenants;
 mod terminations;
