@@ -6,6 +6,7 @@ use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings}
 use crate::ca::certificates_from_pem;
 use crate::ca::issuers::Issuer;
 use crate::ca::issuers::est::{EstClient, EstConfig};
+use crate::ca::path::ServersUnder;
 use crate::clock::SystemClock;
 use crate::config::{self, Config, IssuerKind, StoreUrl};
 use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
@@ -72,7 +73,8 @@ fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) 
         hsm.sign_blocking(&key, algorithm, message).map_err(|error| error.to_string())
     };
     let material = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(|error| error.to_string())?;
-    let tls = client_config(&material, &root_der).map_err(|error| error.to_string())?;
+    let servers = ServersUnder::new(&[&root_der]).map_err(|error| error.to_string())?;
+    let tls = client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
     let config = EstConfig {
         url: issuer.url.as_str().to_owned(),
         label: issuer.label.clone(),
