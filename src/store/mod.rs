@@ -124,6 +124,9 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// The time that leases and deadlines are held against: the database's in production, the injected
     /// clock's in tests.
     async fn now(&self) -> Result<Timestamp>;
+    /// A number that another commit changes before its caller is answered: what was read after asking for it is still so
+    /// while it is the same. None if others than this process commit, too. Costs nothing.
+    fn generation(&self) -> Option<u64>;
     /// Fails unless the store can be written to now.
     async fn check(&self) -> Result<()>;
 
@@ -457,7 +460,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()>;
     /// The OCSP responders of all issuers.
     async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>>;
-    /// Marks up to `limit` valid or superseded certificates whose notAfter has passed `EXPIRED`; says how many.
+    /// Marks certificates whose notAfter has passed `EXPIRED`: up to `limit` that are valid or superseded, and as many that are
+    /// `REVOCATION_PENDING` of an issuer outside of the broker, for which no CRL of ours waits. Says how many.
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64>;
 
     // Custody and receipts.

@@ -77,6 +77,10 @@ impl Store for SqliteStore {
         Ok(self.clock.now())
     }
 
+    fn generation(&self) -> Option<u64> {
+        Some(self.writer.commits())
+    }
+
     async fn check(&self) -> Result<()> {
         write!(self, |tx, now| leases::set_mark(tx, "writable_at", &now.to_string()))
     }
