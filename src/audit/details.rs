@@ -120,6 +120,20 @@ details! {
         not_after: Timestamp,
     }
 
+    /// `ISSUER_CLIENT_RENEWED`
+    IssuerClientDetails {
+        /// The issuer, as configured.
+        issuer_name: IssuerName,
+        /// Label of the key on the token.
+        key_label: String,
+        /// SHA-256 of the certificate's DER.
+        certificate: Sha256Hash,
+        /// Its serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
     /// `CA_REQUESTED`
     CaRequestDetails {
         /// Which of the tenant's CAs.

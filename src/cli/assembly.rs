@@ -49,7 +49,11 @@ pub(super) fn issuers(broker: &Arc<Broker>, config: &Config) -> ExternalIssuers 
     config.issuers.iter().map(of_config).collect()
 }
 
-fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) -> Result<EstClient, String> {
+pub(super) fn est_client(
+    broker: &Arc<Broker>,
+    name: &IssuerName,
+    issuer: &config::Issuer,
+) -> Result<EstClient, String> {
     let certificates = |path: &Path| {
         let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         certificates_from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))

@@ -2,12 +2,14 @@
 //! Method: two processes, two tokens, two databases; the one is a registration authority at the other's EST. openssl
 //! verifies what a VNFCI gets, and curl asks for what an authority may not have.
 
+use crate::support::delay::DelayedLink;
 use crate::support::mano::By;
 use crate::support::process::{Finished, openssl, run};
 use crate::support::site::{ANCHOR, Options, Site, VNF};
 use keybroker::api::proto;
 use keybroker::ca::pem;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The profile, alike on both sides but for who signs.
 const PROFILE: &str = "nf";
@@ -43,11 +45,10 @@ async fn add_authority(operator: &Site, name: &str, certificate: &Path) {
 }
 
 /// A broker whose pools the operator's fills.
-async fn enrolling(operator: &Site) -> Site {
+async fn enrolling(operator: &Site, url: &str) -> Site {
     let more_toml = format!(
-        "[issuer.pki]\nkind = \"est\"\nurl = {:?}\nlabel = {PROFILE:?}\ntrust_anchor = {:?}\n\
+        "[issuer.pki]\nkind = \"est\"\nurl = {url:?}\nlabel = {PROFILE:?}\ntrust_anchor = {:?}\n\
          client_certificate = \"est-client.pem\"\nrevocation = \"out-of-band\"\n",
-        operator.est_url(),
         operator.root_pem(),
     );
     let mut site = Site::prepare(Options { more_toml, ..Options::default() });
@@ -70,7 +71,7 @@ async fn enrolling(operator: &Site) -> Site {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_fills_its_pool_from_another_brokers_est_and_openssl_verifies_up_to_that_ones_root() {
     let mut operator = operator().await;
-    let mut site = enrolling(&operator).await;
+    let mut site = enrolling(&operator, &operator.est_url()).await;
     site.full_pool_of(PROFILE, POOL, 12).await;
 
     let vnfci = site.register_one("amf-0001", &[("transport", POOL)], By::Certificate).await;
@@ -127,6 +128,19 @@ async fn a_broker_fills_its_pool_from_another_brokers_est_and_openssl_verifies_u
     let refused = run("sh", ["-c", &script]).await;
     assert!(refused.code != 0 && refused.err.contains("certificate revoked"), "{refused:?}");
     site.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_of_1000_keys_over_a_link_of_50_ms_is_filled_in_seconds() {
+    let operator = operator().await;
+    let link = DelayedLink::to(operator.addresses.est, Duration::from_millis(50)).await;
+    let mut site = enrolling(&operator, &format!("https://{}", link.address())).await;
+    let begun = Instant::now();
+    site.full_pool_of(PROFILE, POOL, 1_000).await;
+    let took = begun.elapsed();
+    eprintln!("1,000 keys enrolled over a link of 50 ms each way in {:.1} s", took.as_secs_f64());
+    // One after the other they would take 100 s of the link alone.
+    assert!(took < Duration::from_secs(50), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

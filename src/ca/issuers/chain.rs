@@ -54,7 +54,7 @@ impl ExternalCas {
     ///
     /// # Errors
     /// [`PathError`].
-    pub(super) fn chain_of(
+    pub fn chain_of(
         &self,
         certificate_der: &[u8],
         purposes: &[Purpose],
