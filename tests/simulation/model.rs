@@ -115,7 +115,11 @@ impl Model {
             let holder = (vnfci.id.clone(), answered.recipient_key);
             let before = self.holders.insert(key.credential, holder.clone());
             assert!(before.as_ref().is_none_or(|other| *other == holder), "{before:?} and {holder:?}");
-            assert!(!self.ended.contains(&key.credential), "{} had ended and was delivered again", key.credential);
+            assert!(
+                !self.ended.contains(&key.credential),
+                "{} had ended and was delivered again",
+                key.credential
+            );
         }
         if !vnfci.answered.iter().any(|known| known.claim == answered.claim) {
             vnfci.answered.push(answered.clone());

@@ -155,7 +155,9 @@ impl Simulation {
     async fn repeat(&mut self) {
         let now = self.world.now();
         self.model.requests.retain(|(_, at, ..)| now.since(*at) < REPEATED_WITHIN);
-        let Some((id, _, asked, outcome)) = self.model.requests.choose(&mut self.random).cloned() else { return };
+        let Some((id, _, asked, outcome)) = self.model.requests.choose(&mut self.random).cloned() else {
+            return;
+        };
         let index = self.replica();
         if let Told::Done(again) = self.told(index, |broker| mutate(broker, id, asked.clone())).await {
             assert_eq!(again.join(" "), outcome, "{asked:?} repeated");
@@ -172,8 +174,10 @@ impl Simulation {
             })
             .collect();
         let slots = self.random.random_range(1..=2);
-        let pools: Vec<String> =
-            (0..slots).filter_map(|_| POOLS.choose(&mut self.random)).map(|(_, pool)| (*pool).to_owned()).collect();
+        let pools: Vec<String> = (0..slots)
+            .filter_map(|_| POOLS.choose(&mut self.random))
+            .map(|(_, pool)| (*pool).to_owned())
+            .collect();
         if let Told::Done(tokens) = self.ask(Asked::Register(ids.clone(), pools)).await {
             for (id, token) in ids.into_iter().zip(tokens) {
                 self.model.count("registered");
@@ -190,7 +194,8 @@ impl Simulation {
     async fn terminate(&mut self) {
         let Some(index) = self.any_vnfci() else { return };
         let id = self.model.vnfcis[index].id.clone();
-        let asked = if self.random.random_bool(0.5) { Asked::Terminate(id) } else { Asked::ScaleIn(vec![id]) };
+        let asked =
+            if self.random.random_bool(0.5) { Asked::Terminate(id) } else { Asked::ScaleIn(vec![id]) };
         match self.ask(asked).await {
             Told::Done(_) => {
                 self.model.count("terminated");
@@ -287,7 +292,13 @@ impl Simulation {
     }
 
     /// Notes an answer and what it ended.
-    fn answered(&mut self, place: usize, answered: Answered, certain: bool, now: keybroker::clock::Timestamp) {
+    fn answered(
+        &mut self,
+        place: usize,
+        answered: Answered,
+        certain: bool,
+        now: keybroker::clock::Timestamp,
+    ) {
         let vnfci = &mut self.model.vnfcis[place];
         match vnfci.open.clone() {
             Some(open) if open.claim == answered.claim => {
@@ -339,7 +350,8 @@ impl Simulation {
         let is_confirmed = vnfci.confirmed.as_ref().is_some_and(|known| known.claim == answered.claim);
         match told {
             Told::Done(newly) => {
-                let ended = answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
+                let ended =
+                    answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
                 assert!(!(newly && ended), "{}: a claim that had ended was confirmed", vnfci.id);
                 assert!(newly || is_confirmed || vnfci.uncertain, "{}: confirmed before, by whom?", vnfci.id);
                 if newly && is_open {
@@ -361,8 +373,14 @@ impl Simulation {
             Told::Unknown => vnfci.uncertain = true,
             Told::Refused(refusal) => {
                 let expected = vnfci.uncertain || !is_open || vnfci.ended || now >= answered.confirm_by;
-                assert!(expected && !is_confirmed || vnfci.uncertain || vnfci.ended || answered.token != vnfci.token,
-                    "{}: an open claim could not be confirmed: {refusal}", vnfci.id);
+                assert!(
+                    expected && !is_confirmed
+                        || vnfci.uncertain
+                        || vnfci.ended
+                        || answered.token != vnfci.token,
+                    "{}: an open claim could not be confirmed: {refusal}",
+                    vnfci.id
+                );
                 if is_open && now >= answered.confirm_by {
                     vnfci.open = None;
                     self.model.end(Some(answered));
@@ -495,18 +513,36 @@ impl Simulation {
             for held in &shown.credentials {
                 let id = held.credential.id;
                 let holder = self.model.holders.get(&id);
-                assert!(holder.is_none_or(|(holder, _)| *holder == vnfci.id), "{id} is {holder:?}'s and {}'s", vnfci.id);
+                assert!(
+                    holder.is_none_or(|(holder, _)| *holder == vnfci.id),
+                    "{id} is {holder:?}'s and {}'s",
+                    vnfci.id
+                );
                 let over = self.model.ended.contains(&id);
-                let kept = matches!(held.key_state, KeyState::Generated | KeyState::Available | KeyState::Claimed);
+                let kept =
+                    matches!(held.key_state, KeyState::Generated | KeyState::Available | KeyState::Claimed);
                 assert!(!(over && kept), "{id} has ended and is {}", held.key_state);
-                assert!(!(over && held.state == CertificateState::Valid), "{id} has ended and its certificate is valid");
+                assert!(
+                    !(over && held.state == CertificateState::Valid),
+                    "{id} has ended and its certificate is valid"
+                );
             }
             if vnfci.uncertain {
                 continue;
             }
-            let delivered = |id| shown.credentials.iter().any(|held| held.credential.id == id && held.key_state == KeyState::Delivered);
+            let delivered = |id| {
+                shown
+                    .credentials
+                    .iter()
+                    .any(|held| held.credential.id == id && held.key_state == KeyState::Delivered)
+            };
             for key in vnfci.confirmed.iter().flat_map(|confirmed| &confirmed.keys) {
-                assert!(delivered(key.credential), "{}: {} was acknowledged and is not delivered", vnfci.id, key.credential);
+                assert!(
+                    delivered(key.credential),
+                    "{}: {} was acknowledged and is not delivered",
+                    vnfci.id,
+                    key.credential
+                );
             }
         }
     }
@@ -698,8 +734,12 @@ async fn mutate(broker: Arc<Broker>, id: RequestId, asked: Asked) -> Result<Vec<
             Ok(ended.iter().map(|one| format!("{one:?}")).collect())
         }
         Asked::Revoke(id) => {
-            let operator =
-                Caller::registered(Role::SecurityOperator, &"so".parse().unwrap(), Some(tenant_id()), Vec::new());
+            let operator = Caller::registered(
+                Role::SecurityOperator,
+                &"so".parse().unwrap(),
+                Some(tenant_id()),
+                Vec::new(),
+            );
             let selectors = vec![CertificateSelector::Vnfci(id.parse().unwrap())];
             let reason = RevocationReason::KeyCompromise;
             broker.revoke_certificates(&operator, request, None, selectors, reason).await?;

@@ -21,10 +21,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Opens a store with its files in a directory, or finds it again.
-pub(crate) type OpenStore = for<'a> fn(
-    &'a Path,
-    Arc<ManualClock>,
-) -> futures_util::future::BoxFuture<'a, Arc<dyn Store>>;
+pub(crate) type OpenStore =
+    for<'a> fn(&'a Path, Arc<ManualClock>) -> futures_util::future::BoxFuture<'a, Arc<dyn Store>>;
 
 /// As the brokers are configured.
 pub(crate) const HORIZON: Duration = Duration::from_secs(15 * 60);
@@ -104,8 +102,7 @@ impl World {
     /// A new process, as far as its memory goes: it knows what the store knows.
     async fn start_replica(&mut self) -> Replica {
         self.started += 1;
-        let broker =
-            Broker::open(Arc::clone(&self.store), self.hsm.clone(), self.settings()).await.unwrap();
+        let broker = Broker::open(Arc::clone(&self.store), self.hsm.clone(), self.settings()).await.unwrap();
         if self.started == 1 {
             broker.initialise("Simulated root").await.unwrap();
         }
@@ -188,7 +185,8 @@ impl World {
     pub(crate) async fn settle(&mut self) {
         let mut quiet = 0;
         for _ in 0..200 {
-            let before = (self.store.chain_tip().await.unwrap().size, self.store.unchained_events(1).await.unwrap().1);
+            let before =
+                (self.store.chain_tip().await.unwrap().size, self.store.unchained_events(1).await.unwrap().1);
             for work in LEASED.into_iter().chain([Work::Mirror, Work::Alive]) {
                 if let Err(error) = self.replicas[0].rounds.take(work).await {
                     // A worker of the HSM that a fault has ended is started again, in the time of people.
@@ -197,7 +195,8 @@ impl World {
                 }
             }
             self.clock.advance(Duration::from_secs(60));
-            let after = (self.store.chain_tip().await.unwrap().size, self.store.unchained_events(1).await.unwrap().1);
+            let after =
+                (self.store.chain_tip().await.unwrap().size, self.store.unchained_events(1).await.unwrap().1);
             quiet = if before == after { quiet + 1 } else { 0 };
             // Longer than any deadline and horizon.
             if quiet > 20 {
@@ -221,7 +220,8 @@ impl World {
                 assert!(live_ids.insert(key.credential.id), "{:?} is in two epochs", key.credential);
             }
         }
-        let open = epochs.iter().filter(|epoch| matches!(epoch.state, EpochState::Open | EpochState::Creating));
+        let open =
+            epochs.iter().filter(|epoch| matches!(epoch.state, EpochState::Open | EpochState::Creating));
         assert!(open.count() <= 1, "{epochs:?}");
         if let Ok(objects) = self.hsm.inventory().await {
             let keks: BTreeSet<EpochId> = objects
