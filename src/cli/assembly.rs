@@ -99,6 +99,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         destruction_horizon: tenant.destruction_horizon.0,
         confirm_deadline: tenant.confirm_deadline.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
+        claims_at_once: tenant.claims_at_once.get(),
     };
     Settings {
         directory: config.directory.clone(),

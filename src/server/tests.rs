@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -129,6 +130,7 @@ impl Listening {
             listener,
             config: Arc::clone(&config),
             limits,
+            together: Arc::new(Semaphore::new(limits.connections_together)),
             stopping: stopping.clone(),
             closing: closing.clone(),
         };
@@ -450,6 +452,7 @@ fn supervised(
         closing,
         drain: Duration::from_millis(200),
         shutdown: shutdown.clone(),
+        _apart: super::Apart::start().unwrap(),
     }
 }
 
@@ -524,6 +527,7 @@ async fn health_follows_readiness_and_management_reflects_its_services() {
         listener,
         config: Arc::clone(&listening.config),
         limits: Limits::default(),
+        together: Arc::new(Semaphore::new(1)),
         stopping: listening.stopping.clone(),
         closing: listening.closing.clone(),
     };
