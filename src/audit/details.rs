@@ -248,6 +248,8 @@ details! {
         claim: ClaimId,
         /// What the VNFCI showed.
         initial_credential: InitialCredentialId,
+        /// The claim that it renews; absent if an initial credential was shown.
+        renews: Option<ClaimId>,
         /// SHA-256 of the recipient's public key: a P-256 point (65 bytes), or an RSA SubjectPublicKeyInfo (DER).
         recipient_key: Sha256Hash,
         /// Sealing suite.
@@ -314,8 +316,16 @@ details! {
         recipient_key: Sha256Hash,
         /// The initial credential that is spent now.
         initial_credential: InitialCredentialId,
+        /// The claim that was renewed; its certificates are superseded now.
+        renews: Option<ClaimId>,
         /// SHA-256 of the certificates' DER whose keys signed.
         certificates: Vec<Sha256Hash>,
+    }
+
+    /// `RENEWAL_REQUESTED`
+    RenewalRequestedDetails {
+        /// The VNFCIs that are to renew.
+        vnfcis: Vec<VnfciId>,
     }
 
     /// `ENROLMENT_STARTED`, `ENROLLED`, `ENROLMENT_REPLAYED`: a certificate for a key that the broker never held.
@@ -448,6 +458,32 @@ details! {
         to: EpochId,
         /// Why.
         reason: StepReason,
+    }
+
+    /// `RECOVERED`: the database was rolled back, and everything that it could deliver was destroyed.
+    RecoveredDetails {
+        /// What showed it.
+        findings: Vec<String>,
+        /// Origin of the log before.
+        old_origin: String,
+        /// Origin of this log from now on.
+        new_origin: String,
+        /// How far the log before went in the database.
+        database: LogSide,
+        /// How far it went in the mirror; absent if the mirror was lost, too.
+        mirror: Option<LogSide>,
+        /// Rows that both had.
+        common_size: u64,
+        /// Certificates that the mirror says were withdrawn or delivered, and the database does not know.
+        unknown_certificates: u64,
+    }
+
+    /// One side of a comparison within [`RecoveredDetails`].
+    LogSide {
+        /// Rows.
+        size: u64,
+        /// `h(size - 1)`.
+        hash: Sha256Hash,
     }
 
     /// `REFUSED`

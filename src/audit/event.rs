@@ -57,6 +57,8 @@ named!(
         CertificateRejected = "CERTIFICATE_REJECTED",
         /// The VNFCI proved possession of every key.
         Confirmed = "CONFIRMED",
+        /// MANO asked VNFCIs to renew their credentials.
+        RenewalRequested = "RENEWAL_REQUESTED",
         /// A certificate for a key of the holder's own is about to be signed.
         EnrolmentStarted = "ENROLMENT_STARTED",
         /// A VNFCI got a certificate for a key of its own.
@@ -89,6 +91,8 @@ named!(
         EpochShredded = "EPOCH_SHREDDED",
         /// A signed destruction receipt.
         DestructionReceipt = "DESTRUCTION_RECEIPT",
+        /// A rolled-back database was recovered: the log before has another origin.
+        Recovered = "RECOVERED",
         /// A caller was refused; details carry the reason that the caller was not told.
         Refused = "REFUSED",
         /// What an earlier intent announced did not happen.

@@ -16,6 +16,7 @@ mod epochs;
 mod generate;
 pub mod hierarchy;
 pub mod initialise;
+mod mirror;
 pub mod ocsp;
 pub mod pools;
 mod produce;
@@ -23,7 +24,9 @@ mod profiles;
 mod publish;
 pub mod rearm;
 mod reconcile;
+pub mod recover;
 pub mod release;
+pub mod renew;
 pub mod revocation;
 mod sequence;
 mod sweep;
@@ -32,8 +35,9 @@ pub mod vnfcis;
 
 use crate::audit::details::{self, RefusedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
-use crate::authorisation::{Caller, Denied};
+use crate::authorisation::{Caller, Denied, Rpc};
 use crate::ca::CertificateFacts;
+use crate::clock::Timestamp;
 use crate::credential::{CertificateState, KeyState};
 use crate::hsm::{Hsm, HsmError};
 use crate::identity::Refusal;
@@ -70,6 +74,8 @@ pub struct Settings {
     pub ocsp: OcspSettings,
     /// What the operator states of the HSM's own backups; goes into receipts.
     pub hsm_backup_retention: String,
+    /// Where the log is mirrored to; read at start only.
+    pub mirror: PathBuf,
     /// Bulk workers of the HSM: production keeps one chunk more under way.
     pub bulk_workers: usize,
 }
@@ -96,6 +102,8 @@ pub struct TenantSettings {
     pub destruction_horizon: Duration,
     /// From a claim to its confirmation, at most.
     pub confirm_deadline: Duration,
+    /// How long renewed certificates stay valid beside those that replace them.
+    pub renewal_overlap: Duration,
     /// Whether an initial credential is spent once every slot of its VNFCI has a certificate by enrolment.
     pub spend_on_enrolment: bool,
     /// Claims that are worked on at the same time; further ones wait or are told when to come back.
@@ -103,12 +111,13 @@ pub struct TenantSettings {
 }
 
 impl Default for TenantSettings {
-    /// 15 minutes each; spent; 64.
+    /// 15 minutes, 15 minutes, 1 hour; spent; 64.
     fn default() -> Self {
         let quarter = Duration::from_secs(15 * 60);
         Self {
             destruction_horizon: quarter,
             confirm_deadline: quarter,
+            renewal_overlap: Duration::from_secs(3_600),
             spend_on_enrolment: true,
             claims_at_once: 64,
         }
@@ -153,6 +162,8 @@ pub struct Broker {
     /// Credentials per second of the last refill; owner: `produce`.
     production_rate: watch::Sender<f64>,
     wake: Wake,
+    /// The log outside the database, and whether the database was rolled back; owner: `mirror`.
+    mirror: mirror::Mirroring,
 }
 
 /// What background work waits for besides its period.
@@ -180,6 +191,18 @@ pub enum BrokerError {
     /// The caller is known but may not do this. For the auditor only.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// A VNFCI would renew by a certificate of its own that has expired. It is told what helps; recorded as a refusal.
+    #[error(
+        "the certificate expired at {expired_at} and renews nothing any more: have MANO re-arm the VNFCI, and claim"
+    )]
+    RearmNeeded {
+        /// The certificate's notAfter.
+        expired_at: Timestamp,
+        /// Whose tenant.
+        tenant: TenantId,
+        /// Which VNFCI.
+        vnfci: VnfciId,
+    },
     /// The request is malformed; the text says what to send instead.
     #[error("{field}: {problem}")]
     Invalid {
@@ -331,6 +354,7 @@ impl Broker {
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
             store,
             hsm,
+            mirror: mirror::Mirroring::new(&settings.mirror),
             settings: ArcSwap::from_pointee(settings),
             issuers: ArcSwap::default(),
             trust: ArcSwap::from_pointee(anchors::Parsed::default()),
@@ -382,6 +406,9 @@ impl Broker {
     /// What is away, as a sentence.
     pub async fn ready(&self) -> Result<Vec<String>, String> {
         self.store.check().await.map_err(|error| error.to_string())?;
+        if let Some(sentence) = self.rolled_back() {
+            return Err(sentence.to_string());
+        }
         let mut degraded = Vec::new();
         for tenant in self.hsm.tenants_with_tokens() {
             let status = self.hsm.status_of(tenant);
@@ -413,13 +440,20 @@ impl Broker {
     }
 
     /// The VNFCI behind a connection with a certificate that we delivered: its key is delivered (or claimed, for the
-    /// confirmation), the certificate neither expired nor withdrawn. `releasing`: a certificate that its release withdrew
+    /// confirmation), the certificate neither expired nor withdrawn. For a release: a certificate that its release withdrew
     /// is good for releasing again, so that a VNFCI whose acknowledgement was lost learns that it is done.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] if there is none.
-    pub async fn identify_vnfci(&self, peer: &Peer, releasing: bool) -> Result<Caller, BrokerError> {
-        let (fingerprint, _) = self.presented(peer).await?;
+    /// [`BrokerError::Refused`] if there is none; for a renewal [`BrokerError::RearmNeeded`] if it has expired.
+    pub async fn identify_vnfci(&self, peer: &Peer, rpc: Option<Rpc>) -> Result<Caller, BrokerError> {
+        let (fingerprint, _) = match self.presented(peer).await {
+            Err(refusal @ BrokerError::Refused { code: "CERTIFICATE_EXPIRED", .. })
+                if rpc == Some(Rpc::Renew) =>
+            {
+                return Err(self.expired_before_renewal(peer, refusal).await);
+            }
+            presented => presented?,
+        };
         let refused =
             |code, what: &str| BrokerError::refused(code, format!("certificate sha256:{fingerprint} {what}"));
         let record = self.store.certificate_by_fingerprint(fingerprint).await?;
@@ -427,7 +461,7 @@ impl Broker {
         match record.state {
             CertificateState::Valid | CertificateState::Superseded => {}
             CertificateState::RevocationPending | CertificateState::Revoked => {
-                let claim = match record.claim.filter(|_| releasing) {
+                let claim = match record.claim.filter(|_| rpc == Some(Rpc::Release)) {
                     Some(claim) => self.store.claim(claim).await?,
                     None => None,
                 };
@@ -463,7 +497,7 @@ impl Broker {
         Ok((facts.fingerprint, facts))
     }
 
-    /// Records a refusal (`Refused` or `Denied`) in the audit log. Called once per refused call, by the API's one
+    /// Records a refusal (`Refused`, `Denied` or `RearmNeeded`) in the audit log. Called once per refused call, by the API's one
     /// wrapper. A failure to record is logged and counted, and the refusal stands.
     pub async fn record_refusal(
         &self,
@@ -475,6 +509,11 @@ impl Broker {
     ) {
         let (code, reason, subject) = match error {
             BrokerError::Refused { code, reason, subject } => (*code, reason.clone(), subject.clone()),
+            BrokerError::RearmNeeded { tenant, vnfci, .. } => (
+                "CERTIFICATE_EXPIRED",
+                error.to_string(),
+                Subject { tenant: Some(tenant.clone()), vnfci: Some(vnfci.clone()) },
+            ),
             BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string(), Subject::default()),
             _ => return,
         };

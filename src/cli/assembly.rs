@@ -98,12 +98,14 @@ pub(super) fn settings(config: &Config) -> Settings {
     let of_tenant = |tenant: &crate::config::Tenant| TenantSettings {
         destruction_horizon: tenant.destruction_horizon.0,
         confirm_deadline: tenant.confirm_deadline.0,
+        renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
         claims_at_once: tenant.claims_at_once.get(),
     };
     Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
+        mirror: config.audit.mirror.clone(),
         http_url: config.http_url(),
         ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,

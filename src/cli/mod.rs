@@ -23,7 +23,9 @@ mod output;
 mod pool;
 mod processes;
 mod profile;
+mod recover;
 mod release;
+mod renew;
 pub mod serve;
 mod software_ca;
 mod tenant;
@@ -55,6 +57,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Create token objects, database and first client certificates; idempotent, never overwrites
     Init(init::InitArgs),
+    /// After the database was rolled back: destroy what it could deliver again, withdraw what it forgot, begin a new log
+    Recover(recover::RecoverArgs),
     /// Run the broker; SIGTERM drains, SIGHUP reloads
     Serve(serve::ServeArgs),
     /// Tenants (operator)
@@ -86,6 +90,8 @@ enum Command {
     Vnf(vnf::VnfCommand),
     /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
     Claim(claim::ClaimArgs),
+    /// Replace the claimed credentials by fresh ones before they expire (VNFCI)
+    Renew(renew::RenewArgs),
     /// Give the claimed credentials back and delete their keys (VNFCI)
     Release(release::ReleaseArgs),
     /// Read, export and verify the audit log (auditor; verify works offline)
@@ -153,6 +159,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Demo(args) => demo::run(args, output).await,
         Command::Init(args) => init::command(args, output).await,
+        Command::Recover(args) => recover::command(args, output).await,
         Command::Serve(args) => serve::command(args).await,
         Command::Tenant(command) => tenant::run(command, output).await,
         Command::Anchor(command) => anchor::run(command, output).await,
@@ -164,6 +171,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vnfci(command) => vnfci::run(command, output).await,
         Command::Vnf(command) => vnf::run(command, output).await,
         Command::Claim(args) => claim::run(args, output).await,
+        Command::Renew(args) => renew::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,

@@ -147,7 +147,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
 
 /// Makes sure that no other broker works on the embedded database, as long as the file is kept open. The lock is on a file
 /// beside the database: closing another handle of the database itself would end SQLite's own locks.
-fn only_process(config: &Config) -> Result<File, Failure> {
+pub(super) fn only_process(config: &Config) -> Result<File, Failure> {
     let StoreUrl::Sqlite(database) = &config.store.url;
     let mut path = database.clone().into_os_string();
     path.push(".lock");

@@ -15,6 +15,7 @@ mod certificate;
 mod claim;
 mod enrolment;
 mod log;
+mod recovery;
 
 pub use crate::identity::x509::Revocation;
 pub use certificate::{
@@ -23,10 +24,11 @@ pub use certificate::{
 };
 pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
-    ClaimedCredential, ConfirmOutcome, UncertifiedKey,
+    ClaimedCredential, ConfirmOutcome, Renewal, RenewalRequestOutcome, UncertifiedKey,
 };
 pub use enrolment::{Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
+pub use recovery::{Recovered, Recovery};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 
@@ -405,6 +407,8 @@ pub struct Vnfci {
     pub credentials: Vec<CertificateRecord>,
     /// Since when.
     pub registered_at: Timestamp,
+    /// Since when MANO waits for its renewal; none if it does not.
+    pub renewal_requested_at: Option<Timestamp>,
 }
 
 /// Which VNFCIs.
