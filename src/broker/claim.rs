@@ -153,6 +153,7 @@ impl Broker {
     ) -> Result<SealedClaim, BrokerError> {
         self.not_rolled_back()?;
         crash::reached(Point::ClaimVerified);
+        let _place = self.place_to_claim(&claimant.tenant).await?;
         // 2. Agree on a sealing suite.
         let suite = trace_span!("2 agree on suite")
             .in_scope(|| self.agree_on_suite(&claimant.tenant, &claim.recipient, &claim.suites))?;

@@ -8,6 +8,7 @@ use crate::api::Face;
 use crate::broker::Broker;
 use crate::broker::background::Background;
 use crate::config::{Config, StoreUrl};
+use crate::hardening;
 use crate::server::{self, Limits, Listeners, Running, TlsListener};
 use crate::telemetry;
 use arc_swap::ArcSwap;
@@ -75,6 +76,16 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     let tls = listener_tls(&broker, &config).await?;
     broker.set_issuers(assembly::issuers(&broker, &config));
     // 3.
+    let limits = Limits::from(config.listen.limits);
+    let (descriptors, need) = (hardening::raise_descriptors(), limits.need(config.listen.with_tls()));
+    if descriptors < need {
+        tracing::warn!(
+            descriptors,
+            need,
+            "fewer files may be open than connections are configured: some will wait; raise the limit (LimitNOFILE, ulimit -n) \
+             or lower [listen.limits] connections"
+        );
+    }
     let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
     let seen = Arc::clone(&readiness);
     let upkeep = metrics.clone();
@@ -86,7 +97,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
         est: config.listen.est.map(|address| TlsListener { address, tls: est_tls }),
         http: config.listen.http,
         admin: config.listen.admin,
-        limits: Limits::from(config.listen.limits),
+        limits: limits.within(descriptors),
         metrics,
         ready: Arc::new(move || Result::clone(&seen.load())),
     };

@@ -17,6 +17,7 @@ mod empty_pools;
 mod endpoints;
 mod est;
 mod external_issuers;
+mod herd;
 mod hierarchy;
 mod hsm_away;
 mod hsm_faults;
