@@ -234,21 +234,22 @@ impl Broker {
         }
     }
 
-    /// CA certificates for enrolment clients (RFC 7030 4.1): of the label's tenant, else of the one that the client's
+    /// CA certificates for enrolment clients (RFC 7030 4.1): of the CA that the label's profile names, of the label's tenant, else of the one that the client's
     /// certificate leads to, else of the default tenant. Issuing CA first, root last.
     ///
     /// # Errors
     /// [`BrokerError::NotFound`] for an unknown tenant or profile.
     pub async fn enrolment_chain(&self, peer: &Peer, label: &Label) -> Result<Vec<Vec<u8>>, BrokerError> {
-        if let Some(profile) = &label.profile {
-            self.known_profile(profile)?;
-        }
+        let profile = label.profile.as_ref().map(|name| self.known_profile(name)).transpose()?;
         let tenant = match &label.tenant {
             Some(tenant) => tenant.clone(),
             None => self.tenant_of_peer(peer).await?,
         };
-        let chain = self.trust_chain(&tenant).await?;
-        Ok(chain.chain_der.into_iter().chain([chain.root_der]).collect())
+        let authority = match &profile {
+            Some(profile) => self.issuing_ca(&tenant, profile.ca()).await?,
+            None => self.issuing(&tenant).await?,
+        };
+        Ok(authority.chain_der.iter().chain([&authority.root_der]).cloned().collect())
     }
 
     /// What a request should have (CsrAttrs, RFC 7030 4.5.2, DER); none without a profile in the label: clients may ask
