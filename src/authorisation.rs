@@ -35,6 +35,8 @@ named!(
         Confirm = "Confirm",
         /// `CredentialService.Release`.
         Release = "Release",
+        /// `CredentialService.Renew`.
+        Renew = "Renew",
         /// `PoolService.CreatePool`.
         CreatePool = "CreatePool",
         /// `PoolService.GetPool`.
@@ -57,6 +59,8 @@ named!(
         TerminateVnfci = "TerminateVnfci",
         /// `LifecycleService.RearmVnfcis`.
         RearmVnfcis = "RearmVnfcis",
+        /// `LifecycleService.RequestRenewal`.
+        RequestRenewal = "RequestRenewal",
         /// `LifecycleService.ScaleIn`.
         ScaleIn = "ScaleIn",
         /// `LifecycleService.TerminateVnf`.
@@ -138,7 +142,7 @@ pub enum Reach {
 pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
     use Reach::{Everywhere, GrantedVnfs, Itself, OwnTenant};
     match rpc {
-        Rpc::Confirm | Rpc::Release => match role {
+        Rpc::Confirm | Rpc::Release | Rpc::Renew => match role {
             Role::Vnfci => Some(Itself),
             _ => None,
         },
@@ -147,6 +151,7 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         | Rpc::DeletePool
         | Rpc::RegisterVnfcis
         | Rpc::RearmVnfcis
+        | Rpc::RequestRenewal
         | Rpc::TerminateVnfci
         | Rpc::ScaleIn
         | Rpc::TerminateVnf => match role {
@@ -364,6 +369,7 @@ mod tests {
     const TABLE: &str = "
         Confirm                - - - - - - I
         Release                - - - - - - I
+        Renew                  - - - - - - I
         CreatePool             - T G - - - -
         UpdatePool             - T G - - - -
         WatchPool              - T G T T - -
@@ -372,6 +378,7 @@ mod tests {
         DeletePool             - T G - - - -
         RegisterVnfcis         - T G - - - -
         RearmVnfcis            - T G - - - -
+        RequestRenewal         - T G - - - -
         GetVnfci               - T G T T - -
         ListVnfcis             - T G T T - -
         ScaleIn                - T G - - - -

@@ -21,6 +21,7 @@ use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::csr::{csr_attributes, names_of};
 use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
 use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile, Tbs};
+use crate::crash::{self, Point};
 use crate::credential::{CertificateState, RevocationReason};
 use crate::identity::{Purpose, Verified, x509};
 use crate::nfv::{
@@ -96,7 +97,7 @@ impl Broker {
         let shown = Sha256Hash::of(leaf);
         let kind = if let Some(held) = self.store.enrolment_by_certificate(shown).await?.filter(|_| again) {
             let caller = self
-                .identify_vnfci(peer, false)
+                .identify_vnfci(peer, None)
                 .await
                 .map_err(|error| error.concerning(&held.tenant, Some(&held.vnfci)))?;
             EnrollerKind::Holder(caller, Box::new(held))
@@ -178,6 +179,7 @@ impl Broker {
         let details = describe(enroller, &place, request_der, id, authority.id, &tbs);
         let started = Event { kind: EventKind::EnrolmentStarted, ..base.clone() };
         self.store.append_events(vec![started.details(details::json(&details))]).await?;
+        crash::reached(Point::EnrolmentIntended);
         // 5.
         let der = match self.sign_certificate(&authority.key, &tbs).await {
             Ok(der) => der,
@@ -186,6 +188,7 @@ impl Broker {
                 return Err(error);
             }
         };
+        crash::reached(Point::EnrolmentSigned);
         // 6.
         let enrolment = NewEnrolment {
             id,
@@ -208,6 +211,7 @@ impl Broker {
         let outcome = self.record_enrolment(enrolment, base.clone(), details).await;
         match outcome {
             Ok(EnrolmentOutcome::Enrolled { replaced, superseded, .. }) => {
+                crash::reached(Point::EnrolmentCommitted);
                 if replaced != DestroyedKeys::default() || superseded != DestroyedKeys::default() {
                     self.wake.publisher.notify_one();
                     self.wake.sweeper.notify_one();
@@ -439,7 +443,9 @@ impl Broker {
             let same_key = held.credential.public_key == Sha256Hash::of(request.public_key_der());
             let until = self.store.now().await?.plus(profile.validity());
             if same_key && !held.own_key {
-                return Err(invalid("the key came from a pool: make a new key, or claim again".to_owned()));
+                return Err(invalid(
+                    "the key came from a pool: make a new key, or renew at the VNFCI listener".to_owned(),
+                ));
             }
             if same_key && until > held.key_since.plus(profile.cryptoperiod()) {
                 return Err(invalid(format!(

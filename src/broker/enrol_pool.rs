@@ -14,6 +14,7 @@ use crate::ca::issuers::{
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, NameValues, Profile};
 use crate::clock::HumaneDuration;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::hsm::ObjectId;
 use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
@@ -244,7 +245,7 @@ impl Broker {
         let cas = issuer.cas(self.store.now().await?).await.map_err(unusable)?;
         let attributes = issuer.attributes().await.map_err(unusable)?;
         attributes.check(profile.key_type()).map_err(unusable)?;
-        let lease = &self.renew(lease).await?;
+        let lease = &self.keep_lease(lease).await?;
         // 3.
         let basis = self.basis(&profile, &attributes);
         self.retire_outdated(pool, basis, lease).await?;
@@ -309,12 +310,13 @@ impl Broker {
         let epoch = self.open_epoch(&pool.tenant).await?;
         let produced =
             self.hsm.produce_with_requests(&pool.tenant, epoch, profile.key_type(), &templates).await?;
+        crash::reached(Point::IssuerRequested);
         let batch = Batch { pool, profile, issuer: None, epoch, produced, certified, basis: Some(basis) };
         self.commit(batch, Some(lease)).await
     }
 
     /// A CA may take longer to answer than a lease lasts.
-    async fn renew(&self, lease: &Lease) -> Result<Lease, BrokerError> {
+    async fn keep_lease(&self, lease: &Lease) -> Result<Lease, BrokerError> {
         let renewed = self.store.acquire_lease(&lease.name, &lease.holder, LEASE).await?;
         Ok(renewed.ok_or_else(|| StoreError::Fenced(lease.name.clone()))?)
     }
@@ -394,7 +396,8 @@ impl Broker {
                     Err(error) => failure = Some(error.to_string()),
                 }
             }
-            let lease = self.renew(lease).await?;
+            crash::reached(Point::IssuerAnswered);
+            let lease = self.keep_lease(lease).await?;
             self.record_enrolled(filling, enrolled, &lease).await?;
         }
         match failure {
@@ -466,6 +469,7 @@ impl Broker {
         let mutation = at_claim::issued(event, None, issuer, &certificates);
         let recorded = certificates.len() as u64;
         self.store.record_certificates(certificates, mutation.lease(lease)).await?;
+        crash::reached(Point::IssuerRecorded);
         metrics::counter!("keybroker_certificates_enrolled_total", "issuer" => filling.name.to_string())
             .increment(recorded);
         Ok(())

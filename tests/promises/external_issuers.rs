@@ -14,9 +14,13 @@ use std::time::Duration;
 
 const POOL: &str = "operator-pki";
 
-/// A broker with the issuer `pki`, and profiles `enrolled` (3 days) and `lasting` (30 days) that name it.
 async fn site(server: &EstServer) -> Site {
-    let (mut site, request) = prepared(server).await;
+    site_on(server, Site::prepare).await
+}
+
+/// A broker with the issuer `pki`, and profiles `enrolled` (3 days) and `lasting` (30 days) that name it.
+pub(crate) async fn site_on(server: &EstServer, prepare: fn(Options) -> Site) -> Site {
+    let (mut site, request) = prepared(server, prepare).await;
     let certificate = server.client_certificate(&request).await;
     std::fs::write(site.path().join("est-client.pem"), certificate).unwrap();
     serve(&mut site).await;
@@ -24,13 +28,13 @@ async fn site(server: &EstServer) -> Site {
 }
 
 /// The same before it is started and has a client certificate; with the request for that.
-async fn prepared(server: &EstServer) -> (Site, String) {
+async fn prepared(server: &EstServer, prepare: fn(Options) -> Site) -> (Site, String) {
     let more_toml = format!(
         "[issuer.pki]\nkind = \"est\"\nurl = {:?}\ntrust_anchor = {:?}\nclient_certificate = \"est-client.pem\"\n",
         server.url(),
         server.root_pem(),
     );
-    let site = Site::prepare(Options { more_toml, ..Options::default() });
+    let site = prepare(Options { more_toml, ..Options::default() });
     site.init().await;
     let config = site.config().display().to_string();
     let requested = site.cli(["issuer", "request", "pki", "--config", &config]).await.ok().object();
@@ -197,7 +201,7 @@ async fn the_tls_client_certificate_is_followed_by_another_one_before_it_ends() 
     let server = EstServer::start(Duration::ZERO).await;
     // Asked again when the server says so, with the same request.
     server.behave(Behaviour { pending_once: true, ..Behaviour::default() });
-    let (mut site, request) = prepared(&server).await;
+    let (mut site, request) = prepared(&server, Site::prepare).await;
     let file = site.path().join("est-client.pem");
     let aged = server.aged_client_certificate(&request).await;
     std::fs::write(&file, &aged).unwrap();

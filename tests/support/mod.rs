@@ -9,6 +9,7 @@
 )]
 
 pub mod ca;
+pub mod crashing;
 pub mod delay;
 pub mod est_server;
 pub mod faults;
