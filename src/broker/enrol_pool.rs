@@ -18,7 +18,6 @@ use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::hsm::ObjectId;
 use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
-use crate::pool;
 use crate::store::records::{
     AwaitingKey, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, NewCertificate, Page, Pool, PoolFilter,
 };
@@ -224,7 +223,7 @@ impl Broker {
         // 1.
         let levels = self.store.pool_levels(pool.id).await?;
         let filling = state.full.get(&pool.id) != Some(&pool.target);
-        let missing = pool::refill(pool.target, pool.refill_below, levels.available, filling);
+        let missing = self.missing_in(pool, levels.available, filling).await?;
         if missing == 0 {
             state.full.insert(pool.id, pool.target);
         } else {
