@@ -12,6 +12,7 @@ pub mod confirm;
 mod custody;
 pub mod enrol;
 pub mod enrol_pool;
+mod enrol_terms;
 mod enrol_vouched;
 mod epochs;
 mod generate;

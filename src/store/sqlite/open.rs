@@ -1,6 +1,5 @@
 //! Opening the database file: its mode, its settings and its schema.
 
-use super::SqliteStore;
 use super::writer::Writer;
 use crate::clock::Clock;
 use crate::store::{Result, StoreError};
@@ -35,6 +34,13 @@ impl Default for SqliteOptions {
     fn default() -> Self {
         Self { busy_timeout: Duration::from_secs(5), max_pages: None }
     }
+}
+
+/// A store in one SQLite file. See [`crate::store::Store`] for what it promises; `docs/schema.md` for what is in the file.
+pub struct SqliteStore {
+    pub(super) writer: Writer,
+    pub(super) readers: sqlx::SqlitePool,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl SqliteStore {
