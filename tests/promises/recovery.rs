@@ -8,6 +8,7 @@ use crate::support::process::{keybroker, openssl, run};
 use crate::support::settlement::{count, query};
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Claimed, Vnfci};
+use crate::support::{PATIENCE, until};
 use keybroker::api::proto;
 use keybroker::api::proto::credential_service_client::CredentialServiceClient;
 use serde_json::Value;
@@ -15,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -274,10 +274,42 @@ async fn a_broker_killed_while_it_mirrors_leaves_a_mirror_that_verifies_and_goes
     site.verify(&mirror(&site), &[&head]).await.ok();
 }
 
+async fn sqlite(site: &Site, statement: &str) {
+    run("sqlite3", [site.database().display().to_string().as_str(), statement]).await.ok();
+}
+
+/// SIGKILL for `keybroker recover` within the transaction that is about to make this change.
+async fn kill_recovery_before(site: &Site, change: &str) {
+    let stall = "BEGIN SELECT count(*) FROM endless WHERE x < 0; END";
+    sqlite(site, &format!("CREATE TRIGGER stall BEFORE {change} {stall}")).await;
+    let config = site.config().display().to_string();
+    let err = site.path().join("recover.err");
+    let mut recovery = tokio::process::Command::new(keybroker());
+    recovery.args(["recover", "--config", &config, "--yes"]).kill_on_drop(true);
+    recovery.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&err).unwrap());
+    let mut running = recovery.spawn().unwrap();
+    // No transaction of its own is as long as that.
+    let mut locked = 0;
+    until(PATIENCE, change, async || {
+        if let Some(status) = running.try_wait().unwrap() {
+            panic!("{change}: it ended with {status}: {}", std::fs::read_to_string(&err).unwrap());
+        }
+        let database = site.database().display().to_string();
+        let other = run("sqlite3", [database.as_str(), "BEGIN IMMEDIATE; ROLLBACK"]).await;
+        locked = if other.code == 0 { 0 } else { locked + 1 };
+        (locked == 5).then_some(())
+    })
+    .await;
+    running.kill().await.unwrap();
+    sqlite(site, "DROP TRIGGER stall").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_killed_at_any_moment_and_run_again_comes_to_the_same() {
     let mut site = Site::start().await;
     site.full_pool(POOL, 4).await;
+    // Of which nothing goes out.
+    site.full_pool("amf-spare", 2).await;
     let ids = ["kept", "ended", "later", "open-then", "waiting"];
     let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
     let [kept, ended, later, open, _] = &vnfcis[..] else { panic!() };
@@ -299,30 +331,29 @@ async fn a_recovery_killed_at_any_moment_and_run_again_comes_to_the_same() {
     let pending = "SELECT COUNT(*) FROM certificates WHERE state = 'REVOCATION_PENDING'";
     let before = count(&site, pending).await;
 
-    // Each run is killed a little later than the one before, until one comes to its end.
-    let config = site.config().display().to_string();
-    let (mut patience, mut within) = (Duration::from_millis(100), 0);
-    let done: Value = loop {
-        let mut recovery = tokio::process::Command::new(keybroker());
-        recovery.args(["recover", "--config", &config, "--yes", "--output", "json"]).kill_on_drop(true);
-        let (out, err) = (site.path().join("recover.out"), site.path().join("recover.err"));
-        recovery.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
-        let mut running = recovery.spawn().unwrap();
-        if let Ok(status) = tokio::time::timeout(patience, running.wait()).await {
-            assert!(status.unwrap().success(), "{}", std::fs::read_to_string(&err).unwrap());
-            break serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
-        }
-        running.kill().await.unwrap();
-        let begun = query(&site, "SELECT value FROM marks WHERE name = 'recovery' AND value <> ''").await;
-        within += usize::from(!begun.is_empty());
-        if !begun.is_empty() {
-            let checked = doctor(&site).await;
-            assert_eq!(checked["status"], "fail", "{checked}");
-        }
-        patience += Duration::from_millis(30);
-    };
-    assert!(within >= 3, "killed {within} times in the midst of it");
-    let outcome = if done["done"] == true { &done["outcome"] } else { &done["last"] };
+    // Each run gets a little further than the one before.
+    sqlite(&site, "CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n")
+        .await;
+    let within = [
+        "UPDATE ON credentials",
+        "UPDATE ON initial_credentials",
+        "UPDATE ON vnfcis",
+        "UPDATE ON claims",
+        "UPDATE ON credentials WHEN OLD.key_state = 'AVAILABLE'",
+        "UPDATE ON epochs WHEN OLD.state = 'OPEN' AND NEW.state = 'CLOSED'",
+        "UPDATE ON epochs WHEN OLD.state = 'CLOSED' AND NEW.state = 'SHREDDING'",
+        "UPDATE ON epochs WHEN OLD.state = 'SHREDDING' AND NEW.state = 'DESTROYED'",
+        "DELETE ON audit_chain",
+    ];
+    for change in within {
+        kill_recovery_before(&site, change).await;
+        let checked = doctor(&site).await;
+        assert!(checked["finding"].as_str().unwrap().contains("a recovery was begun"), "{change}: {checked}");
+    }
+    kill_recovery_before(&site, "INSERT ON heads").await;
+    let done = recover(&site, &["--yes"]).await;
+    assert_eq!((&done["done"], &done["needed"]), (&false.into(), &false.into()), "{done}");
+    let outcome = &done["last"];
     assert_eq!(names(&outcome["terminated"]), ["default/ended"].into());
     assert_eq!(
         names(&outcome["rearm"]),
@@ -336,15 +367,11 @@ async fn a_recovery_killed_at_any_moment_and_run_again_comes_to_the_same() {
     assert_eq!(outcome["revoked"], count(&site, pending).await - before, "{outcome}");
     assert_eq!(count(&site, "SELECT COUNT(*) FROM epochs WHERE state <> 'DESTROYED'").await, 0);
     assert_eq!(count(&site, "SELECT COUNT(*) FROM events WHERE kind = 'RECOVERED'").await, 1);
-    let again = recover(&site, &["--yes"]).await;
-    assert_eq!((&again["done"], &again["last"]), (&false.into(), outcome), "{again}");
 
     site.serve().await;
     site.until_available(POOL, 4).await;
-    let archived = PathBuf::from(done["plan"]["archive"].as_str().unwrap());
-    if done["done"] == true {
-        site.verify(&archived, &[]).await.ok();
-    }
+    let old = site.events("RECOVERED").await[0]["details"]["old_origin"].as_str().unwrap().replace('/', "-");
+    site.verify(&site.path().join(format!("audit-mirror.{old}")), &[]).await.ok();
     let log = site.export("recovered").await;
     site.verify(&log, &[]).await.ok();
     let fresh = site.register_one("fresh", &SLOTS, By::Certificate).await.boot(&site).await;
