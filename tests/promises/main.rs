@@ -24,6 +24,7 @@ mod key_types;
 mod paths;
 mod recovery;
 mod refusals;
+mod renewal;
 mod restart;
 mod revocation;
 mod roles;

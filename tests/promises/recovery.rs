@@ -95,11 +95,12 @@ async fn assert_refuses(site: &mut Site, vnfci: &Vnfci, why: &str) {
 async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
     let mut site = Site::start().await;
     site.full_pool(POOL, 4).await;
-    let ids = ["kept", "ended", "claimed-later", "open-then", "waiting"];
+    let ids = ["kept", "ended", "claimed-later", "open-then", "waiting", "renewed"];
     let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
-    let [kept, ended, later, open, waiting] = &vnfcis[..] else { panic!() };
+    let [kept, ended, later, open, waiting, renewing] = &vnfcis[..] else { panic!() };
     let kept_key = kept.boot(&site).await;
     let ended_key = ended.boot(&site).await;
+    let old_key = renewing.boot(&site).await;
     let open_claim = open.claim(&site).await.unwrap();
     let file = site.path().join("backup.db");
     backup(&site, &file).await;
@@ -113,13 +114,16 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
         assert!(vnfci.confirm(&site, &claimed).await.unwrap());
         after.push(claimed);
     }
+    let renewed = renewing.rebooted().renew(&site, &old_key.keys[0]).await.unwrap();
+    assert!(renewed.confirm_by(&site, &old_key.keys[0]).await.unwrap().newly_confirmed);
+    after.push(renewed);
     site.terminate_vnfci("ended").await;
     let delivered: BTreeSet<String> = after
         .iter()
         .chain([&kept_key, &ended_key, &open_claim])
         .map(|claimed| claimed.keys[0].credential_id.clone())
         .collect();
-    assert_eq!(delivered.len(), 10);
+    assert_eq!(delivered.len(), 11);
     site.stop().await;
     site.verify(&mirror(&site), &[]).await.ok();
     let mark: Value =
@@ -133,6 +137,8 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
     assert_eq!(checked["status"], "fail", "{checked}");
     assert!(checked["finding"].as_str().unwrap().contains("rolled back: the mirror in"), "{checked}");
     assert!(checked["remedy"].as_str().unwrap().contains("keybroker recover"), "{checked}");
+    let renewal = kept.rebooted().renew(&site, &kept_key.keys[0]).await.err().unwrap();
+    assert_eq!(reason(&renewal), "ROLLED_BACK");
     // The end of a VNFCI is taken down, whatever the database forgot.
     assert!(site.terminate_vnfci("kept").await.newly_terminated);
     site.stop().await;
@@ -146,12 +152,12 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
     assert_eq!(names(&outcome["terminated"]), ["default/ended"].into());
     assert_eq!(
         names(&outcome["rearm"]),
-        ["default/claimed-later", "default/open-then", "default/waiting"].into()
+        ["default/claimed-later", "default/open-then", "default/renewed", "default/waiting"].into()
     );
     let announced: BTreeSet<String> = unknown.iter().map(|id| format!("default/{id}")).collect();
     assert_eq!(names(&outcome["register"]), announced.iter().map(String::as_str).collect());
     let unknown_certificates = outcome["unknown_certificates"].as_u64().unwrap();
-    assert!(unknown_certificates >= 3, "7 went out, of 4 that the backup had at most: {outcome}");
+    assert!(unknown_certificates >= 3, "8 went out, of 4 that the backup had at most: {outcome}");
     let again = recover(&site, &["--yes"]).await;
     assert_eq!((&again["done"], &again["needed"]), (&false.into(), &false.into()), "{again}");
 
