@@ -21,6 +21,7 @@ use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::csr::{csr_attributes, names_of};
 use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
 use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile, Tbs};
+use crate::crash::{self, Point};
 use crate::credential::{CertificateState, RevocationReason};
 use crate::identity::{Purpose, Verified, x509};
 use crate::nfv::{
@@ -162,6 +163,7 @@ impl Broker {
         let details = describe(enroller, &place, request_der, id, authority.id, &tbs);
         let started = Event { kind: EventKind::EnrolmentStarted, ..base.clone() };
         self.store.append_events(vec![started.details(details::json(&details))]).await?;
+        crash::reached(Point::EnrolmentIntended);
         // 5.
         let der = match self.sign_certificate(&authority.key, &tbs).await {
             Ok(der) => der,
@@ -170,6 +172,7 @@ impl Broker {
                 return Err(error);
             }
         };
+        crash::reached(Point::EnrolmentSigned);
         // 6.
         let enrolment = NewEnrolment {
             id,
@@ -192,6 +195,7 @@ impl Broker {
         let outcome = self.record_enrolment(enrolment, base.clone(), details).await;
         match outcome {
             Ok(EnrolmentOutcome::Enrolled { replaced, superseded, .. }) => {
+                crash::reached(Point::EnrolmentCommitted);
                 if replaced != DestroyedKeys::default() || superseded != DestroyedKeys::default() {
                     self.wake.publisher.notify_one();
                     self.wake.sweeper.notify_one();

@@ -14,6 +14,7 @@ use crate::ca::issuers::{
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, NameValues, Profile};
 use crate::clock::HumaneDuration;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
 use crate::pool;
@@ -287,6 +288,7 @@ impl Broker {
         let epoch = self.open_epoch(&pool.tenant).await?;
         let produced =
             self.hsm.produce_with_requests(&pool.tenant, epoch, profile.key_type(), &templates).await?;
+        crash::reached(Point::IssuerRequested);
         let batch = Batch { pool, profile, issuer: None, epoch, produced, certified, basis: Some(basis) };
         self.commit(batch, Some(lease)).await
     }
@@ -372,6 +374,7 @@ impl Broker {
                     Err(error) => failure = Some(error.to_string()),
                 }
             }
+            crash::reached(Point::IssuerAnswered);
             let lease = self.keep_lease(lease).await?;
             self.record_enrolled(filling, enrolled, &lease).await?;
         }
@@ -444,6 +447,7 @@ impl Broker {
         let mutation = at_claim::issued(event, None, issuer, &certificates);
         let recorded = certificates.len() as u64;
         self.store.record_certificates(certificates, mutation.lease(lease)).await?;
+        crash::reached(Point::IssuerRecorded);
         metrics::counter!("keybroker_certificates_enrolled_total", "issuer" => filling.name.to_string())
             .increment(recorded);
         Ok(())

@@ -6,6 +6,7 @@ use crate::audit::mirror::{Mirror, Position};
 use crate::audit::{ChainedEntry, SignedHead, genesis};
 use crate::broker::sequence::ORIGIN;
 use crate::broker::{Broker, BrokerError};
+use crate::crash::{self, Point};
 use crate::store::Store;
 use crate::store::records::AuditQuery;
 use arc_swap::ArcSwapOption;
@@ -156,6 +157,7 @@ impl Broker {
             let from = next.clone();
             next = self.with_mirror(move |mirror| mirror.append(&from, &entries)).await?;
         }
+        crash::reached(Point::MirrorAppended);
         let finished = next.clone();
         // Before the mirror counts: one that is lost from now on is missed.
         let directory = self.mirror.mirror.directory().display().to_string();

@@ -13,6 +13,7 @@ use crate::ca::ocsp::{
     Asked, CertStatus, OcspRequest, ResponseData, Unanswered, responder_key_hash, response,
 };
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{IssuerId, Sha256Hash};
 use crate::store::Mutation;
@@ -295,6 +296,7 @@ impl Broker {
         let tbs = authority.ca.ocsp_responder(&spki, validity, now, &mut rand::rng());
         let tbs = tbs.map_err(super::authorities::unissued)?;
         let certificate_der = self.sign_certificate(&authority.key, &tbs).await?;
+        crash::reached(Point::OcspCertified);
         let event = Event::new(now, EventKind::OcspResponderCertified, Actor::broker())
             .tenant(tenant)
             .details(details::json(&OcspResponderDetails {
@@ -308,6 +310,7 @@ impl Broker {
             OcspResponder { issuer: authority.id, key: key.to_string(), certificate_der, created_at: now };
         let mutation = Mutation::new(move |()| vec![event]).lease(lease);
         self.store.record_ocsp_responder(record, mutation).await?;
+        crash::reached(Point::OcspCommitted);
         self.load_responders().await
     }
 }

@@ -7,6 +7,7 @@ use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{self, NameValues, Profile};
+use crate::crash::{self, Point};
 use crate::credential::{Issue, KeyType};
 use crate::hsm::{Lane, ObjectId, Produced, ProducedKey};
 use crate::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
@@ -171,6 +172,7 @@ impl Broker {
         let epoch = self.open_epoch(&pool.tenant).await?;
         // 1.
         let produced = self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await?;
+        crash::reached(Point::ProductionGenerated);
         // 2.
         let (issuer, certified) = match pool.issue {
             Issue::Ahead => {
@@ -181,6 +183,7 @@ impl Broker {
                 (None, produced.keys.iter().map(|_| (CredentialId::generate(), None)).collect())
             }
         };
+        crash::reached(Point::ProductionCertified);
         // 3.
         let batch = Batch { pool, profile: &profile, issuer, epoch, produced, certified, basis: None };
         self.commit(batch, lease).await
@@ -196,6 +199,7 @@ impl Broker {
         for _ in 0..EPOCHS_TRIED {
             match self.insert(&batch, lease).await {
                 Ok(()) => {
+                    crash::reached(Point::ProductionCommitted);
                     metrics::counter!("keybroker_credentials_produced_total").increment(count);
                     return Ok(());
                 }

@@ -13,14 +13,18 @@ use std::time::Duration;
 
 const POOL: &str = "operator-pki";
 
-/// A broker with the issuer `pki`, and profiles `enrolled` (3 days) and `lasting` (30 days) that name it.
 async fn site(server: &EstServer) -> Site {
+    site_on(server, Site::prepare).await
+}
+
+/// A broker with the issuer `pki`, and profiles `enrolled` (3 days) and `lasting` (30 days) that name it.
+pub(crate) async fn site_on(server: &EstServer, prepare: fn(Options) -> Site) -> Site {
     let more_toml = format!(
         "[issuer.pki]\nkind = \"est\"\nurl = {:?}\ntrust_anchor = {:?}\nclient_certificate = \"est-client.pem\"\n",
         server.url(),
         server.root_pem(),
     );
-    let mut site = Site::prepare(Options { more_toml, ..Options::default() });
+    let mut site = prepare(Options { more_toml, ..Options::default() });
     site.init().await;
     let config = site.config().display().to_string();
     let requested = site.cli(["issuer", "request", "pki", "--config", &config]).await.ok().object();

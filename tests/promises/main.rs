@@ -13,6 +13,7 @@ mod bad_start;
 mod certificates;
 mod claims;
 mod command_line;
+mod crashes;
 mod empty_pools;
 mod endpoints;
 mod est;

@@ -9,6 +9,7 @@
 )]
 
 pub mod ca;
+pub mod crashing;
 pub mod est_server;
 pub mod faults;
 #[path = "../fresh_token/mod.rs"]

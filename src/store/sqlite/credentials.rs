@@ -6,6 +6,7 @@ use super::epochs;
 use super::value::{CHUNK, Columns, id_list, number_list, statement, text_list};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{CertificateChange, CertificateState, Issue, KeyChange, KeyState, RevocationReason};
 use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId, VnfciId};
 use crate::store::records::{
@@ -97,6 +98,7 @@ pub(super) async fn insert(
         }
         statement(&mut sql).execute(&mut *tx).await?;
     }
+    crash::reached(Point::ProductionInserted);
     Ok(())
 }
 

@@ -1,0 +1,710 @@
+//! The steps of a simulation: each asks something of a replica, and holds what comes back against the model.
+
+use crate::model::{Answered, Asked, Model, Unsealed, Vnfci};
+use crate::world::{LEASE_AND_MORE, LEASED, World, nfvo, tenant_id};
+use keybroker::audit::event::EventKind;
+use keybroker::authorisation::{Caller, Role};
+use keybroker::broker::background::Work;
+use keybroker::broker::claim::{Claim, SealedClaim, TokenProof};
+use keybroker::broker::confirm::{Confirm, SlotSignature};
+use keybroker::broker::pools::{CreatePool, UpdatePool};
+use keybroker::broker::rearm::Rearm;
+use keybroker::broker::release::Release;
+use keybroker::broker::vnfcis::{Announcement, Registered};
+use keybroker::broker::{Broker, BrokerError, Peer, Request};
+use keybroker::ca::CertificateFacts;
+use keybroker::credential::{CertificateState, KeyState, RevocationReason};
+use keybroker::identity::confirm::{confirm_message, release_message, sign};
+use keybroker::identity::token::{ProofFields, Token};
+use keybroker::nfv::{RequestId, Sha256Hash};
+use keybroker::sealing::{Binding, Envelope, RecipientKey, Suite, matches_public_key, open};
+use keybroker::store::records::{CertificateSelector, InitialCredentialKind, Slot};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Profiles with the pools that are made of them.
+const POOLS: [(&str, &str); 3] =
+    [("vnfci-transport", "transport"), ("vnfci-named", "named"), ("scarce", "scarce")];
+/// VNFCIs that are looked at from one time on; further ones take the places of those that have ended.
+const MOST_VNFCIS: usize = 24;
+/// New recipient keys in one arming.
+const REDRAWS: u32 = 3;
+/// How long requests are kept by the broker, and a little less.
+const REPEATED_WITHIN: Duration = Duration::from_secs(23 * 3_600);
+
+pub(crate) struct Simulation {
+    pub(crate) world: World,
+    pub(crate) model: Model,
+    random: StdRng,
+    next_vnfci: u32,
+}
+
+/// What may have been done.
+enum Told<T> {
+    Done(T),
+    /// Nothing was changed.
+    Refused(BrokerError),
+    /// Failed half way, or the answer was lost.
+    Unknown,
+}
+
+impl Simulation {
+    pub(crate) async fn begin(world: World, seed: u64) -> Self {
+        let mut simulation =
+            Self { world, model: Model::default(), random: StdRng::seed_from_u64(seed), next_vnfci: 0 };
+        for (profile, pool) in POOLS {
+            let asked = Asked::CreatePool(pool.into(), profile.into(), 6);
+            assert!(matches!(simulation.ask(asked).await, Told::Done(_)), "pool {pool}");
+        }
+        simulation.world.round(0, Work::Producer).await;
+        simulation
+    }
+
+    fn request_id(&mut self) -> RequestId {
+        RequestId(uuid::Builder::from_random_bytes(self.random.random()).into_uuid())
+    }
+
+    /// A replica that works.
+    fn replica(&mut self) -> usize {
+        self.random.random_range(0..self.world.replicas.len())
+    }
+
+    fn any_vnfci(&mut self) -> Option<usize> {
+        let all = self.model.vnfcis.len();
+        (all > 0).then(|| self.random.random_range(0..all))
+    }
+
+    /// Whether what is about to be asked is cut off: after how many steps of the broker.
+    fn cut(&mut self) -> Option<u32> {
+        self.random.random_bool(0.06).then(|| self.random.random_range(1..30))
+    }
+
+    /// One step.
+    pub(crate) async fn step(&mut self) {
+        match self.random.random_range(0..1_000u32) {
+            0..60 => self.register().await,
+            60..340 => self.claim().await,
+            340..520 => self.confirm().await,
+            520..560 => self.terminate().await,
+            560..600 => self.release().await,
+            600..640 => self.rearm().await,
+            640..655 => self.revoke().await,
+            655..680 => self.resize().await,
+            680..740 => self.repeat().await,
+            740..900 => self.work().await,
+            900..950 => self.pass_time(),
+            950..970 => self.pause_or_resume().await,
+            970..985 => self.break_hsm(),
+            985..993 => {
+                let index = self.replica();
+                self.model.count("restart");
+                self.world.restart(index).await;
+            }
+            993..996 => {
+                self.model.count("restart of all");
+                self.world.restart_all().await;
+            }
+            _ => {
+                self.world.faults.clear();
+                self.look().await;
+            }
+        }
+    }
+
+    /// Has a replica do something, perhaps cut off in the middle: then the replica dies with it.
+    async fn told<T, F: Future<Output = Result<T, BrokerError>>>(
+        &mut self,
+        index: usize,
+        work: impl FnOnce(Arc<Broker>) -> F,
+    ) -> Told<T> {
+        let broker = Arc::clone(&self.world.replicas[index].broker);
+        let outcome = match self.cut() {
+            None => Some(work(broker).await),
+            Some(polls) => crate::cut_off(work(broker), polls).await,
+        };
+        match outcome {
+            Some(Ok(done)) => Told::Done(done),
+            Some(Err(BrokerError::Unavailable { .. } | BrokerError::Internal(_))) => Told::Unknown,
+            Some(Err(refusal)) => Told::Refused(refusal),
+            None => {
+                self.model.count("cut off");
+                self.world.restart(index).await;
+                Told::Unknown
+            }
+        }
+    }
+
+    // What MANO asks.
+
+    /// Asks for a mutation with a new request id and notes what came of it.
+    async fn ask(&mut self, asked: Asked) -> Told<Vec<String>> {
+        let (id, index) = (self.request_id(), self.replica());
+        let told = self.told(index, |broker| mutate(broker, id, asked.clone())).await;
+        if let Told::Done(outcome) = &told {
+            let entry = (id, self.world.now(), asked, outcome.join(" "));
+            self.model.requests.push(entry);
+        }
+        told
+    }
+
+    /// The same request again, some time later and by whichever replica, has the same outcome.
+    async fn repeat(&mut self) {
+        let now = self.world.now();
+        self.model.requests.retain(|(_, at, ..)| now.since(*at) < REPEATED_WITHIN);
+        let Some((id, _, asked, outcome)) = self.model.requests.choose(&mut self.random).cloned() else { return };
+        let index = self.replica();
+        if let Told::Done(again) = self.told(index, |broker| mutate(broker, id, asked.clone())).await {
+            assert_eq!(again.join(" "), outcome, "{asked:?} repeated");
+            self.model.count("repeated");
+        }
+    }
+
+    async fn register(&mut self) {
+        let count = self.random.random_range(1..=3);
+        let ids: Vec<String> = (0..count)
+            .map(|_| {
+                self.next_vnfci += 1;
+                format!("vnfci-{}", self.next_vnfci)
+            })
+            .collect();
+        let slots = self.random.random_range(1..=2);
+        let pools: Vec<String> =
+            (0..slots).filter_map(|_| POOLS.choose(&mut self.random)).map(|(_, pool)| (*pool).to_owned()).collect();
+        if let Told::Done(tokens) = self.ask(Asked::Register(ids.clone(), pools)).await {
+            for (id, token) in ids.into_iter().zip(tokens) {
+                self.model.count("registered");
+                let vnfci = Vnfci::new(id, token);
+                let ended = self.model.vnfcis.iter().position(|known| known.ended && !known.uncertain);
+                match ended.filter(|_| self.model.vnfcis.len() >= MOST_VNFCIS) {
+                    Some(place) => self.model.vnfcis[place] = vnfci,
+                    None => self.model.vnfcis.push(vnfci),
+                }
+            }
+        }
+    }
+
+    async fn terminate(&mut self) {
+        let Some(index) = self.any_vnfci() else { return };
+        let id = self.model.vnfcis[index].id.clone();
+        let asked = if self.random.random_bool(0.5) { Asked::Terminate(id) } else { Asked::ScaleIn(vec![id]) };
+        match self.ask(asked).await {
+            Told::Done(_) => {
+                self.model.count("terminated");
+                let vnfci = &mut self.model.vnfcis[index];
+                (vnfci.ended, vnfci.uncertain) = (true, false);
+                let (open, confirmed) = (vnfci.open.take(), vnfci.confirmed.take());
+                self.model.end(open);
+                self.model.end(confirmed);
+            }
+            Told::Unknown => self.model.vnfcis[index].uncertain = true,
+            Told::Refused(refusal) => panic!("a termination was refused: {refusal}"),
+        }
+    }
+
+    async fn rearm(&mut self) {
+        let Some(index) = self.any_vnfci() else { return };
+        let id = self.model.vnfcis[index].id.clone();
+        match self.ask(Asked::Rearm(id)).await {
+            Told::Done(tokens) => {
+                let vnfci = &mut self.model.vnfcis[index];
+                if tokens[0].starts_with("refused") {
+                    assert!(vnfci.ended || vnfci.uncertain, "{}: {}", vnfci.id, tokens[0]);
+                    return;
+                }
+                vnfci.arm(tokens[0].clone());
+                let open = vnfci.open.take();
+                self.model.end(open);
+                self.model.count("re-armed");
+            }
+            Told::Unknown => self.model.vnfcis[index].uncertain = true,
+            Told::Refused(refusal) => panic!("a re-arming was refused: {refusal}"),
+        }
+    }
+
+    async fn revoke(&mut self) {
+        let Some(index) = self.any_vnfci() else { return };
+        let id = self.model.vnfcis[index].id.clone();
+        if let Told::Done(_) = self.ask(Asked::Revoke(id)).await {
+            self.model.count("revoked");
+        }
+    }
+
+    async fn resize(&mut self) {
+        let Some((_, pool)) = POOLS.choose(&mut self.random) else { return };
+        let target = self.random.random_range(1..12);
+        if let Told::Done(_) = self.ask(Asked::ResizePool((*pool).to_owned(), target)).await {
+            self.model.count("resized");
+        }
+    }
+
+    // What VNFCIs ask.
+
+    async fn claim(&mut self) {
+        let Some(place) = self.any_vnfci() else { return };
+        // Another recipient key: a reboot, or a clone of the VM. A token that is void: an attacker, or a bad disk.
+        let rebooted = self.random.random_bool(0.15);
+        let void = self.random.random_bool(0.1);
+        let vnfci = &mut self.model.vnfcis[place];
+        if rebooted {
+            vnfci.recipient = Arc::new(RecipientKey::generate().unwrap());
+        }
+        let void = void.then(|| vnfci.void.last().cloned()).flatten();
+        let token = void.clone().unwrap_or_else(|| Arc::clone(&vnfci.token));
+        let recipient = Arc::clone(&vnfci.recipient);
+        let (id, index, peer) = (self.request_id(), self.replica(), self.world.peer());
+        let claim = Claim {
+            request: request(id, "claim", &recipient.public_key().hash().0),
+            recipient: recipient.public_key().clone(),
+            suites: Suite::DEFAULT.to_vec(),
+            token: Some(proof(&peer, &token, id, recipient.public_key().hash())),
+        };
+        let told = self.told(index, |broker| async move { broker.claim(&peer, claim).await }).await;
+        let now = self.world.now();
+        let vnfci = &self.model.vnfcis[place];
+        let certain = !vnfci.uncertain;
+        match told {
+            Told::Done(sealed) => {
+                assert!(void.is_none(), "{} claimed with a void token", vnfci.id);
+                assert!(!(certain && vnfci.ended), "{} claimed after its end", vnfci.id);
+                assert!(!(certain && vnfci.spent), "{} claimed with a spent token", vnfci.id);
+                let answered = unseal(&recipient, &token, sealed);
+                self.answered(place, answered, certain, now);
+            }
+            Told::Unknown => self.model.vnfcis[place].uncertain = true,
+            Told::Refused(BrokerError::PoolEmpty { .. }) => self.model.count("empty"),
+            Told::Refused(refusal) => {
+                self.model.count("claims refused");
+                let vnfci = &self.model.vnfcis[place];
+                let expected = void.is_some() || vnfci.ended || vnfci.spent || vnfci.redraws >= REDRAWS;
+                let expected = expected || vnfci.uncertain;
+                assert!(expected || self.world.token_expired(&token), "{} was refused: {refusal}", vnfci.id);
+            }
+        }
+    }
+
+    /// Notes an answer and what it ended.
+    fn answered(&mut self, place: usize, answered: Answered, certain: bool, now: keybroker::clock::Timestamp) {
+        let vnfci = &mut self.model.vnfcis[place];
+        match vnfci.open.clone() {
+            Some(open) if open.claim == answered.claim => {
+                assert!(open.recipient_key == answered.recipient_key, "{}: sealed to a second key", vnfci.id);
+                assert!(open.credentials() == answered.credentials(), "{}: other credentials", vnfci.id);
+                self.model.count("claims replayed");
+            }
+            Some(open) => {
+                let overdue = now >= open.confirm_by;
+                let same = open.recipient_key == answered.recipient_key;
+                assert!(!(certain && same && !overdue), "{}: an open claim was not found again", vnfci.id);
+                if certain && !same && !overdue {
+                    vnfci.redraws += 1;
+                    assert!(vnfci.redraws <= REDRAWS, "{}: {} redraws", vnfci.id, vnfci.redraws);
+                }
+                self.model.end(Some(open));
+                self.model.count("claims redrawn");
+            }
+            None => self.model.count("claimed"),
+        }
+        self.model.unsealed(place, &answered);
+        // The claim is known; how many were redrawn unheard of is not.
+        let vnfci = &mut self.model.vnfcis[place];
+        if !certain {
+            (vnfci.spent, vnfci.ended) = (false, false);
+        }
+    }
+
+    async fn confirm(&mut self) {
+        let Some(place) = self.any_vnfci() else { return };
+        // Mostly the latest claim; now and then one from before.
+        let any = self.random.random_bool(0.15);
+        let vnfci = &self.model.vnfcis[place];
+        let chosen = if any { vnfci.answered.choose(&mut self.random) } else { vnfci.open.as_ref() };
+        let Some(answered) = chosen.cloned() else { return };
+        let (id, index, peer) = (self.request_id(), self.replica(), self.world.peer());
+        let confirm = Confirm {
+            request: request(id, "confirm", answered.claim.0.as_bytes()),
+            claim: answered.claim,
+            signatures: signatures(&answered, |key| {
+                confirm_message(answered.claim, key.certificate, answered.recipient_key)
+            }),
+            token: Some(proof(&peer, &answered.token, id, answered.recipient_key)),
+        };
+        let told = self.told(index, |broker| async move { broker.confirm(&peer, confirm).await }).await;
+        let now = self.world.now();
+        let vnfci = &mut self.model.vnfcis[place];
+        let is_open = vnfci.open.as_ref().is_some_and(|open| open.claim == answered.claim);
+        let is_confirmed = vnfci.confirmed.as_ref().is_some_and(|known| known.claim == answered.claim);
+        match told {
+            Told::Done(newly) => {
+                let ended = answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
+                assert!(!(newly && ended), "{}: a claim that had ended was confirmed", vnfci.id);
+                assert!(newly || is_confirmed || vnfci.uncertain, "{}: confirmed before, by whom?", vnfci.id);
+                if newly && is_open {
+                    vnfci.open = None;
+                    vnfci.spent = true;
+                    let before = vnfci.confirmed.replace(answered);
+                    self.model.end(before);
+                    self.model.count("confirmed");
+                } else if newly {
+                    panic!("{}: a claim was confirmed that was not open", vnfci.id);
+                } else if is_open {
+                    // The answer before was lost.
+                    vnfci.open = None;
+                    vnfci.spent = true;
+                    let before = vnfci.confirmed.replace(answered);
+                    self.model.end(before);
+                }
+            }
+            Told::Unknown => vnfci.uncertain = true,
+            Told::Refused(refusal) => {
+                let expected = vnfci.uncertain || !is_open || vnfci.ended || now >= answered.confirm_by;
+                assert!(expected && !is_confirmed || vnfci.uncertain || vnfci.ended || answered.token != vnfci.token,
+                    "{}: an open claim could not be confirmed: {refusal}", vnfci.id);
+                if is_open && now >= answered.confirm_by {
+                    vnfci.open = None;
+                    self.model.end(Some(answered));
+                    self.model.count("overdue");
+                }
+            }
+        }
+    }
+
+    async fn release(&mut self) {
+        let Some(place) = self.any_vnfci() else { return };
+        let Some(answered) = self.model.vnfcis[place].confirmed.clone() else { return };
+        let (id, index) = (self.request_id(), self.replica());
+        let release = Release {
+            request: request(id, "release", answered.claim.0.as_bytes()),
+            claim: answered.claim,
+            signatures: signatures(&answered, |key| {
+                release_message(answered.claim, key.certificate, answered.recipient_key)
+            }),
+        };
+        let caller = Caller::vnfci(tenant_id(), self.model.vnfcis[place].id.parse().unwrap());
+        let told = self.told(index, |broker| async move { broker.release(&caller, release).await }).await;
+        let vnfci = &mut self.model.vnfcis[place];
+        match told {
+            Told::Done(_) => {
+                // Unless it was armed anew since, it is gone.
+                vnfci.ended |= vnfci.token == answered.token;
+                vnfci.confirmed = None;
+                self.model.end(Some(answered));
+                self.model.count("released");
+            }
+            Told::Unknown => vnfci.uncertain = true,
+            Told::Refused(refusal) => assert!(vnfci.uncertain, "{}: {refusal}", vnfci.id),
+        }
+    }
+
+    // What happens by itself.
+
+    async fn work(&mut self) {
+        let work = [
+            Work::Producer,
+            Work::Producer,
+            Work::Sweeper,
+            Work::Sweeper,
+            Work::Sequencer,
+            Work::Head,
+            Work::Publisher,
+            Work::Mirror,
+            Work::Alive,
+        ];
+        let Some(work) = work.choose(&mut self.random).copied() else { return };
+        let (index, cut) = (self.replica(), self.cut());
+        match cut {
+            None => self.world.round(index, work).await,
+            Some(polls) => {
+                let rounds = &mut self.world.replicas[index].rounds;
+                if crate::cut_off(rounds.take(work), polls * 4).await.is_none() {
+                    self.model.count("work cut off");
+                    self.world.restart(index).await;
+                }
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let most: u64 = *[2, 40, 600, 1_200, 40_000].choose(&mut self.random).unwrap();
+        self.world.clock.advance(Duration::from_secs(self.random.random_range(1..=most)));
+        self.model.count("time passed");
+    }
+
+    /// A replica stops in the middle of its work, others go on, and it comes back with its lease gone: it may change
+    /// nothing any more.
+    async fn pause_or_resume(&mut self) {
+        let index = self.replica();
+        let Some((work, lease)) = self.world.replicas[index].paused.take() else {
+            let Some(work) = LEASED.choose(&mut self.random).copied() else { return };
+            let lease = self.world.replicas[index].rounds.lease(work).await;
+            self.world.replicas[index].paused = lease.map(|lease| (work, lease));
+            return;
+        };
+        self.world.faults.clear();
+        self.world.clock.advance(LEASE_AND_MORE);
+        let other = (index + 1) % self.world.replicas.len();
+        for work in [work, Work::Sequencer] {
+            while let Ok(true) = self.world.replicas[other].rounds.take(work).await {}
+        }
+        if self.world.replicas[other].rounds.lease(work).await.is_none() {
+            return;
+        }
+        let before = self.world.store.unchained_events(1_000).await.unwrap().0.len();
+        let outcome = self.world.replicas[index].rounds.take_under(work, &lease).await;
+        let (events, _) = self.world.store.unchained_events(1_000).await.unwrap();
+        if matches!(work, Work::Producer | Work::Sweeper | Work::Publisher) {
+            let kinds: Vec<EventKind> = events.iter().skip(before).map(|event| event.event.kind).collect();
+            // Whoever needs an epoch may open it.
+            let allowed = [EventKind::EpochCreating, EventKind::EpochOpened];
+            assert!(
+                kinds.iter().all(|kind| allowed.contains(kind)),
+                "{work:?} under a lease that is gone: {kinds:?}, {outcome:?}"
+            );
+        }
+        self.model.count("resumed without a lease");
+    }
+
+    fn break_hsm(&mut self) {
+        let functions = [
+            "C_Sign",
+            "C_WrapKey",
+            "C_UnwrapKey",
+            "C_GenerateKeyPair",
+            "C_GenerateKey",
+            "C_GenerateKey:token",
+            "C_DestroyObject",
+            "C_FindObjectsInit",
+            "C_DeriveKey",
+        ];
+        let Some(function) = functions.choose(&mut self.random) else { return };
+        let fault = if self.random.random_bool(0.3) { "crash" } else { "return 0x30" };
+        self.world.faults.set(&format!("{function} {fault} times {}\n", self.random.random_range(1..=2)));
+        self.model.count("HSM broken");
+    }
+
+    // What must be true.
+
+    /// Holds store, token and log against each other and against the model.
+    pub(crate) async fn look(&mut self) {
+        self.world.check().await;
+        for vnfci in &self.model.vnfcis {
+            let shown = self.world.store.vnfci(&tenant_id(), &vnfci.id.parse().unwrap()).await.unwrap();
+            for held in &shown.credentials {
+                let id = held.credential.id;
+                let holder = self.model.holders.get(&id);
+                assert!(holder.is_none_or(|(holder, _)| *holder == vnfci.id), "{id} is {holder:?}'s and {}'s", vnfci.id);
+                let over = self.model.ended.contains(&id);
+                let kept = matches!(held.key_state, KeyState::Generated | KeyState::Available | KeyState::Claimed);
+                assert!(!(over && kept), "{id} has ended and is {}", held.key_state);
+                assert!(!(over && held.state == CertificateState::Valid), "{id} has ended and its certificate is valid");
+            }
+            if vnfci.uncertain {
+                continue;
+            }
+            let delivered = |id| shown.credentials.iter().any(|held| held.credential.id == id && held.key_state == KeyState::Delivered);
+            for key in vnfci.confirmed.iter().flat_map(|confirmed| &confirmed.keys) {
+                assert!(delivered(key.credential), "{}: {} was acknowledged and is not delivered", vnfci.id, key.credential);
+            }
+        }
+    }
+
+    /// Lets everything come to rest, then: every key that has ended is shredded and receipted, no claim is left half
+    /// way, and whoever may claim gets credentials.
+    pub(crate) async fn end(mut self) {
+        self.world.faults.clear();
+        for index in 0..self.world.replicas.len() {
+            self.world.restart(index).await;
+        }
+        self.world.settle().await;
+        self.look().await;
+        for id in &self.model.ended {
+            let custody = self.world.store.custody(None, *id).await.unwrap();
+            assert!(custody.shredded_at.is_some() && custody.receipt.is_some(), "{custody:?}");
+        }
+        for place in 0..self.model.vnfcis.len() {
+            let id = self.model.vnfcis[place].id.clone();
+            let shown = self.world.store.vnfci(&tenant_id(), &id.parse().unwrap()).await.unwrap();
+            let left = shown.credentials.iter().filter(|held| held.key_state == KeyState::Claimed);
+            assert_eq!(left.count(), 0, "{id}: claimed for ever");
+            // Whatever it went through, MANO can bring it back, unless it ended it.
+            let tokens = loop {
+                match self.ask(Asked::Rearm(id.clone())).await {
+                    Told::Done(tokens) => break tokens,
+                    Told::Unknown => {}
+                    Told::Refused(refusal) => panic!("{id}: {refusal}"),
+                }
+            };
+            if tokens[0].starts_with("refused") {
+                continue;
+            }
+            let vnfci = &mut self.model.vnfcis[place];
+            vnfci.arm(tokens[0].clone());
+            let open = vnfci.open.take();
+            self.model.end(open);
+            for _ in 0..50 {
+                self.world.round(0, Work::Producer).await;
+                self.claim_plainly(place).await;
+                if self.model.vnfcis[place].open.is_some() {
+                    break;
+                }
+            }
+            assert!(self.model.vnfcis[place].open.is_some(), "{id} gets nothing any more");
+        }
+        self.look().await;
+    }
+
+    async fn claim_plainly(&mut self, place: usize) {
+        let vnfci = &self.model.vnfcis[place];
+        let (recipient, token) = (Arc::clone(&vnfci.recipient), Arc::clone(&vnfci.token));
+        let (id, peer) = (self.request_id(), self.world.peer());
+        let claim = Claim {
+            request: request(id, "claim", &recipient.public_key().hash().0),
+            recipient: recipient.public_key().clone(),
+            suites: Suite::DEFAULT.to_vec(),
+            token: Some(proof(&peer, &token, id, recipient.public_key().hash())),
+        };
+        match self.world.replicas[0].broker.claim(&peer, claim).await {
+            Ok(sealed) => {
+                let answered = unseal(&recipient, &token, sealed);
+                self.model.unsealed(place, &answered);
+            }
+            Err(BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. }) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => panic!("{}: {error}", self.model.vnfcis[place].id),
+        }
+    }
+}
+
+fn request(id: RequestId, what: &str, body: &[u8]) -> Request {
+    Request { id, body: Sha256Hash::of(&[what.as_bytes(), body].concat()) }
+}
+
+fn proof(peer: &Peer, token: &str, request: RequestId, recipient_key: Sha256Hash) -> TokenProof {
+    let token: Token = token.parse().unwrap();
+    let client_key = CertificateFacts::parse(&peer.chain_der[0]).unwrap().public_key;
+    let fields = ProofFields { exporter: peer.exporter, client_key, request, recipient_key };
+    TokenProof { id: token.id(), proof: token.prove(&fields) }
+}
+
+/// Opens every envelope; panics unless every key is its certificate's.
+fn unseal(recipient: &RecipientKey, token: &Arc<str>, sealed: SealedClaim) -> Answered {
+    let keys = sealed.credentials.into_iter().map(|one| {
+        let facts = CertificateFacts::parse(&one.certificate_der).unwrap();
+        let envelope = Envelope {
+            suite: sealed.suite,
+            hsm_point: one.hsm_point,
+            oaep_hash: one.oaep_hash,
+            wrapped_dek: one.wrapped_dek,
+            wrapped_key: one.wrapped_key,
+        };
+        let binding = Binding {
+            tenant: sealed.tenant.clone(),
+            request: sealed.context_request,
+            credential: one.credential,
+            certificate: facts.fingerprint,
+        };
+        let private_key = open(recipient, &envelope, &binding).unwrap();
+        assert!(matches_public_key(&private_key, &facts.public_key_der), "{}", one.slot);
+        Unsealed { slot: one.slot, credential: one.credential, certificate: facts.fingerprint, private_key }
+    });
+    Answered {
+        claim: sealed.claim,
+        recipient_key: recipient.public_key().hash(),
+        keys: keys.collect(),
+        confirm_by: sealed.confirm_by,
+        token: Arc::clone(token),
+    }
+}
+
+fn signatures(answered: &Answered, message: impl Fn(&Unsealed) -> Vec<u8>) -> Vec<SlotSignature> {
+    let signed = |key: &Unsealed| SlotSignature {
+        slot: key.slot.clone(),
+        signature: sign(&key.private_key, &message(key)).unwrap(),
+    };
+    answered.keys.iter().map(signed).collect()
+}
+
+/// Asks a broker for a mutation; its outcome in words, one per item.
+async fn mutate(broker: Arc<Broker>, id: RequestId, asked: Asked) -> Result<Vec<String>, BrokerError> {
+    let mano = nfvo();
+    let request = request(id, "mutation", format!("{asked:?}").as_bytes());
+    let registered = |answers: Vec<Registered>| {
+        let told = answers.into_iter().map(|answer| match answer {
+            Registered::Done(_, token) => token.map(|token| token.to_string()).unwrap_or_default(),
+            Registered::Refused(_, problem) => format!("refused: {problem}"),
+        });
+        told.collect()
+    };
+    match asked {
+        Asked::CreatePool(name, profile, target) => {
+            let create = CreatePool {
+                request,
+                tenant: None,
+                name: name.parse().unwrap(),
+                vnf_instance: "vnf-1".parse().unwrap(),
+                vdu: "vdu-1".parse().unwrap(),
+                profile: profile.parse().unwrap(),
+                target,
+                refill_below: None,
+            };
+            Ok(vec![broker.create_pool(&mano, create).await?.pool.id.to_string()])
+        }
+        Asked::ResizePool(name, target) => {
+            let name = name.parse().unwrap();
+            let update = UpdatePool { request, tenant: None, name, target, refill_below: None };
+            Ok(vec![broker.update_pool(&mano, update).await?.pool.target.to_string()])
+        }
+        Asked::Register(ids, pools) => {
+            let slots: Vec<Slot> = pools
+                .iter()
+                .enumerate()
+                .map(|(number, pool)| Slot {
+                    name: format!("slot-{number}").parse().unwrap(),
+                    pool: pool.parse().unwrap(),
+                })
+                .collect();
+            let announce = |id: &String| {
+                Ok(Announcement {
+                    id: id.parse().unwrap(),
+                    vnf_instance: "vnf-1".parse().unwrap(),
+                    vdu: "vdu-1".parse().unwrap(),
+                    slots: slots.clone(),
+                    initial_credential: InitialCredentialKind::Token,
+                    expires_at: None,
+                })
+            };
+            let items = ids.iter().map(announce).collect();
+            Ok(registered(broker.register_vnfcis(&mano, request, None, items).await?))
+        }
+        Asked::Rearm(id) => {
+            let item = Rearm {
+                id: id.parse().unwrap(),
+                initial_credential: InitialCredentialKind::Token,
+                expires_at: None,
+            };
+            Ok(registered(broker.rearm_vnfcis(&mano, request, None, vec![Ok(item)]).await?))
+        }
+        Asked::Terminate(id) => {
+            let ended = broker.terminate_vnfci(&mano, request, None, id.parse().unwrap(), false).await?;
+            Ok(vec![format!("{:?} {}", ended.serials, ended.newly_terminated)])
+        }
+        Asked::ScaleIn(ids) => {
+            let items = ids.iter().map(|id| Ok(id.parse().unwrap())).collect();
+            let ended = broker.scale_in(&mano, request, None, items, true).await?;
+            Ok(ended.iter().map(|one| format!("{one:?}")).collect())
+        }
+        Asked::Revoke(id) => {
+            let operator =
+                Caller::registered(Role::SecurityOperator, &"so".parse().unwrap(), Some(tenant_id()), Vec::new());
+            let selectors = vec![CertificateSelector::Vnfci(id.parse().unwrap())];
+            let reason = RevocationReason::KeyCompromise;
+            broker.revoke_certificates(&operator, request, None, selectors, reason).await?;
+            // What was pending is revoked by the time that it is asked again: the counts are not compared.
+            Ok(vec!["revoked".into()])
+        }
+    }
+}
