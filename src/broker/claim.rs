@@ -296,7 +296,6 @@ impl Broker {
             }
             ClaimOutcome::Empty { pool } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "empty").increment(1);
-                self.wake.filling();
                 let retry_after = self.retry_after(tenant, &pool).await?;
                 Err(BrokerError::PoolEmpty { pool, retry_after })
             }

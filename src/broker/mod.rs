@@ -11,6 +11,7 @@ pub mod confirm;
 mod custody;
 pub mod enrol;
 pub mod enrol_pool;
+mod enrol_vouched;
 mod epochs;
 mod generate;
 pub mod hierarchy;

@@ -138,6 +138,6 @@ impl Broker {
         let now = self.store.now().await?;
         let expired = self.store.expire_certificates(now, BATCH).await?;
         self.store.forget_requests(now).await?;
-        Ok(expired == u64::from(BATCH))
+        Ok(expired >= u64::from(BATCH))
     }
 }

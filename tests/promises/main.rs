@@ -22,6 +22,7 @@ mod hierarchy;
 mod hsm_away;
 mod hsm_faults;
 mod key_types;
+mod operator_pki;
 mod paths;
 mod recovery;
 mod refusals;

@@ -22,7 +22,7 @@ mod world;
 use keybroker::clock::ManualClock;
 use keybroker::store::Store;
 use keybroker::store::sqlite::SqliteStore;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -76,6 +76,24 @@ async fn random_steps_on_sqlite_keep_every_promise() {
     simulate(|directory, clock| Box::pin(sqlite(directory, clock))).await;
 }
 
-async fn sqlite(directory: &Path, clock: Arc<ManualClock>) -> Arc<dyn Store> {
+async fn sqlite(directory: PathBuf, clock: Arc<ManualClock>) -> Arc<dyn Store> {
     Arc::new(SqliteStore::open(&directory.join("store.db"), clock).await.unwrap())
+}
+
+/// Found by the simulation: each start moved the deadlines by the whole absence again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_starts_twice_moves_deadlines_by_its_absence_once() {
+    let open_store: OpenStore = |directory, clock| Box::pin(sqlite(directory, clock));
+    let mut simulation = Simulation::begin(World::make(open_store, REPLICAS).await, 0).await;
+    let before = simulation.one_open_claim().await;
+    let world = &mut simulation.world;
+    let absence = Duration::from_secs(3_600);
+    world.clock.advance(absence);
+    for index in 0..REPLICAS {
+        world.restart(index).await;
+    }
+    let overdue = async |at| world.store.overdue_claims(at, 10).await.unwrap().len();
+    let moved = before.plus(absence);
+    assert_eq!(overdue(moved.minus(Duration::from_secs(1))).await, 0, "not moved");
+    assert_eq!(overdue(moved.plus(Duration::from_secs(1))).await, 1, "moved twice");
 }

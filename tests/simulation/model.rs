@@ -5,6 +5,7 @@ use keybroker::nfv::{ClaimId, CredentialId, RequestId, Sha256Hash, SlotName};
 use keybroker::sealing::RecipientKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// A credential as its VNFCI unsealed it.
@@ -34,7 +35,7 @@ impl Answered {
     }
 }
 
-/// What is known of a VNFCI. `None` in an `Option<Option<..>>` is: not known, an answer was lost.
+/// What is known of a VNFCI.
 pub(crate) struct Vnfci {
     pub(crate) id: String,
     /// The token of its latest arming.
@@ -53,10 +54,15 @@ pub(crate) struct Vnfci {
     pub(crate) spent: bool,
     pub(crate) ended: bool,
     pub(crate) redraws: u32,
+    /// Until when a claim may be made with the token.
+    pub(crate) expires_at: Timestamp,
 }
 
+/// Of initial credentials where MANO does not say.
+const VALIDITY: Duration = Duration::from_secs(24 * 3_600);
+
 impl Vnfci {
-    pub(crate) fn new(id: String, token: String) -> Self {
+    pub(crate) fn new(id: String, token: String, now: Timestamp) -> Self {
         Self {
             id,
             token: token.into(),
@@ -69,16 +75,18 @@ impl Vnfci {
             spent: false,
             ended: false,
             redraws: 0,
+            expires_at: now.plus(VALIDITY),
         }
     }
 
     /// A new initial credential counts from now on.
-    pub(crate) fn arm(&mut self, token: String) {
+    pub(crate) fn arm(&mut self, token: String, now: Timestamp) {
         self.void.push(std::mem::replace(&mut self.token, token.into()));
         self.spent = false;
         self.ended = false;
         self.redraws = 0;
         self.uncertain = false;
+        self.expires_at = now.plus(VALIDITY);
     }
 }
 
@@ -115,7 +123,11 @@ impl Model {
             let holder = (vnfci.id.clone(), answered.recipient_key);
             let before = self.holders.insert(key.credential, holder.clone());
             assert!(before.as_ref().is_none_or(|other| *other == holder), "{before:?} and {holder:?}");
-            assert!(!self.ended.contains(&key.credential), "{} had ended and was delivered again", key.credential);
+            assert!(
+                !self.ended.contains(&key.credential),
+                "{} had ended and was delivered again",
+                key.credential
+            );
         }
         if !vnfci.answered.iter().any(|known| known.claim == answered.claim) {
             vnfci.answered.push(answered.clone());

@@ -13,6 +13,7 @@ use keybroker::broker::release::Release;
 use keybroker::broker::vnfcis::{Announcement, Registered};
 use keybroker::broker::{Broker, BrokerError, Peer, Request};
 use keybroker::ca::CertificateFacts;
+use keybroker::clock::Timestamp;
 use keybroker::credential::{CertificateState, KeyState, RevocationReason};
 use keybroker::identity::confirm::{confirm_message, release_message, sign};
 use keybroker::identity::token::{ProofFields, Token};
@@ -24,7 +25,6 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Profiles with the pools that are made of them.
 const POOLS: [(&str, &str); 3] =
@@ -155,7 +155,9 @@ impl Simulation {
     async fn repeat(&mut self) {
         let now = self.world.now();
         self.model.requests.retain(|(_, at, ..)| now.since(*at) < REPEATED_WITHIN);
-        let Some((id, _, asked, outcome)) = self.model.requests.choose(&mut self.random).cloned() else { return };
+        let Some((id, _, asked, outcome)) = self.model.requests.choose(&mut self.random).cloned() else {
+            return;
+        };
         let index = self.replica();
         if let Told::Done(again) = self.told(index, |broker| mutate(broker, id, asked.clone())).await {
             assert_eq!(again.join(" "), outcome, "{asked:?} repeated");
@@ -172,12 +174,14 @@ impl Simulation {
             })
             .collect();
         let slots = self.random.random_range(1..=2);
-        let pools: Vec<String> =
-            (0..slots).filter_map(|_| POOLS.choose(&mut self.random)).map(|(_, pool)| (*pool).to_owned()).collect();
+        let pools: Vec<String> = (0..slots)
+            .filter_map(|_| POOLS.choose(&mut self.random))
+            .map(|(_, pool)| (*pool).to_owned())
+            .collect();
         if let Told::Done(tokens) = self.ask(Asked::Register(ids.clone(), pools)).await {
             for (id, token) in ids.into_iter().zip(tokens) {
                 self.model.count("registered");
-                let vnfci = Vnfci::new(id, token);
+                let vnfci = Vnfci::new(id, token, self.world.now());
                 let ended = self.model.vnfcis.iter().position(|known| known.ended && !known.uncertain);
                 match ended.filter(|_| self.model.vnfcis.len() >= MOST_VNFCIS) {
                     Some(place) => self.model.vnfcis[place] = vnfci,
@@ -190,7 +194,8 @@ impl Simulation {
     async fn terminate(&mut self) {
         let Some(index) = self.any_vnfci() else { return };
         let id = self.model.vnfcis[index].id.clone();
-        let asked = if self.random.random_bool(0.5) { Asked::Terminate(id) } else { Asked::ScaleIn(vec![id]) };
+        let asked =
+            if self.random.random_bool(0.5) { Asked::Terminate(id) } else { Asked::ScaleIn(vec![id]) };
         match self.ask(asked).await {
             Told::Done(_) => {
                 self.model.count("terminated");
@@ -210,12 +215,13 @@ impl Simulation {
         let id = self.model.vnfcis[index].id.clone();
         match self.ask(Asked::Rearm(id)).await {
             Told::Done(tokens) => {
+                let now = self.world.now();
                 let vnfci = &mut self.model.vnfcis[index];
                 if tokens[0].starts_with("refused") {
                     assert!(vnfci.ended || vnfci.uncertain, "{}: {}", vnfci.id, tokens[0]);
                     return;
                 }
-                vnfci.arm(tokens[0].clone());
+                vnfci.arm(tokens[0].clone(), now);
                 let open = vnfci.open.take();
                 self.model.end(open);
                 self.model.count("re-armed");
@@ -235,7 +241,8 @@ impl Simulation {
 
     async fn resize(&mut self) {
         let Some((_, pool)) = POOLS.choose(&mut self.random) else { return };
-        let target = self.random.random_range(1..12);
+        // At least as many as one VNFCI has slots: a pool that does not generate can serve no more at once.
+        let target = self.random.random_range(2..12);
         if let Told::Done(_) = self.ask(Asked::ResizePool((*pool).to_owned(), target)).await {
             self.model.count("resized");
         }
@@ -273,6 +280,13 @@ impl Simulation {
                 assert!(!(certain && vnfci.spent), "{} claimed with a spent token", vnfci.id);
                 let answered = unseal(&recipient, &token, sealed);
                 self.answered(place, answered, certain, now);
+                // What an answer that was lost had done, or a sweep, is known now.
+                let id = self.model.vnfcis[place].id.parse().unwrap();
+                let shown = self.world.store.vnfci(&tenant_id(), &id).await.unwrap();
+                let vnfci = &mut self.model.vnfcis[place];
+                assert!(shown.redraws <= REDRAWS, "{id}: {} redraws", shown.redraws);
+                vnfci.redraws = shown.redraws;
+                (vnfci.spent, vnfci.ended, vnfci.uncertain) = (false, false, false);
             }
             Told::Unknown => self.model.vnfcis[place].uncertain = true,
             Told::Refused(BrokerError::PoolEmpty { .. }) => self.model.count("empty"),
@@ -280,14 +294,14 @@ impl Simulation {
                 self.model.count("claims refused");
                 let vnfci = &self.model.vnfcis[place];
                 let expected = void.is_some() || vnfci.ended || vnfci.spent || vnfci.redraws >= REDRAWS;
-                let expected = expected || vnfci.uncertain;
-                assert!(expected || self.world.token_expired(&token), "{} was refused: {refusal}", vnfci.id);
+                let expected = expected || vnfci.uncertain || now >= vnfci.expires_at;
+                assert!(expected, "{} was refused: {refusal}", vnfci.id);
             }
         }
     }
 
     /// Notes an answer and what it ended.
-    fn answered(&mut self, place: usize, answered: Answered, certain: bool, now: keybroker::clock::Timestamp) {
+    fn answered(&mut self, place: usize, answered: Answered, certain: bool, now: Timestamp) {
         let vnfci = &mut self.model.vnfcis[place];
         match vnfci.open.clone() {
             Some(open) if open.claim == answered.claim => {
@@ -299,21 +313,12 @@ impl Simulation {
                 let overdue = now >= open.confirm_by;
                 let same = open.recipient_key == answered.recipient_key;
                 assert!(!(certain && same && !overdue), "{}: an open claim was not found again", vnfci.id);
-                if certain && !same && !overdue {
-                    vnfci.redraws += 1;
-                    assert!(vnfci.redraws <= REDRAWS, "{}: {} redraws", vnfci.id, vnfci.redraws);
-                }
                 self.model.end(Some(open));
                 self.model.count("claims redrawn");
             }
             None => self.model.count("claimed"),
         }
         self.model.unsealed(place, &answered);
-        // The claim is known; how many were redrawn unheard of is not.
-        let vnfci = &mut self.model.vnfcis[place];
-        if !certain {
-            (vnfci.spent, vnfci.ended) = (false, false);
-        }
     }
 
     async fn confirm(&mut self) {
@@ -332,40 +337,38 @@ impl Simulation {
             }),
             token: Some(proof(&peer, &answered.token, id, answered.recipient_key)),
         };
-        let told = self.told(index, |broker| async move { broker.confirm(&peer, confirm).await }).await;
+        let told = self
+            .told(index, |broker| async move {
+                broker.confirm(&peer, confirm).await.map(|confirmation| confirmation.newly_confirmed)
+            })
+            .await;
         let now = self.world.now();
         let vnfci = &mut self.model.vnfcis[place];
         let is_open = vnfci.open.as_ref().is_some_and(|open| open.claim == answered.claim);
         let is_confirmed = vnfci.confirmed.as_ref().is_some_and(|known| known.claim == answered.claim);
         match told {
             Told::Done(newly) => {
-                let ended = answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
+                let ended =
+                    answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
                 assert!(!(newly && ended), "{}: a claim that had ended was confirmed", vnfci.id);
                 assert!(newly || is_confirmed || vnfci.uncertain, "{}: confirmed before, by whom?", vnfci.id);
-                if newly && is_open {
+                assert!(is_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
+                if is_open {
                     vnfci.open = None;
-                    vnfci.spent = true;
+                    (vnfci.spent, vnfci.uncertain) = (true, false);
                     let before = vnfci.confirmed.replace(answered);
                     self.model.end(before);
                     self.model.count("confirmed");
-                } else if newly {
-                    panic!("{}: a claim was confirmed that was not open", vnfci.id);
-                } else if is_open {
-                    // The answer before was lost.
-                    vnfci.open = None;
-                    vnfci.spent = true;
-                    let before = vnfci.confirmed.replace(answered);
-                    self.model.end(before);
                 }
             }
             Told::Unknown => vnfci.uncertain = true,
             Told::Refused(refusal) => {
-                let expected = vnfci.uncertain || !is_open || vnfci.ended || now >= answered.confirm_by;
-                assert!(expected && !is_confirmed || vnfci.uncertain || vnfci.ended || answered.token != vnfci.token,
-                    "{}: an open claim could not be confirmed: {refusal}", vnfci.id);
-                if is_open && now >= answered.confirm_by {
-                    vnfci.open = None;
-                    self.model.end(Some(answered));
+                let other = vnfci.ended || answered.token != vnfci.token || vnfci.uncertain;
+                let too_late = !is_confirmed && (!is_open || now >= answered.confirm_by);
+                assert!(other || too_late, "{}: an open claim could not be confirmed: {refusal}", vnfci.id);
+                // It is destroyed by the next sweep; until then it is found again, and a start of the broker may move its
+                // deadline.
+                if is_open && !other && now >= answered.confirm_by {
                     self.model.count("overdue");
                 }
             }
@@ -495,18 +498,36 @@ impl Simulation {
             for held in &shown.credentials {
                 let id = held.credential.id;
                 let holder = self.model.holders.get(&id);
-                assert!(holder.is_none_or(|(holder, _)| *holder == vnfci.id), "{id} is {holder:?}'s and {}'s", vnfci.id);
+                assert!(
+                    holder.is_none_or(|(holder, _)| *holder == vnfci.id),
+                    "{id} is {holder:?}'s and {}'s",
+                    vnfci.id
+                );
                 let over = self.model.ended.contains(&id);
-                let kept = matches!(held.key_state, KeyState::Generated | KeyState::Available | KeyState::Claimed);
+                let kept =
+                    matches!(held.key_state, KeyState::Generated | KeyState::Available | KeyState::Claimed);
                 assert!(!(over && kept), "{id} has ended and is {}", held.key_state);
-                assert!(!(over && held.state == CertificateState::Valid), "{id} has ended and its certificate is valid");
+                assert!(
+                    !(over && held.state == CertificateState::Valid),
+                    "{id} has ended and its certificate is valid"
+                );
             }
             if vnfci.uncertain {
                 continue;
             }
-            let delivered = |id| shown.credentials.iter().any(|held| held.credential.id == id && held.key_state == KeyState::Delivered);
+            let delivered = |id| {
+                shown
+                    .credentials
+                    .iter()
+                    .any(|held| held.credential.id == id && held.key_state == KeyState::Delivered)
+            };
             for key in vnfci.confirmed.iter().flat_map(|confirmed| &confirmed.keys) {
-                assert!(delivered(key.credential), "{}: {} was acknowledged and is not delivered", vnfci.id, key.credential);
+                assert!(
+                    delivered(key.credential),
+                    "{}: {} was acknowledged and is not delivered",
+                    vnfci.id,
+                    key.credential
+                );
             }
         }
     }
@@ -540,8 +561,9 @@ impl Simulation {
             if tokens[0].starts_with("refused") {
                 continue;
             }
+            let now = self.world.now();
             let vnfci = &mut self.model.vnfcis[place];
-            vnfci.arm(tokens[0].clone());
+            vnfci.arm(tokens[0].clone(), now);
             let open = vnfci.open.take();
             self.model.end(open);
             for _ in 0..50 {
@@ -554,6 +576,14 @@ impl Simulation {
             assert!(self.model.vnfcis[place].open.is_some(), "{id} gets nothing any more");
         }
         self.look().await;
+    }
+
+    /// Registers a VNFCI that claims and does not confirm; gives its deadline.
+    pub(crate) async fn one_open_claim(&mut self) -> Timestamp {
+        self.world.round(0, Work::Alive).await;
+        self.register().await;
+        self.claim_plainly(0).await;
+        self.model.vnfcis[0].open.as_ref().unwrap().confirm_by
     }
 
     async fn claim_plainly(&mut self, place: usize) {
@@ -698,8 +728,12 @@ async fn mutate(broker: Arc<Broker>, id: RequestId, asked: Asked) -> Result<Vec<
             Ok(ended.iter().map(|one| format!("{one:?}")).collect())
         }
         Asked::Revoke(id) => {
-            let operator =
-                Caller::registered(Role::SecurityOperator, &"so".parse().unwrap(), Some(tenant_id()), Vec::new());
+            let operator = Caller::registered(
+                Role::SecurityOperator,
+                &"so".parse().unwrap(),
+                Some(tenant_id()),
+                Vec::new(),
+            );
             let selectors = vec![CertificateSelector::Vnfci(id.parse().unwrap())];
             let reason = RevocationReason::KeyCompromise;
             broker.revoke_certificates(&operator, request, None, selectors, reason).await?;

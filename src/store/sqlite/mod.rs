@@ -34,6 +34,7 @@ mod tenants;
 mod terminations;
 mod value;
 mod vnfcis;
+mod vouched;
 mod writer;
 
 pub use open::SqliteOptions;
@@ -59,6 +60,10 @@ pub struct SqliteStore {
 impl Store for SqliteStore {
     async fn now(&self) -> Result<Timestamp> {
         Ok(self.clock.now())
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.writer.commits())
     }
 
     async fn check(&self) -> Result<()> {
@@ -393,6 +398,18 @@ impl Store for SqliteStore {
 
     async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>> {
         read!(self, |tx| enrolments::of_arming(tx, &arming.tenant, &arming.vnfci, arming.id))
+    }
+
+    async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>> {
+        read!(self, |tx| vouched::by_key(tx, public_key))
+    }
+
+    async fn record_vouched(
+        &self,
+        new: NewVouched,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome> {
+        change!(self, BodyOnly, mutation, |tx, now| vouched::record(tx, &new, now))
     }
 
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
