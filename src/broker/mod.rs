@@ -18,7 +18,7 @@ mod epochs;
 mod generate;
 pub mod hierarchy;
 pub mod initialise;
-mod mirror;
+pub mod mirror;
 pub mod ocsp;
 pub mod pools;
 mod produce;
