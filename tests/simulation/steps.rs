@@ -221,8 +221,10 @@ impl Simulation {
                     assert!(vnfci.ended || vnfci.uncertain, "{}: {}", vnfci.id, tokens[0]);
                     return;
                 }
+                let lost = vnfci.uncertain;
                 vnfci.arm(tokens[0].clone(), now);
-                let open = vnfci.open.take();
+                // If its confirmation was committed and the answer lost, it is in force until the next one.
+                let open = vnfci.open.take().filter(|_| !lost);
                 self.model.end(open);
                 self.model.count("re-armed");
             }
@@ -313,7 +315,9 @@ impl Simulation {
                 let overdue = now >= open.confirm_by;
                 let same = open.recipient_key == answered.recipient_key;
                 assert!(!(certain && same && !overdue), "{}: an open claim was not found again", vnfci.id);
-                self.model.end(Some(open));
+                // Of the same arming it cannot have been confirmed, which would have spent it.
+                let of_this = open.token == answered.token;
+                self.model.end(Some(open).filter(|_| of_this));
                 self.model.count("claims redrawn");
             }
             None => self.model.count("claimed"),
@@ -347,7 +351,10 @@ impl Simulation {
                 let ended =
                     answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
                 assert!(!(newly && ended), "{}: a claim that had ended was confirmed", vnfci.id);
-                assert!(newly || is_confirmed || vnfci.uncertain, "{}: confirmed before, by whom?", vnfci.id);
+                // Also after its end a claim that was confirmed is told so.
+                let earlier = answered.token != vnfci.token || vnfci.ended;
+                let known = newly || is_confirmed || vnfci.uncertain || earlier;
+                assert!(known, "{}: confirmed before, by whom?", vnfci.id);
                 assert!(is_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
                 if is_open {
                     vnfci.open = None;
@@ -559,10 +566,13 @@ impl Simulation {
             }
             let now = self.world.now();
             let vnfci = &mut self.model.vnfcis[place];
+            let lost = vnfci.uncertain;
             vnfci.arm(tokens[0].clone(), now);
-            let open = vnfci.open.take();
+            let open = vnfci.open.take().filter(|_| !lost);
             self.model.end(open);
             for _ in 0..50 {
+                // Whoever had the producer's lease may have died.
+                self.world.clock.advance(LEASE_AND_MORE);
                 self.world.round(0, Work::Producer).await;
                 self.claim_plainly(place).await;
                 if self.model.vnfcis[place].open.is_some() {
@@ -597,7 +607,8 @@ impl Simulation {
                 let answered = unseal(&recipient, &token, sealed);
                 self.model.unsealed(place, &answered);
             }
-            Err(BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. }) => {
+            Err(error @ (BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. })) => {
+                eprintln!("{}: {error}", self.model.vnfcis[place].id);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => panic!("{}: {error}", self.model.vnfcis[place].id),
