@@ -96,7 +96,8 @@ impl Simulation {
             655..680 => self.resize().await,
             680..740 => self.repeat().await,
             740..900 => self.work().await,
-            900..950 => self.pass_time(),
+            900..925 => self.pass_time(),
+            925..950 => self.race().await,
             950..970 => self.pause_or_resume().await,
             970..985 => self.break_hsm(),
             985..993 => {
@@ -265,12 +266,7 @@ impl Simulation {
         let token = void.clone().unwrap_or_else(|| Arc::clone(&vnfci.token));
         let recipient = Arc::clone(&vnfci.recipient);
         let (id, index, peer) = (self.request_id(), self.replica(), self.world.peer());
-        let claim = Claim {
-            request: request(id, "claim", &recipient.public_key().hash().0),
-            recipient: recipient.public_key().clone(),
-            suites: Suite::DEFAULT.to_vec(),
-            token: Some(proof(&peer, &token, id, recipient.public_key().hash())),
-        };
+        let claim = claim_by(&peer, &token, &recipient, id);
         let told = self.told(index, |broker| async move { broker.claim(&peer, claim).await }).await;
         let now = self.world.now();
         let vnfci = &self.model.vnfcis[place];
@@ -302,6 +298,38 @@ impl Simulation {
         }
     }
 
+    /// Two clones of a VM claim at the same time, at two replicas: no credential goes to both.
+    async fn race(&mut self) {
+        let Some(place) = self.any_vnfci() else { return };
+        let token = Arc::clone(&self.model.vnfcis[place].token);
+        let recipients = [(); 2].map(|()| Arc::new(RecipientKey::generate().unwrap()));
+        let ids = [(); 2].map(|()| self.request_id());
+        let peer = self.world.peer();
+        let claim = |index: usize| {
+            let broker = Arc::clone(&self.world.replicas[index % self.world.replicas.len()].broker);
+            let claim = claim_by(&peer, &token, &recipients[index], ids[index]);
+            let peer = peer.clone();
+            async move { broker.claim(&peer, claim).await }
+        };
+        let (one, other) = tokio::join!(claim(0), claim(1));
+        let known = (self.model.vnfcis[place].spent || self.model.vnfcis[place].ended)
+            && !self.model.vnfcis[place].uncertain;
+        let answers: Vec<Answered> = [one, other]
+            .into_iter()
+            .zip(&recipients)
+            .filter_map(|(told, recipient)| Some(unseal(recipient, &token, told.ok()?)))
+            .collect();
+        assert!(answers.is_empty() || !known, "{} claimed what it may not", self.model.vnfcis[place].id);
+        for answered in &answers {
+            self.model.unsealed(place, answered);
+            self.model.count("raced");
+        }
+        // Who came last has it.
+        let vnfci = &mut self.model.vnfcis[place];
+        vnfci.open = None;
+        vnfci.uncertain |= !known;
+    }
+
     /// Notes an answer and what it ended.
     fn answered(&mut self, place: usize, answered: Answered, certain: bool, now: Timestamp) {
         let vnfci = &mut self.model.vnfcis[place];
@@ -326,7 +354,11 @@ impl Simulation {
     }
 
     async fn confirm(&mut self) {
-        let Some(place) = self.any_vnfci() else { return };
+        // Mostly one that has something to confirm.
+        let open: Vec<usize> =
+            (0..self.model.vnfcis.len()).filter(|place| self.model.vnfcis[*place].open.is_some()).collect();
+        let chosen = open.choose(&mut self.random).copied().filter(|_| self.random.random_bool(0.8));
+        let Some(place) = chosen.or_else(|| self.any_vnfci()) else { return };
         // Mostly the latest claim; now and then one from before.
         let any = self.random.random_bool(0.15);
         let vnfci = &self.model.vnfcis[place];
@@ -355,8 +387,9 @@ impl Simulation {
                 let earlier = answered.token != vnfci.token || vnfci.ended;
                 let known = newly || is_confirmed || vnfci.uncertain || earlier;
                 assert!(known, "{}: confirmed before, by whom?", vnfci.id);
-                assert!(is_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
-                if is_open {
+                let may_be_open = is_open || vnfci.uncertain;
+                assert!(may_be_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
+                if is_open || newly {
                     vnfci.open = None;
                     (vnfci.spent, vnfci.uncertain) = (true, false);
                     let before = vnfci.confirmed.replace(answered);
@@ -434,7 +467,7 @@ impl Simulation {
     }
 
     fn pass_time(&mut self) {
-        let most: u64 = *[2, 40, 600, 1_200, 40_000].choose(&mut self.random).unwrap();
+        let most: u64 = *[2, 2, 40, 40, 600, 1_200, 40_000].choose(&mut self.random).unwrap();
         self.world.clock.advance(Duration::from_secs(self.random.random_range(1..=most)));
         self.model.count("time passed");
     }
@@ -596,12 +629,7 @@ impl Simulation {
         let vnfci = &self.model.vnfcis[place];
         let (recipient, token) = (Arc::clone(&vnfci.recipient), Arc::clone(&vnfci.token));
         let (id, peer) = (self.request_id(), self.world.peer());
-        let claim = Claim {
-            request: request(id, "claim", &recipient.public_key().hash().0),
-            recipient: recipient.public_key().clone(),
-            suites: Suite::DEFAULT.to_vec(),
-            token: Some(proof(&peer, &token, id, recipient.public_key().hash())),
-        };
+        let claim = claim_by(&peer, &token, &recipient, id);
         match self.world.replicas[0].broker.claim(&peer, claim).await {
             Ok(sealed) => {
                 let answered = unseal(&recipient, &token, sealed);
@@ -618,6 +646,15 @@ impl Simulation {
 
 fn request(id: RequestId, what: &str, body: &[u8]) -> Request {
     Request { id, body: Sha256Hash::of(&[what.as_bytes(), body].concat()) }
+}
+
+fn claim_by(peer: &Peer, token: &str, recipient: &RecipientKey, id: RequestId) -> Claim {
+    Claim {
+        request: request(id, "claim", &recipient.public_key().hash().0),
+        recipient: recipient.public_key().clone(),
+        suites: Suite::DEFAULT.to_vec(),
+        token: Some(proof(peer, token, id, recipient.public_key().hash())),
+    }
 }
 
 fn proof(peer: &Peer, token: &str, request: RequestId, recipient_key: Sha256Hash) -> TokenProof {
