@@ -142,13 +142,16 @@ impl Broker {
             (Role::Operator, Some(_)) => {
                 return Err(invalid(tenant_field, "an operator belongs to no tenant; leave it empty"));
             }
-            (Role::Nfvo | Role::Vnfm, None) => {
+            (Role::Nfvo | Role::Vnfm | Role::RegistrationAuthority, None) => {
                 return Err(invalid(tenant_field, format!("a {} belongs to a tenant; name it", new.role)));
             }
             _ => {}
         }
-        if new.role != Role::Vnfm && !new.granted_vnfs.is_empty() {
-            return Err(invalid("identity.granted_vnf_instance_ids", "only a vnfm is granted VNF instances"));
+        if !new.role.is_granted_vnfs() && !new.granted_vnfs.is_empty() {
+            return Err(invalid(
+                "identity.granted_vnf_instance_ids",
+                "only a vnfm or a registration-authority is granted VNF instances",
+            ));
         }
         if let Some(tenant) = &new.tenant
             && !self.store.tenants().await?.iter().any(|known| known.id == *tenant)

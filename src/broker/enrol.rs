@@ -1,7 +1,7 @@
 //! A certificate for a key that its holder made and keeps (ETSI GR NFV-SEC 005 8.1.2.1 and 8.1.2.2, RFC 7030).
 //!
-//! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one, or a VNFCI by a certificate that it has
-//!    ([`Broker::identify_enroller`]).
+//! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one, a VNFCI by a certificate that it has, or a
+//!    registration authority ([`Broker::identify_enroller`]), whose way is that of `enrol_vouched.rs` from here on.
 //! 2. Read the request: its own signature proves possession of the key.
 //! 3. Find the slot that is to be filled, and its profile. The same key again gets the same certificate again.
 //! 4. Hold the request's wishes against the profile, which gives the names; record the intent with serial number and
@@ -12,7 +12,7 @@
 
 use crate::audit::details::{self, EnrolmentDetails, FailedDetails, RevocationDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
-use crate::authorisation::{Caller, Denied, Rpc, Target, authorise};
+use crate::authorisation::{Caller, Denied, Rpc, Target, authorise, reach};
 use crate::broker::authorities::unissued;
 use crate::broker::claim::REDRAWS_ALLOWED;
 use crate::broker::confirm::vnfci_actor;
@@ -55,6 +55,7 @@ pub struct Enroller {
 enum EnrollerKind {
     InitialCredential(Verified),
     Agent(Caller),
+    Authority(Caller),
     Holder(Caller, Box<Enrolment>),
 }
 
@@ -65,7 +66,9 @@ impl Enroller {
             EnrollerKind::InitialCredential(verified) => {
                 Caller::vnfci(verified.tenant().clone(), verified.vnfci().clone())
             }
-            EnrollerKind::Agent(caller) | EnrollerKind::Holder(caller, _) => caller.clone(),
+            EnrollerKind::Agent(caller)
+            | EnrollerKind::Authority(caller)
+            | EnrollerKind::Holder(caller, _) => caller.clone(),
         }
     }
 }
@@ -94,17 +97,23 @@ impl Broker {
         let shown = Sha256Hash::of(leaf);
         let kind = if let Some(held) = self.store.enrolment_by_certificate(shown).await?.filter(|_| again) {
             let caller = self
-                .identify_vnfci(peer, false)
+                .identify_vnfci(peer, None)
                 .await
                 .map_err(|error| error.concerning(&held.tenant, Some(&held.vnfci)))?;
             EnrollerKind::Holder(caller, Box::new(held))
         } else if self.store.identity_by_fingerprint(shown).await?.is_some() {
             let caller = self.identify_registered(peer).await?;
             // It does not show the certificate that is to be followed.
-            if again || crate::authorisation::reach(caller.role, Rpc::EnrolVnfci).is_none() {
+            if again {
                 return Err(Denied::Role(caller.role, Rpc::EnrolVnfci).into());
             }
-            EnrollerKind::Agent(caller)
+            if reach(caller.role, Rpc::EnrolVouched).is_some() {
+                EnrollerKind::Authority(caller)
+            } else if reach(caller.role, Rpc::EnrolVnfci).is_some() {
+                EnrollerKind::Agent(caller)
+            } else {
+                return Err(Denied::Role(caller.role, Rpc::EnrolVnfci).into());
+            }
         } else {
             let unused = (RequestId::generate(), Sha256Hash([0; 32]));
             let verified =
@@ -130,6 +139,13 @@ impl Broker {
         // 2.
         let request = CertificationRequest::parse(request_der).map_err(|error| invalid(error.to_string()))?;
         let key = Sha256Hash::of(request.public_key_der());
+        if let EnrollerKind::Authority(caller) = &enroller.kind {
+            if let Some(named) = on_behalf_of {
+                let reason = format!("{} named VNFCI {named}, and is nobody's agent", caller.name);
+                return Err(BrokerError::refused("VNFCI_FOREIGN", reason));
+            }
+            return self.enrol_vouched(caller, enroller.shown, label, &request, request_der).await;
+        }
         // 3.
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
         self.not_rolled_back()?;
@@ -249,7 +265,7 @@ impl Broker {
         Ok(profile.map(|profile| csr_attributes(&profile)))
     }
 
-    fn known_profile(&self, name: &ProfileName) -> Result<Arc<Profile>, BrokerError> {
+    pub(super) fn known_profile(&self, name: &ProfileName) -> Result<Arc<Profile>, BrokerError> {
         self.profiles.load().get(name).ok_or_else(|| BrokerError::NotFound(format!("profile {name}")))
     }
 
@@ -289,6 +305,7 @@ impl Broker {
                 let id = self.principal(caller, &tenant, request, on_behalf_of.as_ref()).await?;
                 (tenant, id)
             }
+            EnrollerKind::Authority(caller) => return Err(Denied::NoTarget(caller.name.clone()).into()),
         };
         let refused =
             |code, reason: String| BrokerError::refused(code, reason).concerning(&tenant, Some(&id));
@@ -305,8 +322,8 @@ impl Broker {
             EnrollerKind::InitialCredential(verified) => {
                 (EnrolmentBasis::InitialCredential(verified.credential()), None)
             }
-            EnrollerKind::Agent(_) => (EnrolmentBasis::Agent(arming.id), None),
             EnrollerKind::Holder(_, held) => (EnrolmentBasis::Certificate(enroller.shown), Some(&**held)),
+            _ => (EnrolmentBasis::Agent(arming.id), None),
         };
         if matches!(vnfci.state, VnfciState::Released | VnfciState::Terminated) {
             return Err(refused("VNFCI_ENDED", format!("VNFCI {id} is {}", vnfci.state)));
@@ -425,7 +442,9 @@ impl Broker {
             let same_key = held.credential.public_key == Sha256Hash::of(request.public_key_der());
             let until = self.store.now().await?.plus(profile.validity());
             if same_key && !held.own_key {
-                return Err(invalid("the key came from a pool: make a new key, or claim again".to_owned()));
+                return Err(invalid(
+                    "the key came from a pool: make a new key, or renew at the VNFCI listener".to_owned(),
+                ));
             }
             if same_key && until > held.key_since.plus(profile.cryptoperiod()) {
                 return Err(invalid(format!(
@@ -507,7 +526,7 @@ impl Broker {
     }
 
     /// What the intent announced did not happen.
-    async fn record_failed_enrolment(&self, base: &Event, claim: ClaimId, error: &BrokerError) {
+    pub(super) async fn record_failed_enrolment(&self, base: &Event, claim: ClaimId, error: &BrokerError) {
         let mut event = base.clone();
         event.id = uuid::Uuid::now_v7();
         event.kind = EventKind::OutcomeFailed;
@@ -532,7 +551,7 @@ impl Broker {
     }
 }
 
-fn invalid(problem: String) -> BrokerError {
+pub(super) fn invalid(problem: String) -> BrokerError {
     BrokerError::Invalid { field: "request".to_owned(), problem }
 }
 
@@ -567,12 +586,11 @@ fn describe_place(
     EnrolmentDetails {
         claim,
         basis: basis.to_owned(),
-        initial_credential: place
-            .follows
-            .as_ref()
-            .map_or(place.vnfci.initial_credential.id, |held| held.initial_credential),
+        initial_credential: Some(
+            place.follows.as_ref().map_or(place.vnfci.initial_credential.id, |held| held.initial_credential),
+        ),
         shown: enroller.shown,
-        slot: place.slot.clone(),
+        slot: Some(place.slot.clone()),
         profile: place.profile.name().clone(),
         request: Sha256Hash::of(request_der),
         issuer,

@@ -1,6 +1,6 @@
 //! Pools whose certificates come from a CA outside of the broker (SEC 005 8.1.2.3 steps 1 to 8).
 
-use crate::audit::details::{self, CertificateRejectedDetails, IssuerDetails};
+use crate::audit::details::{self, CertificateRejectedDetails, IssuerClientDetails, IssuerDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::at_claim;
@@ -16,6 +16,7 @@ use crate::ca::{CertificateFacts, NameValues, Profile};
 use crate::clock::HumaneDuration;
 use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
+use crate::hsm::ObjectId;
 use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
 use crate::store::records::{
     AwaitingKey, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, NewCertificate, Page, Pool, PoolFilter,
@@ -113,6 +114,27 @@ impl Broker {
         }
         self.issuers.store(Arc::new(issuers));
         self.wake.enroller.notify_one();
+    }
+
+    /// Notes that an issuer certified our client key for it again.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`]: then the certificate must not be used.
+    pub async fn record_issuer_client(
+        &self,
+        name: &IssuerName,
+        key: &ObjectId,
+        certificate: &CertificateFacts,
+    ) -> Result<(), BrokerError> {
+        let event = Event::new(self.store.now().await?, EventKind::IssuerClientRenewed, Actor::broker())
+            .details(details::json(&IssuerClientDetails {
+                issuer_name: name.clone(),
+                key_label: key.to_string(),
+                certificate: certificate.fingerprint,
+                serial: hex::encode(&certificate.serial),
+                not_after: certificate.not_after,
+            }));
+        Ok(self.store.append_events(vec![event]).await?)
     }
 
     /// The issuer outside of the broker that fills a pool, if one does.
@@ -222,7 +244,7 @@ impl Broker {
         let cas = issuer.cas(self.store.now().await?).await.map_err(unusable)?;
         let attributes = issuer.attributes().await.map_err(unusable)?;
         attributes.check(profile.key_type()).map_err(unusable)?;
-        let lease = &self.renew(lease).await?;
+        let lease = &self.keep_lease(lease).await?;
         // 3.
         let basis = self.basis(&profile, &attributes);
         self.retire_outdated(pool, basis, lease).await?;
@@ -293,7 +315,7 @@ impl Broker {
     }
 
     /// A CA may take longer to answer than a lease lasts.
-    async fn renew(&self, lease: &Lease) -> Result<Lease, BrokerError> {
+    async fn keep_lease(&self, lease: &Lease) -> Result<Lease, BrokerError> {
         let renewed = self.store.acquire_lease(&lease.name, &lease.holder, LEASE).await?;
         Ok(renewed.ok_or_else(|| StoreError::Fenced(lease.name.clone()))?)
     }
@@ -374,7 +396,7 @@ impl Broker {
                 }
             }
             crash::reached(Point::IssuerAnswered);
-            let lease = self.renew(lease).await?;
+            let lease = self.keep_lease(lease).await?;
             self.record_enrolled(filling, enrolled, &lease).await?;
         }
         match failure {

@@ -6,6 +6,7 @@ use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings}
 use crate::ca::certificates_from_pem;
 use crate::ca::issuers::Issuer;
 use crate::ca::issuers::est::{EstClient, EstConfig};
+use crate::ca::path::ServersUnder;
 use crate::clock::SystemClock;
 use crate::config::{self, Config, IssuerKind, StoreUrl};
 use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
@@ -48,7 +49,11 @@ pub(super) fn issuers(broker: &Arc<Broker>, config: &Config) -> ExternalIssuers 
     config.issuers.iter().map(of_config).collect()
 }
 
-fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) -> Result<EstClient, String> {
+pub(super) fn est_client(
+    broker: &Arc<Broker>,
+    name: &IssuerName,
+    issuer: &config::Issuer,
+) -> Result<EstClient, String> {
     let certificates = |path: &Path| {
         let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         certificates_from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))
@@ -72,7 +77,8 @@ fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) 
         hsm.sign_blocking(&key, algorithm, message).map_err(|error| error.to_string())
     };
     let material = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(|error| error.to_string())?;
-    let tls = client_config(&material, &root_der).map_err(|error| error.to_string())?;
+    let servers = ServersUnder::new(&[&root_der]).map_err(|error| error.to_string())?;
+    let tls = client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
     let config = EstConfig {
         url: issuer.url.as_str().to_owned(),
         label: issuer.label.clone(),
@@ -98,7 +104,9 @@ pub(super) fn settings(config: &Config) -> Settings {
     let of_tenant = |tenant: &crate::config::Tenant| TenantSettings {
         destruction_horizon: tenant.destruction_horizon.0,
         confirm_deadline: tenant.confirm_deadline.0,
+        renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
+        claims_at_once: tenant.claims_at_once.get(),
     };
     Settings {
         directory: config.directory.clone(),

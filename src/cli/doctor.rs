@@ -6,9 +6,11 @@ use super::output::OutputArgs;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
+use crate::hardening;
 use crate::hsm::{Hsm, HsmConfig, HsmStatus};
 use crate::nfv::ProfileName;
 use crate::sealing::Suite;
+use crate::server::Limits;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -381,6 +383,14 @@ fn listeners(config: &Config, findings: &mut Findings) {
                 findings.fail(&check, format!("{address}: {error}"), remedy);
             }
         }
+    }
+    let (may, need) = (hardening::raise_descriptors(), Limits::from(listen.limits).need(listen.with_tls()));
+    let finding = format!("{may} files may be open, all listeners need {need} at most");
+    if may < need {
+        let remedy = "raise the limit (LimitNOFILE, ulimit -n), or lower [listen.limits] connections";
+        findings.warn("descriptors", finding, remedy);
+    } else {
+        findings.ok("descriptors", finding);
     }
     if !listen.admin.ip().is_loopback() {
         let remedy = "keep metrics and health on a loopback address or behind a firewall";

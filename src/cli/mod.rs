@@ -13,6 +13,7 @@ mod claim;
 mod connection;
 mod demo;
 mod doctor;
+mod est_clients;
 pub mod failure;
 mod files;
 mod identity;
@@ -25,6 +26,7 @@ mod processes;
 mod profile;
 mod recover;
 mod release;
+mod renew;
 pub mod serve;
 mod software_ca;
 mod tenant;
@@ -89,6 +91,8 @@ enum Command {
     Vnf(vnf::VnfCommand),
     /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
     Claim(claim::ClaimArgs),
+    /// Replace the claimed credentials by fresh ones before they expire (VNFCI)
+    Renew(renew::RenewArgs),
     /// Give the claimed credentials back and delete their keys (VNFCI)
     Release(release::ReleaseArgs),
     /// Read, export and verify the audit log (auditor; verify works offline)
@@ -168,6 +172,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vnfci(command) => vnfci::run(command, output).await,
         Command::Vnf(command) => vnf::run(command, output).await,
         Command::Claim(args) => claim::run(args, output).await,
+        Command::Renew(args) => renew::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,

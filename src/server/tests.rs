@@ -10,7 +10,7 @@ use crate::api::proto::credential_service_client::CredentialServiceClient;
 use crate::api::proto::credential_service_server::{CredentialService, CredentialServiceServer};
 use crate::api::proto::{
     ClaimRequest, ClaimResponse, ConfirmRequest, ConfirmResponse, GetTrustChainRequest,
-    GetTrustChainResponse, ReleaseRequest, ReleaseResponse,
+    GetTrustChainResponse, ReleaseRequest, ReleaseResponse, RenewRequest,
 };
 use crate::broker::Peer;
 use arc_swap::ArcSwap;
@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -86,6 +87,9 @@ impl CredentialService for Mirror {
     async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<ClaimResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn release(&self, _: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         Err(Status::unimplemented(""))
     }
@@ -129,6 +133,7 @@ impl Listening {
             listener,
             config: Arc::clone(&config),
             limits,
+            together: Arc::new(Semaphore::new(limits.connections_together)),
             stopping: stopping.clone(),
             closing: closing.clone(),
         };
@@ -450,6 +455,7 @@ fn supervised(
         closing,
         drain: Duration::from_millis(200),
         shutdown: shutdown.clone(),
+        _apart: super::Apart::start().unwrap(),
     }
 }
 
@@ -524,6 +530,7 @@ async fn health_follows_readiness_and_management_reflects_its_services() {
         listener,
         config: Arc::clone(&listening.config),
         limits: Limits::default(),
+        together: Arc::new(Semaphore::new(1)),
         stopping: listening.stopping.clone(),
         closing: listening.closing.clone(),
     };

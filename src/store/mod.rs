@@ -22,9 +22,9 @@ use records::{
     CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
     Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels,
-    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
+    NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter,
+    PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome,
+    Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -124,6 +124,9 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// The time that leases and deadlines are held against: the database's in production, the injected
     /// clock's in tests.
     async fn now(&self) -> Result<Timestamp>;
+    /// A number that another commit changes before its caller is answered: what was read after asking for it is still so
+    /// while it is the same. None if others than this process commit, too. Costs nothing.
+    fn generation(&self) -> Option<u64>;
     /// Fails unless the store can be written to now.
     async fn check(&self) -> Result<()>;
 
@@ -342,6 +345,10 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// `GENERATED` keys, for which `intend` says what is to be signed: recorded as certificates without a signature, which
     /// [`Store::record_certificates`] completes, and withdrawn as signed ones are if the claim ends before. If a slot's
     /// pool has none, nothing is changed and the outcome is `Empty`.
+    ///
+    /// A renewal (`request.renews`) does the same for a claim that is `CONFIRMED`, of a VNFCI that has not ended, in place
+    /// of the initial credential: `Refused(NotRenewable)` otherwise, `Refused(TooManyRenewals)` while three claims of the
+    /// VNFCI are in their overlap. Its redraws count by the claim that it renews.
     /// The events closure sees the outcome; it returns events for `Reserved` and `Replayed`, and may for others.
     async fn reserve_claim(
         &self,
@@ -354,7 +361,9 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// Confirms an open claim whose deadline has not passed (`Conflict` while a certificate of it is to be signed):
     /// keys `DELIVERED`, blobs erased, claim confirmed, initial
     /// credential `SPENT`, VNFCI active; confirmed claims of its earlier armings become `SUPERSEDED`: certificates
-    /// `REVOCATION_PENDING`, custody ended `UNKNOWN`, reason `SUPERSEDED`. Already confirmed: `AlreadyConfirmed`, no change, no event.
+    /// `REVOCATION_PENDING`, custody ended `UNKNOWN`, reason `SUPERSEDED`. The claim
+    /// that a renewal renews becomes `RENEWED` and its certificates `SUPERSEDED`, until the overlap ends; if it is not
+    /// `CONFIRMED` any more, it is `TooLate`. Already confirmed: `AlreadyConfirmed`, no change, no event.
     async fn confirm_claim(
         &self,
         claim: ClaimId,
@@ -383,6 +392,17 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>>;
     /// What one arming of a VNFCI was enrolled for and nothing took the place of, oldest first.
     async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>>;
+    /// Records a certificate that was signed for a key that a registration authority vouches for, in a pool that is not
+    /// deleted (`NotFound`). The same key again, of the same pool and while its certificate is good: `Replayed`, no change.
+    /// Any other key that is known, and a credential id that is taken: `Refused`. The events closure sees `Enrolled` and
+    /// `Replayed`.
+    async fn record_vouched(
+        &self,
+        new: NewVouched,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome>;
+    /// The certificate of a key (SHA-256 of its SubjectPublicKeyInfo) that was vouched for.
+    async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
     /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).
@@ -396,13 +416,32 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys>;
     /// The VNFCI gives all credentials of a confirmed claim back: certificates `REVOCATION_PENDING`, custody ended,
-    /// VNFCI released, unless it was re-armed since. Released before: the same outcome again, no change.
+    /// VNFCI released, unless it was re-armed since; all else that it was delivered or enrolled for in
+    /// this arming ends, too. Released before: the same outcome again, no change.
     async fn release_claim(
         &self,
         claim: ClaimId,
         end: CustodyEnd,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys>;
+    /// Renewed claims whose overlap has ended, oldest first.
+    async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
+    /// Withdraws what a renewal replaced: claim `SUPERSEDED`, certificates `REVOCATION_PENDING`, custody ended.
+    /// `Conflict` unless the claim is `RENEWED` and its overlap has ended.
+    async fn end_overlap(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys>;
+    /// Marks active VNFCIs that are to renew, until they confirm credentials that were drawn after it; one outcome per
+    /// item in order. No event if none was marked.
+    async fn request_renewals(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        mutation: Mutation<Vec<RenewalRequestOutcome>>,
+    ) -> Result<Vec<RenewalRequestOutcome>>;
     /// The certificate with this SHA-256 (of its DER), with whose it is.
     async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>>;
 
@@ -446,7 +485,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()>;
     /// The OCSP responders of all issuers.
     async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>>;
-    /// Marks up to `limit` valid or superseded certificates whose notAfter has passed `EXPIRED`; says how many.
+    /// Marks certificates whose notAfter has passed `EXPIRED`: up to `limit` that are valid or superseded, and as many that are
+    /// `REVOCATION_PENDING` of an issuer outside of the broker, for which no CRL of ours waits. Says how many.
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64>;
 
     // Custody and receipts.

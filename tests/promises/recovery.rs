@@ -119,6 +119,8 @@ async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
     site.serve().await;
     assert_refuses(&mut site, waiting, "the mirror in").await;
     assert_refuses(&mut site, later, "the mirror in").await;
+    let renewal = kept.rebooted().renew(&site, &kept_key.keys[0]).await.err().unwrap();
+    assert_eq!(reason(&renewal), "ROLLED_BACK");
     // The end of a VNFCI is taken down, whatever the database forgot.
     assert!(site.terminate_vnfci("kept").await.newly_terminated);
     site.stop().await;

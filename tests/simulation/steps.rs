@@ -373,7 +373,11 @@ impl Simulation {
             }),
             token: Some(proof(&peer, &answered.token, id, answered.recipient_key)),
         };
-        let told = self.told(index, |broker| async move { broker.confirm(&peer, confirm).await }).await;
+        let told = self
+            .told(index, |broker| async move {
+                broker.confirm(&peer, confirm).await.map(|confirmation| confirmation.newly_confirmed)
+            })
+            .await;
         let now = self.world.now();
         let vnfci = &mut self.model.vnfcis[place];
         let is_open = vnfci.open.as_ref().is_some_and(|open| open.claim == answered.claim);

@@ -4,12 +4,13 @@ use super::fixture::{DAY, Fixture, MINUTE, REDRAWS, audited, end, silent, unaudi
 use super::promises;
 use keybroker::audit::event::EventCredential;
 use keybroker::audit::receipt::DestructionReason;
-use keybroker::credential::{CertificateState, HolderCopy, KeyState};
-use keybroker::nfv::{ClaimId, CredentialId, Sha256Hash};
+use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationReason};
+use keybroker::nfv::{ClaimId, CredentialId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
-    EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, InitialCredential, InitialCredentialState,
-    NewCertificate, NewEnrolment, TerminateOutcome, VnfciState,
+    ClaimOutcome, ClaimRecord, ClaimRequest, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal,
+    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Renewal,
+    RevokeOutcome, TerminateOutcome, VnfciState,
 };
 
 promises![
@@ -21,6 +22,9 @@ promises![
     a_certificate_is_followed_while_it_is_good,
     the_next_arming_ends_what_the_one_before_enrolled,
     a_terminated_enrolment_is_revoked_and_needs_no_shredding,
+    what_is_given_back_covers_what_was_enrolled_beside_it,
+    what_a_renewal_has_replaced_is_not_followed,
+    a_key_that_is_vouched_for_is_certified_once_in_one_pool,
 ];
 
 fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEnrolment {
@@ -232,4 +236,88 @@ async fn a_terminated_enrolment_is_revoked_and_needs_no_shredding(f: Fixture) {
     let shown = Sha256Hash::of(&first.certificate.der);
     let follow = enrolment(&f, EnrolmentBasis::Certificate(shown), "s", "two");
     assert_eq!(enrol(&f, follow).await, refused(EnrolmentRefusal::VnfciEnded));
+}
+
+/// A delivered certificate is followed by one for this key of the VNFCI's own.
+fn following(f: &Fixture, delivered: &ClaimRecord, key: &str) -> NewEnrolment {
+    let shown = delivered.credentials[0].certificate.fingerprint().unwrap();
+    enrolment(f, EnrolmentBasis::Certificate(shown), "s", key)
+}
+
+async fn what_is_given_back_covers_what_was_enrolled_beside_it(f: Fixture) {
+    f.fill(1).await;
+    let delivered = f.deliver("v", &["s"]).await;
+    let followed = following(&f, &delivered, "own");
+    assert!(matches!(enrol(&f, followed.clone()).await, EnrolmentOutcome::Enrolled { .. }));
+    let ended = || end(DestructionReason::Released, HolderCopy::ReleasedSigned);
+    let outcome = f.store.release_claim(delivered.id, ended(), silent()).await.unwrap();
+    let keys: Vec<_> = outcome.keys.iter().map(|key| key.id).collect();
+    assert_eq!(keys, [delivered.credentials[0].credential.id, followed.credential.id]);
+    assert_eq!(outcome.revoked.len(), 2);
+    assert_eq!(f.store.release_claim(delivered.id, ended(), unaudited()).await.unwrap(), outcome);
+    let held = Sha256Hash::of(&followed.certificate.der);
+    let held = f.store.enrolment_by_certificate(held).await.unwrap().unwrap();
+    assert_eq!(held.state, CertificateState::RevocationPending);
+}
+
+async fn what_a_renewal_has_replaced_is_not_followed(f: Fixture) {
+    f.fill(2).await;
+    let delivered = f.deliver("v", &["s"]).await;
+    let renews = Some(Renewal { of: delivered.id, overlap: DAY });
+    let request = ClaimRequest { renews, ..f.claim_request(delivered.initial_credential, 7) };
+    let outcome = f.store.reserve_claim(request, f.intend(), silent()).await.unwrap();
+    let ClaimOutcome::Reserved { claim: renewal, .. } = outcome else { panic!("{outcome:?}") };
+    f.confirm(renewal.id).await;
+    let late = following(&f, &delivered, "late");
+    assert_eq!(enrol(&f, late).await, refused(EnrolmentRefusal::CertificateEnded));
+    assert!(matches!(enrol(&f, following(&f, &renewal, "own")).await, EnrolmentOutcome::Enrolled { .. }));
+}
+
+async fn a_key_that_is_vouched_for_is_certified_once_in_one_pool(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let of = |key: &str| {
+        let NewEnrolment { credential, public_key_der, certificate, .. } =
+            enrolment(&f, by(&initial), "s", key);
+        NewVouched { pool: f.pool.id, credential, public_key_der, certificate }
+    };
+    let record = async |new: &NewVouched, events: u64| {
+        let before = f.events().await;
+        let outcome = f.store.record_vouched(new.clone(), audited()).await.unwrap();
+        assert_eq!(f.events().await - before, events, "{outcome:?}");
+        outcome
+    };
+    let first = of("one");
+    let outcome = record(&first, 1).await;
+    assert!(
+        matches!(&outcome, EnrolmentOutcome::Enrolled { credential, spent: false, .. } if *credential == first.credential)
+    );
+    assert_eq!(record(&of("one"), 1).await, EnrolmentOutcome::Replayed(first.certificate.der.clone()));
+    let taken = NewVouched {
+        credential: EventCredential { id: first.credential.id, ..of("two").credential },
+        ..of("two")
+    };
+    assert_eq!(record(&taken, 0).await, refused(EnrolmentRefusal::NameUsed));
+    // A VNFCI's own key is nobody else's, and the other way round.
+    enrol(&f, enrolment(&f, by(&initial), "s", "of-v")).await;
+    assert_eq!(record(&of("of-v"), 0).await, refused(EnrolmentRefusal::KeyUsed));
+    let other = f.register("w", &["s"]).await;
+    assert_eq!(enrol(&f, enrolment(&f, by(&other), "s", "one")).await, refused(EnrolmentRefusal::KeyUsed));
+    let nowhere = NewVouched { pool: PoolId::generate(), ..of("three") };
+    let unknown = f.store.record_vouched(nowhere, unaudited()).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+
+    let key = first.credential.public_key;
+    let kept = f.store.vouched(key).await.unwrap().unwrap();
+    assert_eq!((kept.pool, kept.credential), (f.pool.id, first.credential.clone()));
+    assert_eq!((kept.certificate_der, kept.state), (first.certificate.der.clone(), CertificateState::Valid));
+    assert_eq!(f.store.vouched(Sha256Hash::of(b"of-v")).await.unwrap(), None);
+    // It waits in no pool, is withdrawn like any other, and is not given out again then.
+    assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().produced(), 0);
+    let serial = (f.issuer, first.certificate.serial.clone());
+    let outcomes = f
+        .store
+        .revoke_certificates(&f.tenant, vec![serial], RevocationReason::KeyCompromise, audited())
+        .await;
+    assert_eq!(outcomes.unwrap(), [RevokeOutcome::Pending(first.credential.clone())]);
+    assert_eq!(record(&of("one"), 0).await, refused(EnrolmentRefusal::KeyUsed));
 }

@@ -12,6 +12,7 @@ mod leases;
 mod lifecycle;
 mod production;
 mod rearming;
+mod renewal;
 mod requests;
 mod sequences;
 mod sqlite;

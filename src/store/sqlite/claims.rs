@@ -4,7 +4,7 @@ use super::certificates::{self, NewRow};
 use super::change::Done;
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::value::{CHUNK, Columns, id_list, statement, value_by_id};
-use super::vnfcis;
+use super::{renewals, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
@@ -32,8 +32,16 @@ pub(super) async fn reserve(
     intend: Intend,
     now: Timestamp,
 ) -> Result<ClaimOutcome> {
-    let arming = arming(tx, request.initial_credential).await?;
-    if let Some(refusal) = arming.refusal(now) {
+    let mut arming = arming(tx, request.initial_credential).await?;
+    let refusal = match request.renews {
+        None => arming.refusal(now),
+        Some(renewal) => {
+            let standing = renewals::standing(tx, renewal.of, now).await?;
+            arming.redraws = standing.redraws;
+            renewals::refusal(&standing, arming.vnfci_state, request.initial_credential)
+        }
+    };
+    if let Some(refusal) = refusal {
         return Ok(ClaimOutcome::Refused(refusal));
     }
     if let Some((open, recipient)) = &arming.open {
@@ -58,14 +66,18 @@ pub(super) async fn reserve(
             revocation: RevocationReason::Superseded,
         };
         redrawn = close(tx, open, ClaimState::Destroyed, &end, now).await?;
-        sqlx::query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
-            .bind(request.initial_credential.0.as_bytes().as_slice())
-            .execute(&mut *tx)
-            .await?;
+        // Those of a renewal are counted by the claims that it left.
+        if request.renews.is_none() {
+            sqlx::query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
+                .bind(request.initial_credential.0.as_bytes().as_slice())
+                .execute(&mut *tx)
+                .await?;
+        }
     }
     let claim = ClaimRecord {
         id: request.claim,
         initial_credential: request.initial_credential,
+        renews: request.renews,
         tenant: arming.tenant,
         vnf_instance: arming.vnf_instance,
         vnfci: arming.vnfci,
@@ -73,6 +85,7 @@ pub(super) async fn reserve(
         recipient_key: request.recipient_key,
         state: ClaimState::Open,
         deadline: request.deadline,
+        created_at: now,
         credentials: drawn,
     };
     bind(tx, &claim, now).await?;
@@ -87,6 +100,7 @@ pub(super) struct Arming {
     vdu: VduId,
     state: InitialCredentialState,
     expires_at: Timestamp,
+    /// Of the arming; of a renewal those of the claim that it renews.
     pub(super) redraws: u32,
     vnfci_state: VnfciState,
     /// The open claim and its recipient key.
@@ -270,12 +284,16 @@ fn draw_statement(wanted: &[(Uuid, Issue, i64)], now: Timestamp) -> QueryBuilder
 /// Writes a claim and binds its credentials to it.
 async fn bind(tx: &mut SqliteConnection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
     let mut sql = QueryBuilder::new(
-        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_key,
+        "INSERT INTO claims (id, initial_credential, renews, overlap, tenant, vnf_instance, vnfci, request, recipient_key,
              state, deadline, created_at) ",
     );
     sql.push_values([claim], |mut row, claim| {
         row.push_bind(claim.id.0.as_bytes().as_slice())
             .push_bind(claim.initial_credential.0.as_bytes().as_slice())
+            .push_bind(claim.renews.as_ref().map(|renewal| renewal.of.0.as_bytes().as_slice()))
+            .push_bind(
+                claim.renews.map(|renewal| i64::try_from(renewal.overlap.as_micros()).unwrap_or(i64::MAX)),
+            )
             .push_bind(claim.tenant.as_str())
             .push_bind(claim.vnf_instance.as_str())
             .push_bind(claim.vnfci.as_str())
@@ -315,11 +333,12 @@ pub(super) async fn by_id(tx: &mut SqliteConnection, claim: ClaimId) -> Result<O
 }
 
 /// Claims with their credentials, by deadline.
-async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
+pub(super) async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
     let mut sql = QueryBuilder::<Sqlite>::new(
         "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
         cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
-        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline, ",
+        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline,
+        cl.created_at AS claimed_at, cl.renews AS renews, cl.overlap AS overlap, ",
     );
     sql.push(CLAIMED_COLUMNS);
     sql.push(
@@ -338,6 +357,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
             _ => claims.push(ClaimRecord {
                 id,
                 initial_credential: InitialCredentialId(row.uuid("initial_credential")?),
+                renews: renewals::read(&row)?,
                 tenant: row.parsed("tenant")?,
                 vnf_instance: row.parsed("vnf_instance")?,
                 vnfci: row.parsed("vnfci")?,
@@ -345,6 +365,7 @@ async fn by_ids(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<ClaimReco
                 recipient_key: row.hash("recipient_key")?,
                 state: row.parsed("state")?,
                 deadline: row.time("deadline")?,
+                created_at: row.time("claimed_at")?,
                 credentials: vec![credential],
             }),
         }
@@ -404,7 +425,9 @@ pub(super) async fn confirm(
 ) -> Result<Done<ConfirmOutcome>> {
     let mut record = by_id(tx, claim).await?.ok_or_else(|| missing(claim))?;
     match record.state {
-        ClaimState::Confirmed => return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed)),
+        ClaimState::Confirmed | ClaimState::Renewed => {
+            return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed));
+        }
         ClaimState::Destroyed | ClaimState::Released | ClaimState::Superseded => {
             return Ok(ConfirmOutcome::TooLate.into());
         }
@@ -416,6 +439,11 @@ pub(super) async fn confirm(
         }
         ClaimState::Open => {}
     }
+    if let Some(renewal) = record.renews
+        && !renewals::renewed(tx, renewal, now).await?
+    {
+        return Ok(ConfirmOutcome::TooLate.into());
+    }
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
     erase_keys(tx, &ids, KeyState::Delivered, now).await?;
     let mut sql = QueryBuilder::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
@@ -424,6 +452,7 @@ pub(super) async fn confirm(
     sql.push("; UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
     sql.push_bind(record.initial_credential.0.as_bytes().as_slice()).push("; ");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
+    renewals::answer_request(&mut sql, &record);
     statement(&mut sql).execute(&mut *tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
@@ -443,8 +472,8 @@ pub(super) async fn supersede(
     now: Timestamp,
 ) -> Result<DestroyedKeys> {
     let rows = sqlx::query(
-        "SELECT id FROM claims WHERE tenant = $1 AND vnfci = $2 AND state = 'CONFIRMED'
-         AND initial_credential <> $3",
+        "SELECT id, state FROM claims WHERE tenant = $1 AND vnfci = $2 AND initial_credential <> $3
+         AND state IN ('OPEN', 'CONFIRMED', 'RENEWED')",
     )
     .bind(tenant.as_str())
     .bind(vnfci.as_str())
@@ -458,7 +487,12 @@ pub(super) async fn supersede(
     };
     let mut superseded = DestroyedKeys::default();
     for row in &rows {
-        let ended = close(tx, ClaimId(row.uuid("id")?), ClaimState::Superseded, &end, now).await?;
+        let state = match row.parsed("state")? {
+            // A renewal of what is withdrawn.
+            ClaimState::Open => ClaimState::Destroyed,
+            _ => ClaimState::Superseded,
+        };
+        let ended = close(tx, ClaimId(row.uuid("id")?), state, &end, now).await?;
         superseded.keys.extend(ended.keys);
         superseded.revoked.extend(ended.revoked);
     }
@@ -516,7 +550,7 @@ pub(super) async fn close(
 }
 
 /// Where a claim stands, whose it is, and when it ended.
-async fn standing(
+pub(super) async fn standing(
     tx: &mut SqliteConnection,
     claim: ClaimId,
 ) -> Result<(ClaimState, InitialCredentialId, Option<Timestamp>)> {
@@ -543,53 +577,6 @@ pub(super) async fn destroy(
         (ClaimState::Open, ..) => close(tx, claim, ClaimState::Destroyed, end, now).await,
         (state, ..) => Err(StoreError::Conflict(format!("claim {claim} is {state}, not open"))),
     }
-}
-
-/// Takes the credentials of a confirmed claim back.
-pub(super) async fn release(
-    tx: &mut SqliteConnection,
-    claim: ClaimId,
-    end: &CustodyEnd,
-    now: Timestamp,
-) -> Result<Done<DestroyedKeys>> {
-    let (state, initial_credential, ended_at) = standing(tx, claim).await?;
-    match (state, ended_at) {
-        (ClaimState::Confirmed, _) => {
-            let outcome = close(tx, claim, ClaimState::Released, end, now).await?;
-            let mut sql = QueryBuilder::new("");
-            vnfcis::move_to(&mut sql, VnfciState::Released, initial_credential, now);
-            statement(&mut sql).execute(tx).await?;
-            Ok(outcome.into())
-        }
-        (ClaimState::Released, Some(at)) => Ok(Done::unchanged(released(tx, claim, at).await?)),
-        (state, _) => Err(StoreError::Conflict(format!(
-            "claim {claim} is {state}: only a confirmed claim can be released"
-        ))),
-    }
-}
-
-/// What the release at this time came to.
-async fn released(tx: &mut SqliteConnection, claim: ClaimId, at: Timestamp) -> Result<DestroyedKeys> {
-    let rows = sqlx::query(
-        "SELECT c.id AS id, c.public_key_sha256 AS public_key, c.custody_ended_at AS custody_ended_at,
-                ce.issuer AS issuer, ce.serial AS serial, ce.revoked_at AS revoked_at
-         FROM credentials c JOIN certificates ce ON ce.credential = c.id
-         WHERE c.claim_id = $1 ORDER BY c.slot, ce.id",
-    )
-    .bind(claim.0.as_bytes().as_slice())
-    .fetch_all(tx)
-    .await?;
-    let mut outcome = DestroyedKeys::default();
-    for row in &rows {
-        let key = EventCredential { id: CredentialId(row.uuid("id")?), public_key: row.hash("public_key")? };
-        if row.time_or_null("custody_ended_at")? == Some(at) && !outcome.keys.contains(&key) {
-            outcome.keys.push(key);
-        }
-        if row.time_or_null("revoked_at")? == Some(at) {
-            outcome.revoked.push((IssuerId(row.uuid("issuer")?), hex::encode(row.blob("serial")?)));
-        }
-    }
-    Ok(outcome)
 }
 
 #[cfg(test)]

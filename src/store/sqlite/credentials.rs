@@ -461,16 +461,24 @@ fn serial_list(sql: &mut QueryBuilder<Sqlite>, certificates: &[(IssuerId, Vec<u8
 
 /// Marks certificates whose time has passed.
 pub(super) async fn expire(tx: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<u64> {
-    Ok(sqlx::query(
-        "UPDATE certificates SET state = 'EXPIRED' WHERE state IN ('VALID', 'SUPERSEDED') AND id IN (
-             SELECT id FROM certificates WHERE state IN ('VALID', 'SUPERSEDED') AND not_after <= $1
-             ORDER BY not_after LIMIT $2)",
-    )
-    .bind(now.unix_micros())
-    .bind(i64::from(limit))
-    .execute(tx)
-    .await?
-    .rows_affected())
+    let mut expired = 0;
+    for due in [
+        "SELECT id FROM certificates WHERE state IN ('VALID', 'SUPERSEDED') AND not_after <= $1
+         ORDER BY not_after LIMIT $2",
+        // Nobody will list it any more: no CRL of ours is its issuer's.
+        "SELECT ce.id FROM issuers i CROSS JOIN certificates ce WHERE i.external IS NOT NULL AND ce.issuer = i.id
+         AND ce.state = 'REVOCATION_PENDING' AND ce.not_after <= $1 LIMIT $2",
+    ] {
+        let mut sql = QueryBuilder::new("UPDATE certificates SET state = 'EXPIRED' WHERE id IN (");
+        sql.push(due).push(")");
+        expired += statement(&mut sql)
+            .bind(now.unix_micros())
+            .bind(i64::from(limit))
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+    }
+    Ok(expired)
 }
 
 /// What a [`CertificateRecord`] is read with; the condition is the caller's.

@@ -27,37 +27,23 @@ mod open;
 mod pools;
 mod rearmings;
 mod recovery;
+mod releases;
+mod renewals;
 mod revocation;
 mod tenants;
 mod terminations;
 mod value;
 mod vnfcis;
+mod vouched;
 mod writer;
 
 pub use open::SqliteOptions;
 
-use super::records::{
-    Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord,
-    CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
-    EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
-    NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UnchainedEvent, Vnfci, VnfciFilter,
-};
-use super::{Intend, Mutation, Result, Store};
-use crate::audit::event::Event;
-use crate::clock::{Clock, Timestamp};
-use crate::credential::{EpochChange, EpochState, RevocationReason};
-use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
-    PoolName, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
-};
-use async_trait::async_trait;
+// The names that the trait speaks of.
+use super::*;
+use crate::clock::Clock;
 use change::Keep;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use writer::Writer;
 
 /// How long a request is remembered.
@@ -74,6 +60,10 @@ pub struct SqliteStore {
 impl Store for SqliteStore {
     async fn now(&self) -> Result<Timestamp> {
         Ok(self.clock.now())
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.writer.commits())
     }
 
     async fn check(&self) -> Result<()> {
@@ -410,6 +400,18 @@ impl Store for SqliteStore {
         read!(self, |tx| enrolments::of_arming(tx, &arming.tenant, &arming.vnfci, arming.id))
     }
 
+    async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>> {
+        read!(self, |tx| vouched::by_key(tx, public_key))
+    }
+
+    async fn record_vouched(
+        &self,
+        new: NewVouched,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome> {
+        change!(self, BodyOnly, mutation, |tx, now| vouched::record(tx, &new, now))
+    }
+
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
         snapshot!(self, |tx| claims::overdue(tx, now, limit))
     }
@@ -433,7 +435,30 @@ impl Store for SqliteStore {
         end: CustodyEnd,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::release(tx, claim, &end, now))
+        change!(self, BodyOnly, mutation, |tx, now| releases::release(tx, claim, &end, now))
+    }
+
+    async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
+        snapshot!(self, |tx| renewals::ended_overlaps(tx, now, limit))
+    }
+
+    async fn end_overlap(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys> {
+        change!(self, Outcome, mutation, |tx, now| renewals::end_overlap(tx, claim, &end, now))
+    }
+
+    async fn request_renewals(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        mutation: Mutation<Vec<RenewalRequestOutcome>>,
+    ) -> Result<Vec<RenewalRequestOutcome>> {
+        let tenant = tenant.clone();
+        change!(self, Outcome, mutation, |tx, now| renewals::request(tx, &tenant, &vnfcis, now))
     }
 
     async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>> {
