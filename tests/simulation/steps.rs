@@ -96,7 +96,8 @@ impl Simulation {
             655..680 => self.resize().await,
             680..740 => self.repeat().await,
             740..900 => self.work().await,
-            900..950 => self.pass_time(),
+            900..925 => self.pass_time(),
+            925..950 => self.race().await,
             950..970 => self.pause_or_resume().await,
             970..985 => self.break_hsm(),
             985..993 => {
@@ -221,8 +222,10 @@ impl Simulation {
                     assert!(vnfci.ended || vnfci.uncertain, "{}: {}", vnfci.id, tokens[0]);
                     return;
                 }
+                let lost = vnfci.uncertain;
                 vnfci.arm(tokens[0].clone(), now);
-                let open = vnfci.open.take();
+                // If its confirmation was committed and the answer lost, it is in force until the next one.
+                let open = vnfci.open.take().filter(|_| !lost);
                 self.model.end(open);
                 self.model.count("re-armed");
             }
@@ -263,12 +266,7 @@ impl Simulation {
         let token = void.clone().unwrap_or_else(|| Arc::clone(&vnfci.token));
         let recipient = Arc::clone(&vnfci.recipient);
         let (id, index, peer) = (self.request_id(), self.replica(), self.world.peer());
-        let claim = Claim {
-            request: request(id, "claim", &recipient.public_key().hash().0),
-            recipient: recipient.public_key().clone(),
-            suites: Suite::DEFAULT.to_vec(),
-            token: Some(proof(&peer, &token, id, recipient.public_key().hash())),
-        };
+        let claim = claim_by(&peer, &token, &recipient, id);
         let told = self.told(index, |broker| async move { broker.claim(&peer, claim).await }).await;
         let now = self.world.now();
         let vnfci = &self.model.vnfcis[place];
@@ -300,6 +298,38 @@ impl Simulation {
         }
     }
 
+    /// Two clones of a VM claim at the same time, at two replicas: no credential goes to both.
+    async fn race(&mut self) {
+        let Some(place) = self.any_vnfci() else { return };
+        let token = Arc::clone(&self.model.vnfcis[place].token);
+        let recipients = [(); 2].map(|()| Arc::new(RecipientKey::generate().unwrap()));
+        let ids = [(); 2].map(|()| self.request_id());
+        let peer = self.world.peer();
+        let claim = |index: usize| {
+            let broker = Arc::clone(&self.world.replicas[index % self.world.replicas.len()].broker);
+            let claim = claim_by(&peer, &token, &recipients[index], ids[index]);
+            let peer = peer.clone();
+            async move { broker.claim(&peer, claim).await }
+        };
+        let (one, other) = tokio::join!(claim(0), claim(1));
+        let known = (self.model.vnfcis[place].spent || self.model.vnfcis[place].ended)
+            && !self.model.vnfcis[place].uncertain;
+        let answers: Vec<Answered> = [one, other]
+            .into_iter()
+            .zip(&recipients)
+            .filter_map(|(told, recipient)| Some(unseal(recipient, &token, told.ok()?)))
+            .collect();
+        assert!(answers.is_empty() || !known, "{} claimed what it may not", self.model.vnfcis[place].id);
+        for answered in &answers {
+            self.model.unsealed(place, answered);
+            self.model.count("raced");
+        }
+        // Who came last has it.
+        let vnfci = &mut self.model.vnfcis[place];
+        vnfci.open = None;
+        vnfci.uncertain |= !known;
+    }
+
     /// Notes an answer and what it ended.
     fn answered(&mut self, place: usize, answered: Answered, certain: bool, now: Timestamp) {
         let vnfci = &mut self.model.vnfcis[place];
@@ -313,7 +343,9 @@ impl Simulation {
                 let overdue = now >= open.confirm_by;
                 let same = open.recipient_key == answered.recipient_key;
                 assert!(!(certain && same && !overdue), "{}: an open claim was not found again", vnfci.id);
-                self.model.end(Some(open));
+                // Of the same arming it cannot have been confirmed, which would have spent it.
+                let of_this = open.token == answered.token;
+                self.model.end(Some(open).filter(|_| of_this));
                 self.model.count("claims redrawn");
             }
             None => self.model.count("claimed"),
@@ -322,7 +354,11 @@ impl Simulation {
     }
 
     async fn confirm(&mut self) {
-        let Some(place) = self.any_vnfci() else { return };
+        // Mostly one that has something to confirm.
+        let open: Vec<usize> =
+            (0..self.model.vnfcis.len()).filter(|place| self.model.vnfcis[*place].open.is_some()).collect();
+        let chosen = open.choose(&mut self.random).copied().filter(|_| self.random.random_bool(0.8));
+        let Some(place) = chosen.or_else(|| self.any_vnfci()) else { return };
         // Mostly the latest claim; now and then one from before.
         let any = self.random.random_bool(0.15);
         let vnfci = &self.model.vnfcis[place];
@@ -351,9 +387,13 @@ impl Simulation {
                 let ended =
                     answered.credentials().iter().any(|credential| self.model.ended.contains(credential));
                 assert!(!(newly && ended), "{}: a claim that had ended was confirmed", vnfci.id);
-                assert!(newly || is_confirmed || vnfci.uncertain, "{}: confirmed before, by whom?", vnfci.id);
-                assert!(is_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
-                if is_open {
+                // Also after its end a claim that was confirmed is told so.
+                let earlier = answered.token != vnfci.token || vnfci.ended;
+                let known = newly || is_confirmed || vnfci.uncertain || earlier;
+                assert!(known, "{}: confirmed before, by whom?", vnfci.id);
+                let may_be_open = is_open || vnfci.uncertain;
+                assert!(may_be_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
+                if is_open || newly {
                     vnfci.open = None;
                     (vnfci.spent, vnfci.uncertain) = (true, false);
                     let before = vnfci.confirmed.replace(answered);
@@ -431,7 +471,7 @@ impl Simulation {
     }
 
     fn pass_time(&mut self) {
-        let most: u64 = *[2, 40, 600, 1_200, 40_000].choose(&mut self.random).unwrap();
+        let most: u64 = *[2, 2, 40, 40, 600, 1_200, 40_000].choose(&mut self.random).unwrap();
         self.world.clock.advance(Duration::from_secs(self.random.random_range(1..=most)));
         self.model.count("time passed");
     }
@@ -563,10 +603,13 @@ impl Simulation {
             }
             let now = self.world.now();
             let vnfci = &mut self.model.vnfcis[place];
+            let lost = vnfci.uncertain;
             vnfci.arm(tokens[0].clone(), now);
-            let open = vnfci.open.take();
+            let open = vnfci.open.take().filter(|_| !lost);
             self.model.end(open);
             for _ in 0..50 {
+                // Whoever had the producer's lease may have died.
+                self.world.clock.advance(LEASE_AND_MORE);
                 self.world.round(0, Work::Producer).await;
                 self.claim_plainly(place).await;
                 if self.model.vnfcis[place].open.is_some() {
@@ -590,18 +633,14 @@ impl Simulation {
         let vnfci = &self.model.vnfcis[place];
         let (recipient, token) = (Arc::clone(&vnfci.recipient), Arc::clone(&vnfci.token));
         let (id, peer) = (self.request_id(), self.world.peer());
-        let claim = Claim {
-            request: request(id, "claim", &recipient.public_key().hash().0),
-            recipient: recipient.public_key().clone(),
-            suites: Suite::DEFAULT.to_vec(),
-            token: Some(proof(&peer, &token, id, recipient.public_key().hash())),
-        };
+        let claim = claim_by(&peer, &token, &recipient, id);
         match self.world.replicas[0].broker.claim(&peer, claim).await {
             Ok(sealed) => {
                 let answered = unseal(&recipient, &token, sealed);
                 self.model.unsealed(place, &answered);
             }
-            Err(BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. }) => {
+            Err(error @ (BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. })) => {
+                eprintln!("{}: {error}", self.model.vnfcis[place].id);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => panic!("{}: {error}", self.model.vnfcis[place].id),
@@ -611,6 +650,15 @@ impl Simulation {
 
 fn request(id: RequestId, what: &str, body: &[u8]) -> Request {
     Request { id, body: Sha256Hash::of(&[what.as_bytes(), body].concat()) }
+}
+
+fn claim_by(peer: &Peer, token: &str, recipient: &RecipientKey, id: RequestId) -> Claim {
+    Claim {
+        request: request(id, "claim", &recipient.public_key().hash().0),
+        recipient: recipient.public_key().clone(),
+        suites: Suite::DEFAULT.to_vec(),
+        token: Some(proof(peer, token, id, recipient.public_key().hash())),
+    }
 }
 
 fn proof(peer: &Peer, token: &str, request: RequestId, recipient_key: Sha256Hash) -> TokenProof {

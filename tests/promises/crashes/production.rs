@@ -68,7 +68,7 @@ async fn deleted(site: &Site, request: &proto::DeletePoolRequest) -> Result<Stri
 async fn pools_are_filled_resized_and_deleted_after_a_crash_at_every_point() {
     let mut site = Site::start_crashing(Options::default()).await;
     for point in points(Scenario::Pools) {
-        let name = name_of(point).replace('.', "-").replace('_', "-");
+        let name = name_of(point).replace(['.', '_'], "-");
         let create = pool_request(&name, TARGET);
         match point {
             Point::PoolUpdated => {
@@ -139,7 +139,7 @@ async fn a_pool_of_an_enrolment_server_is_filled_after_a_crash_at_every_point() 
 async fn the_log_goes_on_after_a_crash_at_every_point() {
     let mut site = Site::start_crashing(Options::default()).await;
     for point in points(Scenario::Log) {
-        let name = name_of(point).replace('.', "-").replace('_', "-");
+        let name = name_of(point).replace(['.', '_'], "-");
         // `crash_at` has the log exported, verified, and held against its head from before.
         site.crash_at(point, async |site| {
             create_pool_once(site.reach("nfvo").await?, &name).await?;
