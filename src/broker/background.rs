@@ -4,7 +4,7 @@ use crate::broker::enrol_pool::Enrolments;
 use crate::broker::{Broker, BrokerError};
 use crate::store::records::Lease;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ impl Background {
             name,
             holder: holder.to_owned(),
             stop: stop.clone(),
+            held: Mutex::new(None),
         };
         tasks.spawn(shift("producer").produce());
         tasks.spawn(shift("enroller").enrol());
@@ -50,7 +51,7 @@ impl Background {
         Self { tasks, stop }
     }
 
-    /// Ends every round that has begun, then returns.
+    /// Ends every round that has begun and gives the leases back, so that another replica goes on at once.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -63,6 +64,8 @@ struct Shift {
     name: &'static str,
     holder: String,
     stop: CancellationToken,
+    /// The lease of the latest round.
+    held: Mutex<Option<Lease>>,
 }
 
 impl Shift {
@@ -79,6 +82,7 @@ impl Shift {
                 tokio::time::sleep(PRODUCER_SETTLING).await;
             }
         }
+        self.give_back().await;
     }
 
     async fn enrol(self) {
@@ -101,6 +105,7 @@ impl Shift {
             };
             self.rest(round, SWEEPER_PERIOD, Some(&self.broker.wake.sweeper)).await;
         }
+        self.give_back().await;
     }
 
     async fn sequence(self) {
@@ -119,6 +124,7 @@ impl Shift {
         if let Err(error) = last.await {
             tracing::warn!(%error, "the last events are not chained yet; the next start does it");
         }
+        self.give_back().await;
     }
 
     async fn sign_heads(self) {
@@ -129,6 +135,7 @@ impl Shift {
             };
             self.rest(round, HEAD_PERIOD, None).await;
         }
+        self.give_back().await;
     }
 
     async fn publish(self) {
@@ -139,12 +146,23 @@ impl Shift {
             };
             self.rest(round, PUBLISHER_PERIOD, Some(&self.broker.wake.publisher)).await;
         }
+        self.give_back().await;
     }
 
     async fn note_alive(self) {
         while self.on().await {
             let round = self.broker.note_alive().await.map(|()| false).map_err(BrokerError::from);
             self.rest(round, ALIVE_PERIOD, None).await;
+        }
+    }
+
+    /// Lets another replica do this work from now on.
+    async fn give_back(self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lease) = held
+            && let Err(error) = self.broker.store.release_lease(&lease).await
+        {
+            tracing::warn!(work = self.name, %error, "the lease was not given back; it runs out");
         }
     }
 
@@ -155,7 +173,10 @@ impl Shift {
     /// The lease, while this process has it.
     async fn lease(&self) -> Option<Lease> {
         match self.broker.store.acquire_lease(self.name, &self.holder, LEASE).await {
-            Ok(lease) => lease,
+            Ok(lease) => {
+                self.held.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&lease);
+                lease
+            }
             Err(error) => {
                 tracing::warn!(work = self.name, %error, "no lease");
                 None

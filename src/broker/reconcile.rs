@@ -11,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Mark that counts the starts on this database.
 const INCARNATION: &str = "incarnation";
+/// Mark of the serial number of the token that the keys are on.
+const TOKEN: &str = "token_serial";
 /// Mark of when the broker was last alive, in microseconds since the Unix epoch.
 pub(super) const LAST_ALIVE: &str = "last_alive";
 
@@ -18,6 +20,7 @@ impl Broker {
     /// Compares, records the start with the findings, and moves the deadlines of open claims by the broker's own absence.
     /// Returns the findings.
     pub async fn reconcile(&self) -> Result<Vec<String>, BrokerError> {
+        self.require_the_token().await?;
         let findings = self.compare_tokens().await?;
         let now = self.store.now().await?;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
@@ -40,6 +43,36 @@ impl Broker {
             tracing::warn!(finding, "token and database differ");
         }
         Ok(findings)
+    }
+
+    /// Notes which token the database belongs to, unless that is noted.
+    pub(super) async fn note_token(&self) -> Result<(), BrokerError> {
+        match self.store.mark(TOKEN).await? {
+            Some(_) => Ok(()),
+            None => self.adopt_token().await,
+        }
+    }
+
+    /// The database belongs to this token from now on: an operator says that it has the same objects as the one before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn adopt_token(&self) -> Result<(), BrokerError> {
+        Ok(self.store.set_mark(TOKEN, &self.hsm.status().token_serial).await?)
+    }
+
+    /// Fails unless the token is the one that the database belongs to: what one replica wraps another could not open.
+    async fn require_the_token(&self) -> Result<(), BrokerError> {
+        self.note_token().await?;
+        let ours = self.hsm.status().token_serial;
+        match self.store.mark(TOKEN).await? {
+            Some(noted) if noted != ours => Err(BrokerError::Precondition(format!(
+                "the database belongs to the token with serial number {noted}, this broker sees the one with {ours}: all \
+                 replicas need the same token, so correct [hsm] module and token; if the token was replaced by one with \
+                 the same objects, run `keybroker init --adopt-token` once"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Sentences on what differs between the tokens and the database. A tenant's own token that is away is a finding, and

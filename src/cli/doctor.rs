@@ -1,5 +1,6 @@
 //! `keybroker doctor`: looks at everything that a broker needs and says what to do. Changes nothing.
 
+use super::assembly;
 use super::failure::Failure;
 use super::files;
 use super::output::OutputArgs;
@@ -58,7 +59,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
         Err(error) => findings.fail("token", error, "start keybroker by its path"),
     }
     clock(&args.config, &mut findings);
-    store(&config, &mut findings);
+    store(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
     listeners(&config, &mut findings);
@@ -260,9 +261,21 @@ fn clock(config: &Path, findings: &mut Findings) {
     }
 }
 
-fn store(config: &Config, findings: &mut Findings) {
+async fn store(config: &Config, findings: &mut Findings) {
+    let path = match &config.store.url {
+        StoreUrl::Sqlite(path) => path,
+        StoreUrl::Postgres(_) => {
+            return match assembly::look_at_postgres(config).await {
+                Ok(found) => findings.ok("store", found),
+                Err(problem) => findings.fail("store", problem.text, "see the finding"),
+            };
+        }
+    };
+    sqlite_file(path, findings);
+}
+
+fn sqlite_file(path: &Path, findings: &mut Findings) {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-    let StoreUrl::Sqlite(path) = &config.store.url;
     let mut header = [0; 16];
     match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
         Ok(()) if header == *MAGIC => {
@@ -389,8 +402,10 @@ fn listeners(config: &Config, findings: &mut Findings) {
 }
 
 fn disk(config: &Config, findings: &mut Findings) {
-    let StoreUrl::Sqlite(database) = &config.store.url;
-    let directory = database.parent().unwrap_or(&config.directory);
+    let directory = match &config.store.url {
+        StoreUrl::Sqlite(database) => database.parent().unwrap_or(&config.directory),
+        StoreUrl::Postgres(_) => &config.directory,
+    };
     match rustix::fs::statvfs(directory) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);

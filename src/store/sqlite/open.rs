@@ -1,7 +1,7 @@
 //! Opening the database file: its mode, its settings and its schema.
 
-use super::SqliteStore;
 use super::writer::Writer;
+use super::{Sqlite, SqliteStore};
 use crate::clock::Clock;
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -85,7 +85,7 @@ impl SqliteStore {
             .connect_with(reading)
             .await
             .map_err(|error| cannot_open(path, error))?;
-        Ok(Self { writer: Writer::start(connection), readers, clock })
+        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
     }
 }
 
