@@ -135,6 +135,13 @@ name!(
     VnfciId, "VNFCI id", identifier
 );
 
+impl CaName {
+    /// `main`: the CA that every tenant has from its beginning, and the root's name.
+    pub fn main() -> Self {
+        Self("main".to_owned())
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -270,6 +277,11 @@ pub fn labelled_fields(label: &str, fields: &[&[u8]]) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_tenants_first_ca_has_a_valid_name() {
+        assert_eq!("main".parse::<CaName>().unwrap(), CaName::main());
+    }
 
     #[test]
     fn a_tenant_id_is_a_lower_case_label() {

@@ -15,7 +15,7 @@ use crate::ca::{self, NameValues, Profile, Tbs};
 use crate::clock::Timestamp;
 use crate::credential::Issue;
 use crate::hsm::Lane;
-use crate::nfv::{CredentialId, IssuerId, PoolName, Sha256Hash, TenantId};
+use crate::nfv::{ClaimId, CredentialId, IssuerId, PoolName, Sha256Hash, TenantId};
 use crate::store::records::{
     CertificateIntent, ClaimRecord, ClaimedCertificate, NewCertificate, NewVnfci, RecordOutcome,
     UncertifiedKey,
@@ -23,6 +23,33 @@ use crate::store::records::{
 use crate::store::{Intend, Mutation, StoreError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+/// The change that records certificates of keys that had none, with its event: it names those that were recorded.
+pub(super) fn issued(
+    event: Event,
+    claim: Option<ClaimId>,
+    issuer: IssuerId,
+    certificates: &[(CredentialId, NewCertificate)],
+) -> Mutation<Vec<RecordOutcome>> {
+    let issued: Vec<CertificateDetails> = certificates
+        .iter()
+        .map(|(credential, certificate)| CertificateDetails {
+            credential: *credential,
+            certificate: Sha256Hash::of(&certificate.der),
+            serial: hex::encode(&certificate.serial),
+            not_after: certificate.not_after,
+        })
+        .collect();
+    Mutation::new(move |outcomes: &Vec<RecordOutcome>| {
+        let recorded = outcomes.iter().zip(issued).filter_map(|(outcome, certificate)| match outcome {
+            RecordOutcome::Recorded(credential) => Some((credential.clone(), certificate)),
+            RecordOutcome::Before(_) | RecordOutcome::Ended => None,
+        });
+        let (credentials, certificates): (Vec<_>, Vec<_>) = recorded.unzip();
+        let details = details::json(&IssuedDetails { claim, issuer, certificates });
+        vec![event.credentials(credentials).details(details)]
+    })
+}
 
 /// What the CA is to sign for a key (SubjectPublicKeyInfo, DER).
 ///
@@ -103,28 +130,7 @@ impl Broker {
             .vnf_instance(&claim.vnf_instance)
             .vnfci(&claim.vnfci)
             .request(claim.request);
-        let claim = claim.id;
-        let issued: Vec<CertificateDetails> = certificates
-            .iter()
-            .map(|(credential, certificate)| CertificateDetails {
-                credential: *credential,
-                certificate: Sha256Hash::of(&certificate.der),
-                serial: hex::encode(&certificate.serial),
-                not_after: certificate.not_after,
-            })
-            .collect();
-        let mutation = Mutation::new(move |outcomes: &Vec<RecordOutcome>| {
-            let recorded = outcomes.iter().zip(issued).filter_map(|(outcome, certificate)| match outcome {
-                RecordOutcome::Recorded(credential) => Some((credential.clone(), certificate)),
-                RecordOutcome::Before(_) | RecordOutcome::Ended => None,
-            });
-            let (credentials, certificates): (Vec<_>, Vec<_>) = recorded.unzip();
-            vec![event.credentials(credentials).details(details::json(&IssuedDetails {
-                claim: Some(claim),
-                issuer,
-                certificates,
-            }))]
-        });
+        let mutation = issued(event, Some(claim.id), issuer, certificates);
         self.store.record_certificates(certificates.to_vec(), mutation).await
     }
 

@@ -15,13 +15,6 @@ use std::time::Duration;
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
 const SUB_CA_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
-/// The CA that a tenant has from its beginning, and the root's name.
-pub(super) fn main_ca() -> CaName {
-    // Unwrap safety: a fixed text that the rule of CA names accepts, as a test shows.
-    #[allow(clippy::expect_used)]
-    "main".parse().expect("a valid CA name")
-}
-
 /// A CA, ready to issue.
 #[derive(Debug)]
 pub(super) struct Authority {
@@ -100,7 +93,7 @@ impl Authorities {
 
     /// The root of the highest generation.
     pub(super) fn root(&self) -> Option<Arc<Authority>> {
-        self.issuing(None, &main_ca())
+        self.issuing(None, &CaName::main())
     }
 
     /// The CAs of a tenant that stand behind a configured issuer.
@@ -204,7 +197,7 @@ impl Broker {
 
     /// The main CA of a tenant.
     pub(super) async fn issuing(&self, tenant: &TenantId) -> Result<Arc<Authority>, BrokerError> {
-        self.issuing_ca(tenant, &main_ca()).await
+        self.issuing_ca(tenant, &CaName::main()).await
     }
 
     /// The newest generation of a CA of a tenant: the one that issues.
@@ -231,7 +224,7 @@ impl Broker {
         let now = self.store.now().await?;
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
-        self.record_authority(None, &main_ca(), 1, &key, certificate_der, Vec::new()).await?;
+        self.record_authority(None, &CaName::main(), 1, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
@@ -241,7 +234,7 @@ impl Broker {
         if !self.hsm.object_exists(&mac).await? {
             self.hsm.create_mac_key(&mac).await?;
         }
-        if let Some(authority) = self.authorities.load().issuing(Some(tenant), &main_ca()) {
+        if let Some(authority) = self.authorities.load().issuing(Some(tenant), &CaName::main()) {
             return Ok(authority);
         }
         let root = self.authorities.load().root();
@@ -252,11 +245,11 @@ impl Broker {
         let now = self.store.now().await?;
         let tbs = root
             .ca
-            .sub_ca(tenant, main_ca().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
+            .sub_ca(tenant, CaName::main().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         let chain = vec![root.certificate_der.clone()];
-        self.record_authority(Some(tenant), &main_ca(), 1, &key, certificate_der, chain).await?;
+        self.record_authority(Some(tenant), &CaName::main(), 1, &key, certificate_der, chain).await?;
         self.issuing(tenant).await
     }
 
@@ -309,12 +302,4 @@ impl Broker {
 /// A certificate that could not be made: the caller's names, or the CA's end.
 pub(super) fn unissued(error: ca::IssueError) -> BrokerError {
     BrokerError::Precondition(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_tenants_first_ca_has_a_valid_name() {
-        assert_eq!(super::main_ca().as_str(), "main");
-    }
 }

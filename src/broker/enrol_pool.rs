@@ -1,10 +1,9 @@
 //! Pools whose certificates come from a CA outside of the broker (SEC 005 8.1.2.3 steps 1 to 8).
 
-use crate::audit::details::{
-    self, CertificateDetails, CertificateRejectedDetails, IssuedDetails, IssuerDetails,
-};
+use crate::audit::details::{self, CertificateRejectedDetails, IssuerDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
+use crate::broker::at_claim;
 use crate::broker::background::LEASE;
 use crate::broker::produce::Batch;
 use crate::broker::{Broker, BrokerError};
@@ -20,7 +19,6 @@ use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash}
 use crate::pool;
 use crate::store::records::{
     AwaitingKey, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, NewCertificate, Page, Pool, PoolFilter,
-    RecordOutcome,
 };
 use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
@@ -440,27 +438,10 @@ impl Broker {
                 (one.credential, certificate)
             })
             .collect();
-        let base = Event::new(self.store.now().await?, EventKind::CertificatesIssued, Actor::broker())
+        let event = Event::new(self.store.now().await?, EventKind::CertificatesIssued, Actor::broker())
             .tenant(&filling.pool.tenant)
             .vnf_instance(&filling.pool.vnf_instance);
-        let issued: Vec<CertificateDetails> = certificates
-            .iter()
-            .map(|(credential, certificate)| CertificateDetails {
-                credential: *credential,
-                certificate: Sha256Hash::of(&certificate.der),
-                serial: hex::encode(&certificate.serial),
-                not_after: certificate.not_after,
-            })
-            .collect();
-        let mutation = Mutation::new(move |outcomes: &Vec<RecordOutcome>| {
-            let recorded = outcomes.iter().zip(issued).filter_map(|(outcome, certificate)| match outcome {
-                RecordOutcome::Recorded(credential) => Some((credential.clone(), certificate)),
-                RecordOutcome::Before(_) | RecordOutcome::Ended => None,
-            });
-            let (credentials, certificates): (Vec<_>, Vec<_>) = recorded.unzip();
-            let details = details::json(&IssuedDetails { claim: None, issuer, certificates });
-            vec![base.credentials(credentials).details(details)]
-        });
+        let mutation = at_claim::issued(event, None, issuer, &certificates);
         let recorded = certificates.len() as u64;
         self.store.record_certificates(certificates, mutation.lease(lease)).await?;
         metrics::counter!("keybroker_certificates_enrolled_total", "issuer" => filling.name.to_string())

@@ -103,7 +103,7 @@ pub struct Profile {
 struct ProfileFile {
     #[serde(default = "default_issuer")]
     issuer: ProfileIssuer,
-    #[serde(default = "default_ca")]
+    #[serde(default = "CaName::main")]
     ca: CaName,
     #[serde(deserialize_with = "subject_template")]
     subject: SubjectTemplate,
@@ -136,13 +136,6 @@ const CRYPTOPERIOD: Duration = Duration::from_secs(365 * 86_400);
 /// The tenant's own sub-CA.
 fn default_issuer() -> ProfileIssuer {
     ProfileIssuer::SubCa
-}
-
-/// The CA that every tenant has.
-fn default_ca() -> CaName {
-    // Unwrap safety: a fixed text that the rule of CA names accepts, as a test shows.
-    #[allow(clippy::expect_used)]
-    "main".parse().expect("a valid CA name")
 }
 
 /// A VNFCI is client and server of its peers.
