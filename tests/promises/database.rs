@@ -26,6 +26,12 @@ async fn site_on(database: &Database) -> Site {
     Site::start_with(Options { store_url: database.url(), ..Options::default() }).await
 }
 
+/// Refilled whenever one is drawn: a pool that was full once is full again.
+async fn refilled_pool(site: &mut Site, target: u32) {
+    site.create_pool(POOL, target, Some(target)).await;
+    site.until_available(POOL, target).await;
+}
+
 /// Claims, then confirms, each until it gets through.
 async fn boot(site: Arc<Site>, vnfci: Vnfci, confirmed: watch::Sender<usize>) -> (Vnfci, Claimed) {
     let begun = Instant::now();
@@ -57,7 +63,7 @@ fn assert_says_that_the_store_is_away(status: &Status) {
 async fn while_the_database_is_dead_calls_fail_closed_and_then_the_same_broker_goes_on() {
     let database = Cluster::own("").database();
     let mut site = site_on(&database).await;
-    site.full_pool(POOL, 30).await;
+    refilled_pool(&mut site, 30).await;
     let ids: Vec<String> = (0..VNFCIS).map(|n| format!("amf-{n:04}")).collect();
     let mut vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
     let late = vnfcis.pop().unwrap();
@@ -77,7 +83,7 @@ async fn while_the_database_is_dead_calls_fail_closed_and_then_the_same_broker_g
 
     // Whatever is asked is refused in bounded time, by name; nothing is answered from memory.
     let asked = Instant::now();
-    assert_says_that_the_store_is_away(&late.claim(&site).await.unwrap_err());
+    assert_says_that_the_store_is_away(&late.claim(&site).await.err().expect("a refusal"));
     let mut pools = PoolServiceClient::new(site.management("nfvo").await);
     let request = proto::GetPoolRequest { tenant: String::new(), name: POOL.into() };
     assert_says_that_the_store_is_away(&pools.get_pool(request).await.unwrap_err());
@@ -119,7 +125,7 @@ async fn while_the_database_is_dead_calls_fail_closed_and_then_the_same_broker_g
 async fn a_dump_restored_to_another_server_goes_on_with_pool_and_log() {
     let old = Cluster::own("").database();
     let mut site = site_on(&old).await;
-    site.full_pool(POOL, 6).await;
+    refilled_pool(&mut site, 6).await;
     let [first, second] =
         site.register(&["amf-1", "amf-2"], &SLOTS, By::Certificate).await.try_into().ok().unwrap();
     let mut held = Held::default();
@@ -140,7 +146,7 @@ async fn a_dump_restored_to_another_server_goes_on_with_pool_and_log() {
     let claimed = second.boot(&site).await;
     held.unsealed(&second.id, &claimed);
     held.acknowledged(&claimed);
-    assert_eq!(first.claim(&site).await.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(first.claim(&site).await.err().expect("a refusal").code(), Code::Unauthenticated);
     site.until_available(POOL, 6).await;
     assert_settled(&mut site, &held, &[], &head_before).await;
 }

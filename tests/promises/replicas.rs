@@ -95,6 +95,8 @@ async fn a_broker_that_sleeps_through_its_leases_changes_nothing_under_them_afte
     assert_eq!(fence(&holders(), "producer"), taken, "it took back what it had lost");
     first.check();
     replica.check();
+    // All that was done is in the log before this is.
+    first.export("after").await;
     // Production was by one at a time: every key that is there was produced and recorded once; one chain.
     let produced: usize = first
         .events("KEYS_PRODUCED")
@@ -104,6 +106,25 @@ async fn a_broker_that_sleeps_through_its_leases_changes_nothing_under_them_afte
         .sum();
     assert_eq!(database.sql("SELECT count(*) FROM credentials"), produced.to_string());
     assert_settled(&mut first, &Held::default(), &[], &head_before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_produces_under_the_open_epoch_after_another_one_shredded_the_one_it_knew() {
+    let (mut first, database) = site_on_postgres().await;
+    let replica = first.replica().await;
+    first.full_pool(POOL, 1).await;
+    // More slots than keys: the claim at the replica has the rest produced, by the replica.
+    let slots = [("a", POOL), ("b", POOL), ("c", POOL), ("d", POOL)];
+    let vnfci = first.register_one("amf-1", &slots, By::Certificate).await;
+    vnfci.boot(&replica).await;
+    let known = database.sql("SELECT max(upper(encode(id, 'hex'))) FROM epochs");
+    // Something is erased: the one that sweeps moves the rest, and shreds.
+    first.terminate_vnfci("amf-1").await;
+    let shredded = format!("SELECT state FROM epochs WHERE upper(encode(id, 'hex')) = '{known}'");
+    until(PATIENCE, "the end of the epoch", async || (database.sql(&shredded) == "DESTROYED").then_some(()))
+        .await;
+    let vnfci = first.register_one("amf-2", &slots, By::Certificate).await;
+    vnfci.boot(&replica).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,6 +106,8 @@ impl PostgresOptions {
                 ("lock_timeout", millis(self.lock_timeout)),
                 ("idle_in_transaction_session_timeout", millis(2 * self.statement_timeout)),
                 ("timezone", "UTC".to_owned()),
+                // That a table is there already is nothing to be told.
+                ("client_min_messages", "warning".to_owned()),
             ])
     }
 }
