@@ -2,12 +2,14 @@
 //!
 //! The sample with every field is `docs/keybroker.toml`; a test parses it. `value.rs` has the values that know a rule.
 
+mod audit;
 mod issuer;
 mod revocation;
 mod telemetry;
 mod tenant;
 mod value;
 
+pub use audit::Audit;
 pub use issuer::{HttpsUrl, Issuer, IssuerKind};
 pub use revocation::{Ca, Crl, Ocsp, Shards};
 pub use telemetry::Telemetry;
@@ -37,6 +39,9 @@ pub struct Config {
     /// Where clients reach us.
     #[serde(default)]
     pub listen: Listen,
+    /// Where the audit log is exported to.
+    #[serde(default)]
+    pub audit: Audit,
     /// What is logged.
     #[serde(default)]
     pub log: Log,
@@ -314,6 +319,7 @@ impl Config {
         if let Some(file) = &mut self.store.password_file {
             *file = absolute(file);
         }
+        self.audit.mirror = absolute(&self.audit.mirror);
         const SOFTHSM: &str = "SOFTHSM2_CONF";
         match self.hsm.environment.get_mut(SOFTHSM) {
             Some(path) => *path = absolute(Path::new(path.as_str())).to_string_lossy().into_owned(),

@@ -200,6 +200,8 @@ named!(
         HorizonNears = "HORIZON_NEARS",
         /// Nothing live is left in it.
         Empty = "EMPTY",
+        /// A rolled-back database is recovered: whatever was wrapped under it is given up.
+        Recovered = "RECOVERED",
     }
 );
 

@@ -337,6 +337,15 @@ CREATE TABLE ocsp_responders (
     created_at      BIGINT NOT NULL
 );
 
+CREATE TABLE revoked_serials (
+    issuer     BYTEA NOT NULL REFERENCES issuers (id),
+    serial     BYTEA NOT NULL,
+    not_after  BIGINT NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    reason     TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (issuer, serial)
+);
+
 -- Events are chained in the order of their transactions' numbers, then of their own. An event is settled once no
 -- transaction with a smaller or the same number can still commit one: numbers are given out when a transaction begins to
 -- write, not when it commits, so that looking at the numbers alone could pass over one.

@@ -310,6 +310,15 @@ CREATE TABLE ocsp_responders (
     created_at      BIGINT NOT NULL
 );
 
+CREATE TABLE revoked_serials (
+    issuer     BLOB   NOT NULL REFERENCES issuers (id),
+    serial     BLOB   NOT NULL,
+    not_after  BIGINT NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    reason     TEXT   NOT NULL,
+    PRIMARY KEY (issuer, serial)
+) WITHOUT ROWID;
+
 CREATE TABLE events (
     seq          INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     id           BLOB    NOT NULL,

@@ -450,6 +450,32 @@ details! {
         reason: StepReason,
     }
 
+    /// `RECOVERED`: the database was rolled back, and everything that it could deliver was destroyed.
+    RecoveredDetails {
+        /// What showed it.
+        findings: Vec<String>,
+        /// Origin of the log before.
+        old_origin: String,
+        /// Origin of this log from now on.
+        new_origin: String,
+        /// How far the log before went in the database.
+        database: LogSide,
+        /// How far it went in the mirror; absent if the mirror was lost, too.
+        mirror: Option<LogSide>,
+        /// Rows that both had.
+        common_size: u64,
+        /// Certificates that the mirror says were withdrawn or delivered, and the database does not know.
+        unknown_certificates: u64,
+    }
+
+    /// One side of a comparison within [`RecoveredDetails`].
+    LogSide {
+        /// Rows.
+        size: u64,
+        /// `h(size - 1)`.
+        hash: Sha256Hash,
+    }
+
     /// `REFUSED`
     RefusedDetails {
         /// What was called, `Service.Rpc`.

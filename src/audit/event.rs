@@ -89,6 +89,8 @@ named!(
         EpochShredded = "EPOCH_SHREDDED",
         /// A signed destruction receipt.
         DestructionReceipt = "DESTRUCTION_RECEIPT",
+        /// A rolled-back database was recovered: the log before has another origin.
+        Recovered = "RECOVERED",
         /// A caller was refused; details carry the reason that the caller was not told.
         Refused = "REFUSED",
         /// What an earlier intent announced did not happen.

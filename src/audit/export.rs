@@ -63,12 +63,7 @@ impl ExportWriter {
     /// [`ExportError`].
     pub fn append(&mut self, entry: &ChainedEntry) -> Result<(), ExportError> {
         let path = self.directory.join(EVENTS_FILE);
-        let mut line = serde_json::to_vec(entry).map_err(|error| ExportError::Unreadable {
-            path: path.clone(),
-            line: entry.index.saturating_add(1),
-            problem: error.to_string(),
-        })?;
-        line.push(b'\n');
+        let line = row(&path, entry)?;
         self.events.write_all(&line).map_err(|error| io(&path, error))
     }
 
@@ -158,6 +153,17 @@ fn new_file(path: &Path) -> Result<File, ExportError> {
     OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| io(path, error))
 }
 
-fn io(path: &Path, error: std::io::Error) -> ExportError {
+/// A row as a line of `path`.
+pub(super) fn row(path: &Path, entry: &ChainedEntry) -> Result<Vec<u8>, ExportError> {
+    let mut line = serde_json::to_vec(entry).map_err(|error| ExportError::Unreadable {
+        path: path.to_owned(),
+        line: entry.index.saturating_add(1),
+        problem: error.to_string(),
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+pub(super) fn io(path: &Path, error: std::io::Error) -> ExportError {
     ExportError::Io { path: path.to_owned(), error }
 }

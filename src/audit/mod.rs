@@ -9,6 +9,8 @@ pub mod event;
 pub mod export;
 pub mod head;
 pub mod history;
+pub mod lost;
+pub mod mirror;
 pub mod receipt;
 pub mod signature;
 pub mod verify;

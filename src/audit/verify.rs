@@ -3,6 +3,7 @@
 use super::chain::{ChainedEntry, genesis, next_hash};
 use super::export::{ExportError, ExportReader, read_head};
 use super::head::{Head, SignedHead};
+use super::mirror::POSITION_FILE;
 use super::signature::AuditPublicKey;
 use crate::credential::named;
 use crate::nfv::Sha256Hash;
@@ -95,6 +96,8 @@ const MAX_GAPS: usize = 1_000;
 pub fn verify(directory: &Path, key: &AuditPublicKey, earlier: &[SignedHead]) -> Result<Report, ExportError> {
     let signed = read_head(directory)?;
     let mut walk = Walk::begin(&signed, key, earlier);
+    // What a mirror has beyond its head is being appended, or a crash left it: it is no part of what the head covers.
+    walk.grows = directory.join(POSITION_FILE).exists();
     for row in ExportReader::open(directory)? {
         match row {
             Ok(entry) => walk.row(&entry),
@@ -108,6 +111,8 @@ pub fn verify(directory: &Path, key: &AuditPublicKey, earlier: &[SignedHead]) ->
 /// One pass over the rows.
 struct Walk {
     report: Report,
+    /// Whether rows beyond the head are passed over.
+    grows: bool,
     /// Index that the next row should have.
     expected: u64,
     /// Stated hash of the row before; none where that row could not be read or is missing.
@@ -147,6 +152,7 @@ impl Walk {
         let genesis = genesis(&head.origin);
         let mut walk = Self {
             report,
+            grows: false,
             expected: 0,
             previous: Some(genesis),
             gaps: Vec::new(),
@@ -158,8 +164,11 @@ impl Walk {
     }
 
     fn row(&mut self, entry: &ChainedEntry) {
-        self.report.rows += 1;
         let index = entry.index;
+        if self.grows && index >= self.report.head.size {
+            return;
+        }
+        self.report.rows += 1;
         if index >= self.report.head.size {
             let text = format!("row {index} lies beyond the signed size {}", self.report.head.size);
             return self.report.add(Some(index), ProblemKind::Unsigned, text);
@@ -215,8 +224,11 @@ impl Walk {
 
     /// A line that is no row takes the place of the row that should be there.
     fn unreadable(&mut self, line: u64, problem: &str) {
-        self.report.rows += 1;
         let index = self.expected;
+        if self.grows && index >= self.report.head.size {
+            return;
+        }
+        self.report.rows += 1;
         self.report.add(Some(index), ProblemKind::Unreadable, format!("line {line} is no row: {problem}"));
         if index < self.report.head.size {
             self.previous = None;

@@ -1,4 +1,5 @@
-//! Work that goes on by itself: producer, enroller, sweeper, sequencer, CRL publisher. Each runs once among replicas, under a lease.
+//! Work that goes on by itself: producer, enroller, sweeper, sequencer, CRL publisher, each once among replicas, under a lease;
+//! and in every one of them the mirror of the log.
 
 use crate::broker::enrol_pool::Enrolments;
 use crate::broker::{Broker, BrokerError};
@@ -21,6 +22,7 @@ const SWEEPER_PERIOD: Duration = Duration::from_secs(1);
 const SEQUENCER_PERIOD: Duration = Duration::from_millis(200);
 const HEAD_PERIOD: Duration = Duration::from_secs(2);
 const PUBLISHER_PERIOD: Duration = Duration::from_secs(10);
+const MIRROR_PERIOD: Duration = Duration::from_secs(1);
 const ALIVE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The running background work.
@@ -48,6 +50,7 @@ impl Background {
         tasks.spawn(shift("head").sign_heads());
         tasks.spawn(shift("publisher").publish());
         tasks.spawn(shift("alive").note_alive());
+        tasks.spawn(shift("mirror").mirror());
         Self { tasks, stop }
     }
 
@@ -118,8 +121,13 @@ impl Shift {
         }
         // What the last requests committed is chained and signed before the process ends.
         let last = async {
+            if self.broker.rolled_back().is_some() {
+                return Ok(());
+            }
             while self.broker.chain_events().await? {}
-            self.broker.sign_head().await
+            self.broker.sign_head().await?;
+            while self.broker.mirror_log().await? {}
+            Ok::<(), BrokerError>(())
         };
         if let Err(error) = last.await {
             tracing::warn!(%error, "the last events are not chained yet; the next start does it");
@@ -149,6 +157,14 @@ impl Shift {
         self.give_back().await;
     }
 
+    /// Of every broker: each looks for itself whether the database was rolled back.
+    async fn mirror(self) {
+        while self.on().await {
+            let round = self.broker.mirror_log().await;
+            self.rest(round, MIRROR_PERIOD, None).await;
+        }
+    }
+
     async fn note_alive(self) {
         while self.on().await {
             let round = self.broker.note_alive().await.map(|()| false).map_err(BrokerError::from);
@@ -170,8 +186,12 @@ impl Shift {
         !self.stop.is_cancelled()
     }
 
-    /// The lease, while this process has it.
+    /// The lease, while this process has it. Nothing goes on by itself on a database that was rolled back: it would go on
+    /// from a state that is not the last one.
     async fn lease(&self) -> Option<Lease> {
+        if self.broker.rolled_back().is_some() {
+            return None;
+        }
         match self.broker.store.acquire_lease(self.name, &self.holder, LEASE).await {
             Ok(lease) => {
                 self.held.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&lease);

@@ -117,6 +117,7 @@ impl Broker {
             .instrument(trace_span!("1 verify initial credential"))
             .await?;
         Span::current().record("tenant", verified.tenant().as_str());
+        self.not_rolled_back()?;
         // 2. Agree on a sealing suite.
         let suite = trace_span!("2 agree on suite")
             .in_scope(|| self.agree_on_suite(verified.tenant(), &claim.recipient, &claim.suites))?;

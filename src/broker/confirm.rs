@@ -90,6 +90,7 @@ impl Broker {
     }
 
     async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<bool, BrokerError> {
+        self.not_rolled_back()?;
         let recipient_key = claim.recipient_key;
         let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
             confirm_message(claim.id, certificate, recipient_key)

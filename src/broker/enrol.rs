@@ -131,6 +131,7 @@ impl Broker {
         let key = Sha256Hash::of(request.public_key_der());
         // 3.
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
+        self.not_rolled_back()?;
         let enrolled = self.store.enrolments(&place.vnfci.initial_credential).await?;
         let before = enrolled.iter().rev().find(|found| {
             found.slot == place.slot

@@ -66,7 +66,7 @@ impl Broker {
 
     /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
     /// wrong token, or none of its own any more) every KEK would seem to be destroyed, and new ones would be of no use.
-    async fn check_token_of(&self, tenant: &TenantId) -> Result<(), BrokerError> {
+    pub(super) async fn check_token_of(&self, tenant: &TenantId) -> Result<(), BrokerError> {
         if self.hsm.object_exists(&ObjectId::TokenMac(tenant.clone())).await? {
             return Ok(());
         }
@@ -77,7 +77,7 @@ impl Broker {
         .into())
     }
 
-    async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
+    pub(super) async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
         if !self.hsm.object_exists(&ObjectId::Kek(tenant.clone(), epoch)).await? {
             self.check_token_of(tenant).await?;
             self.hsm.create_kek(tenant, &epoch).await?;
@@ -121,7 +121,12 @@ impl Broker {
         Ok(())
     }
 
-    async fn take_step(&self, tenant: &TenantId, step: EpochStep, lease: &Lease) -> Result<(), BrokerError> {
+    pub(super) async fn take_step(
+        &self,
+        tenant: &TenantId,
+        step: EpochStep,
+        lease: &Lease,
+    ) -> Result<(), BrokerError> {
         match step {
             EpochStep::Create(epoch) => {
                 let _making = self.epoch_making.lock().await;
@@ -205,6 +210,20 @@ impl Broker {
             let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
             self.store.advance_epoch(epoch, EpochChange::Shred, None, mutation).await?;
         }
+        let (event, token_serial) = self.destroy_kek(tenant, epoch).await?;
+        let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
+        self.store.advance_epoch(epoch, EpochChange::Verify, Some(&token_serial), mutation).await?;
+        tracing::info!(%tenant, %epoch, "epoch shredded");
+        self.wake.sweeper.notify_one();
+        Ok(())
+    }
+
+    /// Destroys a KEK and looks for it from a fresh process. Gives the event that says so, and the token's serial number.
+    pub(super) async fn destroy_kek(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+    ) -> Result<(Event, String), BrokerError> {
         self.check_token_of(tenant).await?;
         self.hsm.destroy_kek(tenant, epoch).await?;
         let gone = self.hsm.verify_destroyed(vec![ObjectId::Kek(tenant.clone(), epoch)]).await?;
@@ -216,11 +235,7 @@ impl Broker {
                 token_serial: gone.token_serial.clone(),
                 ha_members_verified: 1,
             }));
-        let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
-        self.store.advance_epoch(epoch, EpochChange::Verify, Some(&gone.token_serial), mutation).await?;
-        tracing::info!(%tenant, %epoch, "epoch shredded");
-        self.wake.sweeper.notify_one();
-        Ok(())
+        Ok((event, gone.token_serial))
     }
 
     async fn epoch_event(

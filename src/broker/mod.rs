@@ -15,6 +15,7 @@ mod epochs;
 mod generate;
 pub mod hierarchy;
 pub mod initialise;
+mod mirror;
 pub mod ocsp;
 pub mod pools;
 mod produce;
@@ -22,6 +23,7 @@ mod profiles;
 mod publish;
 pub mod rearm;
 mod reconcile;
+pub mod recover;
 pub mod release;
 pub mod revocation;
 mod sequence;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub ocsp: OcspSettings,
     /// What the operator states of the HSM's own backups; goes into receipts.
     pub hsm_backup_retention: String,
+    /// Where the log is mirrored to; read at start only.
+    pub mirror: PathBuf,
     /// Bulk workers of the HSM: production keeps one chunk more under way.
     pub bulk_workers: usize,
 }
@@ -143,6 +147,8 @@ pub struct Broker {
     /// Credentials per second of the last refill; owner: `produce`.
     production_rate: watch::Sender<f64>,
     wake: Wake,
+    /// The log outside the database, and whether the database was rolled back; owner: `mirror`.
+    mirror: mirror::Mirroring,
 }
 
 /// What background work waits for besides its period.
@@ -321,6 +327,7 @@ impl Broker {
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
             store,
             hsm,
+            mirror: mirror::Mirroring::new(&settings.mirror),
             settings: ArcSwap::from_pointee(settings),
             issuers: ArcSwap::default(),
             trust: ArcSwap::from_pointee(anchors::Parsed::default()),
@@ -371,6 +378,9 @@ impl Broker {
     /// What is away, as a sentence.
     pub async fn ready(&self) -> Result<Vec<String>, String> {
         self.store.check().await.map_err(|error| error.to_string())?;
+        if let Some(sentence) = self.rolled_back() {
+            return Err(sentence.to_string());
+        }
         let mut degraded = Vec::new();
         for tenant in self.hsm.tenants_with_tokens() {
             let status = self.hsm.status_of(tenant);

@@ -132,7 +132,7 @@ impl Broker {
             let before = heads.get(&shard).map_or(now, |head| head.this_update);
             let listed = entries
                 .iter()
-                .filter(|entry| shard == 0 || entry.shard == shard)
+                .filter(|entry| shard == 0 || [shard, CrlEntry::EVERY_SHARD].contains(&entry.shard))
                 .filter(|entry| entry.pending || entry.not_after > before)
                 .map(listed)
                 .collect::<Result<Vec<_>, _>>()?;

@@ -21,7 +21,10 @@ impl Broker {
     /// Returns the findings.
     pub async fn reconcile(&self) -> Result<Vec<String>, BrokerError> {
         self.require_the_token().await?;
-        let findings = self.compare_tokens().await?;
+        let (mut findings, evidence) = self.compare_tokens().await?;
+        self.mirror.set_token_evidence(evidence.into_iter().map(|(_, sentence)| sentence).collect());
+        self.look_for_rollback().await?;
+        findings.extend(self.rolled_back().map(|sentence| sentence.to_string()));
         let now = self.store.now().await?;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
         let incarnation = number(self.store.mark(INCARNATION).await?).unwrap_or(0) + 1;
@@ -77,8 +80,11 @@ impl Broker {
 
     /// Sentences on what differs between the tokens and the database. A tenant's own token that is away is a finding, and
     /// its keys are not compared.
-    async fn compare_tokens(&self) -> Result<Vec<String>, BrokerError> {
-        let mut findings = Vec::new();
+    ///
+    /// The second list is of what a database shows that was rolled back: KEKs that it should not know or not lack. A token
+    /// that does not have a tenant's other keys is the wrong one, and shows nothing.
+    pub(super) async fn compare_tokens(&self) -> Result<(Vec<String>, Vec<(ObjectId, String)>), BrokerError> {
+        let (mut findings, mut evidence) = (Vec::new(), Vec::new());
         let mut inventory = self.hsm.inventory().await?;
         for object in &inventory {
             if let Some(id) = &object.id
@@ -128,7 +134,11 @@ impl Broker {
         for id in &on_token {
             match id {
                 ObjectId::Kek(..) => match epochs.get(id) {
-                    None => findings.push(format!("{id} is on the token and unknown to the database")),
+                    None => {
+                        let sentence = format!("{id} is on the token and unknown to the database");
+                        evidence.push((id.clone(), sentence.clone()));
+                        findings.push(sentence);
+                    }
                     Some(EpochState::Destroyed) => {
                         findings.push(format!("{id} is on the token although it was verified destroyed: was a backup of the token restored?"));
                     }
@@ -149,10 +159,16 @@ impl Broker {
             if matches!(state, EpochState::Open | EpochState::Closed)
                 && !on_token.contains(id)
                 && !not_asked(id)
+                && self.lacks(id).await?
             {
-                findings.push(format!(
+                let sentence = format!(
                     "{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"
-                ));
+                );
+                let of_its_tenant = id.tenant().map(|tenant| ObjectId::TokenMac(tenant.clone()));
+                if of_its_tenant.is_some_and(|other| on_token.contains(&other)) {
+                    evidence.push((id.clone(), sentence.clone()));
+                }
+                findings.push(sentence);
             }
         }
         for authority in self.authorities.load().all() {
@@ -161,7 +177,17 @@ impl Broker {
             }
         }
         findings.sort();
-        Ok(findings)
+        Ok((findings, evidence))
+    }
+
+    /// Whether a KEK that was not on the token when that was listed is really missing: another broker may have made it since,
+    /// or have gone on to shred it.
+    async fn lacks(&self, kek: &ObjectId) -> Result<bool, BrokerError> {
+        if self.hsm.object_exists(kek).await? {
+            return Ok(false);
+        }
+        let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
+        Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
     }
 
     fn has_token(&self, tenant: &TenantId) -> bool {

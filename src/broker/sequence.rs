@@ -81,7 +81,7 @@ impl Broker {
         Ok(head.size <= tip.size && row.is_some_and(|row| row.hash == head.hash))
     }
 
-    async fn audit_origin(&self) -> Result<String, BrokerError> {
+    pub(super) async fn audit_origin(&self) -> Result<String, BrokerError> {
         let origin = self.store.mark(ORIGIN).await?;
         origin.ok_or_else(|| {
             BrokerError::Precondition("the log has no origin; run `keybroker init`".to_owned())

@@ -37,9 +37,10 @@ impl Broker {
         let overdue = self.store.overdue_claims(self.store.now().await?, BATCH).await?;
         let more = overdue.len() == BATCH as usize;
         for claim in overdue {
-            match self.destroy_overdue(&claim, lease).await {
+            match self.destroy_open(&claim, DestructionReason::Unconfirmed, lease).await {
                 // Confirmed or redrawn a moment ago.
-                Ok(()) | Err(BrokerError::Precondition(_)) => {}
+                Ok(()) => metrics::counter!("keybroker_claims_unconfirmed_total").increment(1),
+                Err(BrokerError::Precondition(_)) => {}
                 Err(error) => return Err(error),
             }
             self.wake.publisher.notify_one();
@@ -47,9 +48,15 @@ impl Broker {
         Ok(more)
     }
 
-    async fn destroy_overdue(&self, claim: &ClaimRecord, lease: &Lease) -> Result<(), BrokerError> {
+    /// Destroys an open claim: `Precondition` if it is not open any more.
+    pub(super) async fn destroy_open(
+        &self,
+        claim: &ClaimRecord,
+        reason: DestructionReason,
+        lease: &Lease,
+    ) -> Result<(), BrokerError> {
         let end = CustodyEnd {
-            reason: DestructionReason::Unconfirmed,
+            reason,
             // It was sealed to the VNFCI, which may have unsealed it without telling.
             holder_copy: HolderCopy::Unknown,
             revocation: RevocationReason::CessationOfOperation,
@@ -58,7 +65,6 @@ impl Broker {
         let event = event.tenant(&claim.tenant).vnf_instance(&claim.vnf_instance).vnfci(&claim.vnfci);
         let mutation = Mutation::new(move |keys: &DestroyedKeys| vec![event.credentials(keys.keys.clone())]);
         self.store.destroy_claim(claim.id, end, mutation.lease(lease)).await?;
-        metrics::counter!("keybroker_claims_unconfirmed_total").increment(1);
         Ok(())
     }
 
@@ -93,7 +99,8 @@ impl Broker {
         }
     }
 
-    async fn erase(
+    /// Erases what waits in a pool; true if there may be more.
+    pub(super) async fn erase(
         &self,
         pool: &Pool,
         unusable_at: Option<crate::clock::Timestamp>,

@@ -128,6 +128,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
+        mirror: config.audit.mirror.clone(),
         http_url: config.http_url(),
         ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,

@@ -23,6 +23,7 @@ mod output;
 mod pool;
 mod processes;
 mod profile;
+mod recover;
 mod release;
 pub mod serve;
 mod software_ca;
@@ -55,6 +56,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Create token objects, database and first client certificates; idempotent, never overwrites
     Init(init::InitArgs),
+    /// After the database was rolled back: destroy what it could deliver again, withdraw what it forgot, begin a new log
+    Recover(recover::RecoverArgs),
     /// Run the broker; SIGTERM drains, SIGHUP reloads
     Serve(serve::ServeArgs),
     /// Tenants (operator)
@@ -153,6 +156,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Demo(args) => demo::run(args, output).await,
         Command::Init(args) => init::command(args, output).await,
+        Command::Recover(args) => recover::command(args, output).await,
         Command::Serve(args) => serve::command(args).await,
         Command::Tenant(command) => tenant::run(command, output).await,
         Command::Anchor(command) => anchor::run(command, output).await,

@@ -139,7 +139,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
 /// Makes sure that no other broker works on the embedded database, as long as the file is kept open. The lock is on a file
 /// beside the database: closing another handle of the database itself would end SQLite's own locks.
 /// Brokers on PostgreSQL share the database.
-fn only_process(config: &Config) -> Result<Option<File>, Failure> {
+pub(super) fn only_process(config: &Config) -> Result<Option<File>, Failure> {
     let StoreUrl::Sqlite(database) = &config.store.url else { return Ok(None) };
     let mut path = database.clone().into_os_string();
     path.push(".lock");

@@ -5,8 +5,11 @@
 
 pub mod postgres;
 pub mod records;
+mod recovery;
 mod sql;
 pub mod sqlite;
+
+pub use recovery::RecoveryStore;
 
 use crate::audit::event::{Actor, Event};
 use crate::clock::Timestamp;
@@ -119,7 +122,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// issuer uses a serial number twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers
 /// may share one commit. Cancelling a call's future does not undo a change that was begun.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// The time that leases and deadlines are held against: the database's in production, the injected
     /// clock's in tests.
     async fn now(&self) -> Result<Timestamp>;

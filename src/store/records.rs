@@ -15,6 +15,7 @@ mod certificate;
 mod claim;
 mod enrolment;
 mod log;
+mod recovery;
 
 pub use crate::identity::x509::Revocation;
 pub use certificate::{
@@ -27,6 +28,7 @@ pub use claim::{
 };
 pub use enrolment::{Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
+pub use recovery::{Recovered, Recovery};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 

@@ -22,6 +22,7 @@ mod hsm_away;
 mod hsm_faults;
 mod key_types;
 mod paths;
+mod recovery;
 mod refusals;
 mod replicas;
 mod restart;

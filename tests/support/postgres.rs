@@ -171,23 +171,29 @@ impl Cluster {
             .args(["-p", &self.port.to_string(), "-d", database, "-c", sql]))
     }
 
-    /// Restores what [`Database::dump`] wrote, into a new database of this server.
+    fn pg_restore(&self, name: &str, dump: &Path) {
+        let mut restore = command("pg_restore");
+        restore.args(["--exit-on-error", "-U", "postgres", "-h"]).arg(&self.directory);
+        restore.args(["-p", &self.port.to_string(), "-d", name]).stdin(File::open(dump).unwrap());
+        run(&mut restore);
+    }
+
+    fn create_database(&self, name: &str) {
+        let options = format!("OWNER {ROLE} TEMPLATE template0 ENCODING 'UTF8'");
+        self.sql("postgres", &format!("CREATE DATABASE {name} {options}"));
+    }
+
+    /// What [`Database::dump`] wrote, in a new database of this server.
     pub fn restore(self, dump: &Path) -> Database {
         let database = self.database();
-        let (directory, port) = (&database.cluster.directory, database.cluster.port.to_string());
-        let mut restore = command("pg_restore");
-        restore.args(["--exit-on-error", "--no-password", "-U", "postgres", "-h"]).arg(directory);
-        run(restore.args(["-p", &port, "-d", &database.name]).stdin(File::open(dump).unwrap()));
+        database.cluster.pg_restore(&database.name, dump);
         database
     }
 
     /// A new database.
     pub fn database(self) -> Database {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        self.sql(
-            "postgres",
-            &format!("CREATE DATABASE {name} OWNER {ROLE} TEMPLATE template0 ENCODING 'UTF8'"),
-        );
+        self.create_database(&name);
         Database { cluster: self, name }
     }
 }
@@ -224,6 +230,13 @@ impl Database {
         dump.args(["-p", &self.cluster.port.to_string(), &self.name]);
         let status = dump.stdout(File::create(file).unwrap()).status().unwrap();
         assert!(status.success(), "{dump:?}: {status}");
+    }
+
+    /// Takes it back to what [`Database::dump`] wrote.
+    pub fn restore(&self, dump: &Path) {
+        self.cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        self.cluster.create_database(&self.name);
+        self.cluster.pg_restore(&self.name, dump);
     }
 
     /// Runs SQL in it as the superuser.

@@ -111,6 +111,11 @@ pub struct CrlEntry {
     pub pending: bool,
 }
 
+impl CrlEntry {
+    /// The shard of a certificate that is known by its serial number only: whichever it names lists it.
+    pub const EVERY_SHARD: u32 = u32::MAX;
+}
+
 /// What a signed CRL is, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrlHead {

@@ -129,7 +129,7 @@ const HELD_COLUMNS: &str = "c.id AS id, c.public_key_sha256 AS public_key,
     ce.issuer AS issuer, ce.serial AS serial, ce.state AS state, ce.not_after AS not_after";
 
 /// A statement that reads [`Held`]s of credentials; the condition is the caller's.
-fn select_held() -> Statement {
+pub(super) fn select_held() -> Statement {
     let mut sql = Statement::new("SELECT ");
     sql.push(HELD_COLUMNS).push(" FROM credentials c LEFT JOIN certificates ce ON ce.credential = c.id");
     sql
@@ -174,7 +174,7 @@ pub(super) async fn held_by_vnfcis<'i>(
 }
 
 /// Reads a row with [`HELD_COLUMNS`].
-fn read_held(row: &Row) -> Result<Held> {
+pub(super) fn read_held(row: &Row) -> Result<Held> {
     let certificate = match row.int_or_null("certificate")? {
         Some(certificate) => Some(HeldCertificate {
             row: certificate,

@@ -35,6 +35,7 @@ mod issuers;
 mod leases;
 mod pools;
 mod rearmings;
+mod recovery;
 mod revocation;
 mod tenants;
 mod terminations;

@@ -30,10 +30,14 @@ pub(super) async fn crl_entries(
          UNION ALL
          SELECT serial, revoked_at, reason, crl_shard, not_after, state FROM certificates
          WHERE issuer = $1 AND state = 'REVOKED' AND not_after > $2
+         UNION ALL
+         SELECT serial, revoked_at, reason, $3, not_after, 'REVOKED' FROM revoked_serials
+         WHERE issuer = $1 AND not_after > $2
          ORDER BY serial",
     )
     .bind(issuer.0.as_bytes().as_slice())
     .bind(unexpired_at.unix_micros())
+    .bind(i64::from(CrlEntry::EVERY_SHARD))
     .fetch_all(tx)
     .await?;
     rows.iter()
@@ -142,11 +146,14 @@ pub(super) async fn status(
     issuer: IssuerId,
     serial: &[u8],
 ) -> Result<Option<CertificateStatus>> {
-    let row = query("SELECT state, revoked_at, reason FROM certificates WHERE issuer = $1 AND serial = $2")
-        .bind(issuer.0.as_bytes().as_slice())
-        .bind(serial)
-        .fetch_optional(tx)
-        .await?;
+    let row = query(
+        "SELECT state, revoked_at, reason FROM certificates WHERE issuer = $1 AND serial = $2
+         UNION ALL SELECT 'REVOKED', revoked_at, reason FROM revoked_serials WHERE issuer = $1 AND serial = $2",
+    )
+    .bind(issuer.0.as_bytes().as_slice())
+    .bind(serial)
+    .fetch_optional(tx)
+    .await?;
     row.map(|row| {
         let revoked = match row.time_or_null("revoked_at")? {
             Some(at) => Some((at, row.parsed("reason")?)),

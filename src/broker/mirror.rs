@@ -1,0 +1,215 @@
+//! The log outside the database: what a signed head covers is appended to the mirror, and the database is held against it.
+//! A database that has less than the mirror, or something else, was rolled back: it would deliver keys a second time.
+
+use crate::audit::mirror::{Mirror, Position};
+use crate::audit::{ChainedEntry, SignedHead, genesis};
+use crate::broker::{Broker, BrokerError};
+use crate::store::records::AuditQuery;
+use arc_swap::ArcSwapOption;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Rows appended in one round.
+const BATCH: u32 = 1_000;
+/// Mark that says that there is a mirror, and where.
+pub(super) const MIRROR: &str = "audit_mirror";
+/// Mark of a recovery that was begun, JSON; empty when it is done.
+pub(super) const RECOVERY: &str = "recovery";
+/// Sentences of what a token shows that are told; the log has all.
+const SENTENCES: usize = 3;
+/// What a refused caller is told to wait: someone has to act first.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The mirror, and what it shows of the database.
+pub(super) struct Mirroring {
+    mirror: Mirror,
+    /// What the token showed at start.
+    token_evidence: ArcSwapOption<Vec<String>>,
+    /// Why nothing is delivered.
+    rolled_back: ArcSwapOption<String>,
+    /// As far as this process has seen the mirror go.
+    seen: Mutex<Option<Position>>,
+}
+
+impl Mirroring {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            mirror: Mirror::new(directory),
+            token_evidence: ArcSwapOption::empty(),
+            rolled_back: ArcSwapOption::empty(),
+            seen: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn files(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// Sentences; none if token and database agree.
+    pub(super) fn set_token_evidence(&self, sentences: Vec<String>) {
+        self.token_evidence.store((!sentences.is_empty()).then(|| Arc::new(sentences)));
+    }
+
+    fn seen(&self) -> Option<Position> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn see(&self, position: Position) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+    }
+}
+
+impl Broker {
+    /// Why nothing is delivered, and what to do; none while database and mirror agree.
+    pub fn rolled_back(&self) -> Option<Arc<String>> {
+        self.mirror.rolled_back.load_full()
+    }
+
+    /// Fails on a database that was rolled back: whatever hands out keys or certificates asks first.
+    pub(super) fn not_rolled_back(&self) -> Result<(), BrokerError> {
+        match self.rolled_back() {
+            None => Ok(()),
+            Some(sentence) => Err(BrokerError::Unavailable {
+                code: "ROLLED_BACK",
+                reason: sentence.to_string(),
+                retry_after: RETRY,
+            }),
+        }
+    }
+
+    /// Holds database and token against what is known of them outside the database.
+    pub(super) async fn look_for_rollback(&self) -> Result<(), BrokerError> {
+        let mut evidence: Vec<String> = self.compare_mirror().await?.into_iter().collect();
+        if let Some(sentences) = self.mirror.token_evidence.load_full() {
+            evidence.extend(sentences.iter().take(SENTENCES).cloned());
+        }
+        metrics::gauge!("keybroker_rolled_back").set(f64::from(u8::from(!evidence.is_empty())));
+        let sentence = (!evidence.is_empty()).then(|| {
+            Arc::new(format!(
+                "the database was rolled back: {}; nothing is delivered until `keybroker recover` was run \
+                 (docs/operations.md)",
+                evidence.join("; ")
+            ))
+        });
+        if let Some(sentence) = &sentence
+            && self.rolled_back().is_none()
+        {
+            tracing::error!("{sentence}");
+        }
+        self.mirror.rolled_back.store(sentence);
+        Ok(())
+    }
+
+    /// A sentence on what the mirror has and the database has not.
+    pub(super) async fn compare_mirror(&self) -> Result<Option<String>, BrokerError> {
+        if self.store.mark(RECOVERY).await?.is_some_and(|begun| !begun.is_empty()) {
+            return Ok(Some("a recovery was begun and is not finished".to_owned()));
+        }
+        let directory = self.mirror.mirror.directory().display();
+        let Some(position) = self.mirror_position().await? else {
+            let existed = self.store.mark(MIRROR).await?.filter(|existed| !existed.is_empty());
+            let Some(existed) = existed else { return Ok(None) };
+            return match self.mirror.seen() {
+                // It was lost while this process was looking on: the database is the one that it was.
+                Some(seen) if self.extends_position(&seen).await? => Ok(None),
+                _ => Ok(Some(format!(
+                    "there is no mirror of the audit log in {directory}, and there was one in {existed}: whether the \
+                     database is the latest cannot be known (put the mirror back if it was moved)"
+                ))),
+            };
+        };
+        let origin = self.audit_origin().await?;
+        if position.origin != origin {
+            return Ok(Some(format!(
+                "the mirror in {directory} is of the log {}, the database has {origin}",
+                position.origin
+            )));
+        }
+        if !self.extends_position(&position).await? {
+            let size = self.store.chain_tip().await?.size;
+            return Ok(Some(format!(
+                "the mirror in {directory} has {} events up to {}, the database has {size} events and not that one",
+                position.size, position.hash
+            )));
+        }
+        self.mirror.see(position);
+        Ok(None)
+    }
+
+    pub(super) async fn mirror_position(&self) -> Result<Option<Position>, BrokerError> {
+        self.with_mirror(|mirror| mirror.position()).await
+    }
+
+    /// Whether the database's chain has the last row of a position.
+    async fn extends_position(&self, position: &Position) -> Result<bool, BrokerError> {
+        if position.origin != self.audit_origin().await? {
+            return Ok(false);
+        }
+        match position.size.checked_sub(1) {
+            None => Ok(position.hash == genesis(&position.origin)),
+            Some(last) => {
+                let query = AuditQuery { from_index: last, limit: 1, ..AuditQuery::default() };
+                let rows = self.store.audit_entries(&query).await?;
+                Ok(rows.first().is_some_and(|row| row.index == last && row.hash == position.hash))
+            }
+        }
+    }
+
+    /// One round: looks for a rollback; then appends what the latest signed head covers. Says whether there is more.
+    pub(super) async fn mirror_log(&self) -> Result<bool, BrokerError> {
+        self.look_for_rollback().await?;
+        if self.rolled_back().is_some() {
+            return Ok(false);
+        }
+        let Some(json) = self.store.latest_head().await? else { return Ok(false) };
+        let head: SignedHead =
+            serde_json::from_str(&json).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        let Some(lock) = self.with_mirror(|mirror| mirror.lock()).await? else { return Ok(false) };
+        let position = self.mirror_position().await?;
+        let position = position.unwrap_or_else(|| Mirror::empty(&head.head.origin));
+        let behind = head.head.size.saturating_sub(position.size);
+        metrics::gauge!("keybroker_audit_mirror_lag_events").set(behind as f64);
+        if behind == 0 {
+            return Ok(false);
+        }
+        let mut next = position;
+        while next.size < head.head.size {
+            let limit = u32::try_from(head.head.size - next.size).unwrap_or(BATCH).min(BATCH);
+            let query = AuditQuery { from_index: next.size, limit, ..AuditQuery::default() };
+            let mut entries = Vec::new();
+            for entry in self.store.audit_entries(&query).await? {
+                let event = serde_json::from_str(&entry.json)
+                    .map_err(|error| BrokerError::Internal(error.to_string()))?;
+                entries.push(ChainedEntry { index: entry.index, event, hash: entry.hash });
+            }
+            if entries.first().is_none_or(|entry| entry.index != next.size) {
+                return Err(BrokerError::Internal("the audit log has fewer events than its head".to_owned()));
+            }
+            let from = next.clone();
+            next = self.with_mirror(move |mirror| mirror.append(&from, &entries)).await?;
+        }
+        let finished = next.clone();
+        // Before the mirror counts: one that is lost from now on is missed.
+        let directory = self.mirror.mirror.directory().display().to_string();
+        if self.store.mark(MIRROR).await?.as_deref() != Some(directory.as_str()) {
+            self.store.set_mark(MIRROR, &directory).await?;
+        }
+        self.with_mirror(move |mirror| mirror.finish(&finished, &head)).await?;
+        drop(lock);
+        self.mirror.see(next);
+        metrics::gauge!("keybroker_audit_mirror_lag_events").set(0.0);
+        Ok(false)
+    }
+
+    /// Works on the mirror's files where waiting for a disk holds up nobody.
+    pub(super) async fn with_mirror<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Mirror) -> Result<T, crate::audit::export::ExportError> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        let mirror = self.mirror.mirror.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mirror)).await;
+        done.map_err(|error| BrokerError::Internal(error.to_string()))?
+            .map_err(|error| BrokerError::Internal(format!("the mirror of the audit log: {error}")))
+    }
+}

@@ -1,0 +1,444 @@
+//! `keybroker recover`: a database that was rolled back is made one that delivers nothing a second time.
+//!
+//! 1. Find how far database and mirror agree, and what the mirror says beyond.
+//! 2. Note that a recovery is under way: until it is done, no broker delivers.
+//! 3. Bring back: end the custody of what went out, withdraw its certificates, void open initial credentials, raise CRL
+//!    numbers; end the VNFCIs that MANO ended; destroy open claims.
+//! 4. Erase every waiting key, destroy every KEK, look for each from a fresh process.
+//! 5. Put the mirror aside, begin a new log with every event that the database has, mirror it.
+//!
+//! Each step is the same when it is taken again: what was interrupted is run again.
+
+use crate::audit::details::{self, ErasedDetails, LogSide, RecoveredDetails, TerminatedDetails};
+use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::audit::export::{ExportError, ExportReader};
+use crate::audit::lost::Lost;
+use crate::audit::receipt::DestructionReason;
+use crate::audit::{ChainedEntry, genesis};
+use crate::broker::mirror::{MIRROR, RECOVERY};
+use crate::broker::sequence::ORIGIN;
+use crate::broker::{Broker, BrokerError};
+use crate::clock::Timestamp;
+use crate::credential::{EpochState, HolderCopy, RevocationReason, StepReason};
+use crate::hsm::ObjectId;
+use crate::lifecycle::EpochStep;
+use crate::nfv::{TenantId, VnfciId};
+use crate::store::Mutation;
+use crate::store::records::{
+    CustodyEnd, Lease, Page, PoolFilter, Recovered, Recovery, TerminateOutcome, VnfciFilter,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Rows compared at a time; keys or claims ended in one commit.
+const BATCH: u32 = 500;
+/// Keys in one event: a client reads it in one message.
+const EVENT_KEYS: usize = 1_000;
+/// Nobody else works on the database: the lease outlasts any recovery.
+const LEASE: Duration = Duration::from_secs(24 * 3_600);
+
+/// For as long as it takes to see that nobody has a lease.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What a recovery finds and will do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// What shows that the database was rolled back; empty if nothing does.
+    pub findings: Vec<String>,
+    /// Origin of the log so far.
+    pub origin: String,
+    /// Events chained in the database.
+    pub database_events: u64,
+    /// Events in the mirror; none if there is no mirror.
+    pub mirror_events: Option<u64>,
+    /// Events that both have.
+    pub common_events: u64,
+    /// Keys that the mirror says went out or were withdrawn, and the database does not know it of.
+    pub lost_keys: u64,
+    /// Epochs whose KEKs are destroyed.
+    pub epochs: u64,
+    /// Keys that are erased.
+    pub waiting_keys: u64,
+    /// Rows of the mirror that this version cannot read in full.
+    pub unreadable_rows: u64,
+    /// Where the mirror is put aside.
+    pub archive: String,
+}
+
+/// What a recovery did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Origin of the new log.
+    pub origin: String,
+    /// Certificates that were withdrawn.
+    pub revoked: u64,
+    /// Serial numbers on CRLs whose certificates the database does not know.
+    pub unknown_certificates: u64,
+    /// KEKs that were destroyed and are gone.
+    pub epochs_shredded: u64,
+    /// Open claims that were destroyed.
+    pub claims_destroyed: u64,
+    /// VNFCIs that were ended again, `TENANT/ID`.
+    pub terminated: Vec<String>,
+    /// VNFCIs that MANO is to arm anew, `TENANT/ID`.
+    pub rearm: Vec<String>,
+    /// VNFCIs that MANO is to announce again: the database does not know them.
+    pub register: Vec<String>,
+}
+
+/// Kept from when a recovery begins until it is done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Begun {
+    old_origin: String,
+    new_origin: String,
+    findings: Vec<String>,
+    /// What earlier runs, or this one, came to.
+    done: Done,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Done {
+    revoked: u64,
+    unknown_certificates: u64,
+    epochs_shredded: u64,
+    claims_destroyed: u64,
+    terminated: BTreeSet<String>,
+    rearm: BTreeSet<String>,
+}
+
+/// How far database and mirror go, and what the mirror says beyond.
+struct Comparison {
+    database: LogSide,
+    mirror: Option<LogSide>,
+    common: u64,
+    lost: Lost,
+}
+
+impl Broker {
+    /// What a recovery would do.
+    ///
+    /// # Errors
+    /// The store's, the HSM's, or a mirror that cannot be read.
+    pub async fn plan_recovery(&self) -> Result<Plan, BrokerError> {
+        let begun = self.recovery_begun().await?;
+        let mut findings: Vec<String> =
+            self.compare_tokens().await?.1.into_iter().map(|(_, sentence)| sentence).collect();
+        findings.extend(self.compare_mirror().await?);
+        let origin = match &begun {
+            Some(begun) => begun.old_origin.clone(),
+            None => self.audit_origin().await?,
+        };
+        let comparison = self.compare_logs(&origin).await?;
+        let living = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
+        let epochs = self.store.epochs(None, &living).await?;
+        Ok(Plan {
+            findings,
+            archive: self.mirror.files().archived(&origin).directory().display().to_string(),
+            origin,
+            database_events: comparison.database.size,
+            mirror_events: comparison.mirror.as_ref().map(|side| side.size),
+            common_events: comparison.common,
+            lost_keys: comparison.lost.keys.len() as u64,
+            epochs: epochs.len() as u64,
+            waiting_keys: epochs.iter().map(|epoch| epoch.live).sum(),
+            unreadable_rows: comparison.lost.unreadable,
+        })
+    }
+
+    /// Recovers; see the module. No broker may serve meanwhile.
+    ///
+    /// # Errors
+    /// Whatever is away, or a token without a tenant's keys: run it again when that is mended.
+    pub async fn recover(&self, plan: Plan) -> Result<Outcome, BrokerError> {
+        // 1.
+        let comparison = self.compare_logs(&plan.origin).await?;
+        // 2.
+        let mut begun = match self.recovery_begun().await? {
+            Some(begun) => begun,
+            None => Begun {
+                old_origin: plan.origin,
+                new_origin: format!("keybroker/{}", Uuid::now_v7()),
+                findings: plan.findings,
+                done: Done::default(),
+            },
+        };
+        self.note_recovery(&begun).await?;
+        let lease = self.store.acquire_lease("recovery", "recover", LEASE).await?;
+        let lease = lease.ok_or_else(|| {
+            BrokerError::Precondition("another recovery is under way on this database".to_owned())
+        })?;
+        // 3.
+        self.bring_back(&comparison.lost, &mut begun).await?;
+        self.end_again(&comparison.lost, &mut begun).await?;
+        self.destroy_open_claims(&mut begun, &lease).await?;
+        // 4.
+        self.erase_all(&lease).await?;
+        self.shred_all(&mut begun, &lease).await?;
+        // 5.
+        let register = self.unknown_vnfcis(&comparison.lost, &mut begun).await?;
+        self.store.release_lease(&lease).await?;
+        self.begin_new_log(&begun, &comparison).await?;
+        let done = begun.done;
+        let terminated = done.terminated;
+        Ok(Outcome {
+            origin: begun.new_origin,
+            revoked: done.revoked,
+            unknown_certificates: done.unknown_certificates,
+            epochs_shredded: done.epochs_shredded,
+            claims_destroyed: done.claims_destroyed,
+            rearm: done.rearm.into_iter().filter(|id| !terminated.contains(id)).collect(),
+            terminated: terminated.into_iter().collect(),
+            register,
+        })
+    }
+
+    /// Fails while a broker works on the database. For databases that several share: an embedded one is locked.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub async fn require_that_nobody_serves(&self) -> Result<(), BrokerError> {
+        // What every broker has chained, one of them under this lease.
+        match self.store.acquire_lease("sequencer", "recover", LOOK).await? {
+            Some(lease) => Ok(self.store.release_lease(&lease).await?),
+            None => Err(BrokerError::Unavailable {
+                code: "BROKER_SERVES",
+                reason: "a broker works on this database: stop all of them first (one that was killed is noticed after 30 s)"
+                    .to_owned(),
+                retry_after: LOOK,
+            }),
+        }
+    }
+
+    async fn recovery_begun(&self) -> Result<Option<Begun>, BrokerError> {
+        match self.store.mark(RECOVERY).await? {
+            Some(json) if !json.is_empty() => serde_json::from_str(&json)
+                .map(Some)
+                .map_err(|error| BrokerError::Internal(error.to_string())),
+            _ => Ok(None),
+        }
+    }
+
+    async fn note_recovery(&self, begun: &Begun) -> Result<(), BrokerError> {
+        let json = serde_json::to_string(begun).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        Ok(self.store.set_mark(RECOVERY, &json).await?)
+    }
+
+    /// Holds what every mirror says, of this log and of those that earlier recoveries ended, against the events that the
+    /// database has.
+    async fn compare_logs(&self, origin: &str) -> Result<Comparison, BrokerError> {
+        let unreadable = |error: ExportError| BrokerError::Precondition(error.to_string());
+        let tip = self.store.chain_tip().await?;
+        let database = LogSide { size: tip.size, hash: tip.hash.unwrap_or_else(|| genesis(origin)) };
+        let mut comparison = Comparison { database, mirror: None, common: 0, lost: Lost::default() };
+        for mirror in self.mirror.files().with_archives().map_err(unreadable)? {
+            let Some(position) = mirror.position().map_err(unreadable)? else { continue };
+            let of_this_log = position.origin == origin;
+            if of_this_log {
+                comparison.mirror = Some(LogSide { size: position.size, hash: position.hash });
+            }
+            let rows = usize::try_from(position.size).unwrap_or(usize::MAX);
+            let mut rows = ExportReader::open(mirror.directory()).map_err(unreadable)?.take(rows);
+            let mut agree = of_this_log;
+            loop {
+                let batch = rows.by_ref().take(BATCH as usize);
+                let batch = batch.collect::<Result<Vec<ChainedEntry>, _>>().map_err(unreadable)?;
+                if batch.is_empty() {
+                    break;
+                }
+                let known = self.store.known_events(batch.iter().map(|row| row.event.id).collect()).await?;
+                for row in batch {
+                    let is_known = known.contains(&row.event.id);
+                    agree &= is_known;
+                    if agree {
+                        comparison.common = row.index + 1;
+                    }
+                    if !is_known {
+                        comparison.lost.row(&row);
+                    }
+                }
+            }
+        }
+        Ok(comparison)
+    }
+
+    async fn bring_back(&self, lost: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
+        let keys = lost.keys.iter().map(|(credential, key)| {
+            let certificates = lost.certificates.get(credential).cloned().unwrap_or_default();
+            (*credential, key.clone(), certificates)
+        });
+        let recovery = Recovery { keys: keys.collect(), crl_numbers: lost.crl_numbers.clone() };
+        let details =
+            ErasedDetails { reason: DestructionReason::Recovered, holder_copy: HolderCopy::Unknown };
+        let event = Event::new(self.store.now().await?, EventKind::KeysErased, Actor::broker())
+            .details(details::json(&details));
+        let mutation = Mutation::new(move |recovered: &Recovered| {
+            let one = |keys: &[EventCredential]| {
+                let id = Uuid::now_v7();
+                Event { id, ..event.clone() }.credentials(keys.iter().cloned())
+            };
+            recovered.keys.chunks(EVENT_KEYS).map(one).collect()
+        });
+        let recovered = self.store.recover(recovery, mutation).await?;
+        begun.done.revoked += recovered.revoked;
+        begun.done.unknown_certificates += recovered.unknown_serials;
+        begun.done.rearm.extend(recovered.voided.iter().map(name));
+        begun.done.rearm.extend(lost.armed.iter().map(name));
+        self.note_recovery(begun).await
+    }
+
+    /// VNFCIs that MANO ended are ended again.
+    async fn end_again(&self, lost: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
+        for (tenant, vnfcis) in &lost.terminated {
+            for (vnfci, holder_copy) in vnfcis {
+                let end = CustodyEnd {
+                    reason: DestructionReason::Terminated,
+                    holder_copy: *holder_copy,
+                    revocation: RevocationReason::CessationOfOperation,
+                };
+                let details = TerminatedDetails { vnfcis: vec![vnfci.clone()], holder_copy: *holder_copy };
+                let event = Event::new(self.store.now().await?, EventKind::Terminated, Actor::broker())
+                    .tenant(tenant)
+                    .vnfci(vnfci)
+                    .details(details::json(&details));
+                let mutation =
+                    Mutation::new(move |outcomes: &Vec<TerminateOutcome>| match outcomes.first() {
+                        Some(TerminateOutcome::Terminated(keys)) => {
+                            vec![event.credentials(keys.keys.iter().cloned())]
+                        }
+                        _ => Vec::new(),
+                    });
+                let items = vec![(vnfci.clone(), None)];
+                let ended = self.store.terminate_vnfcis(tenant, items, end, mutation).await?;
+                if let Some(TerminateOutcome::Terminated(keys)) = ended.first() {
+                    begun.done.revoked += keys.revoked.len() as u64;
+                }
+                begun.done.terminated.insert(format!("{tenant}/{vnfci}"));
+            }
+        }
+        self.note_recovery(begun).await
+    }
+
+    async fn destroy_open_claims(&self, begun: &mut Begun, lease: &Lease) -> Result<(), BrokerError> {
+        loop {
+            let open = self.store.overdue_claims(Timestamp::from_unix_micros(i64::MAX), BATCH).await?;
+            if open.is_empty() {
+                return self.note_recovery(begun).await;
+            }
+            for claim in open {
+                self.destroy_open(&claim, DestructionReason::Recovered, lease).await?;
+                begun.done.claims_destroyed += 1;
+                begun.done.revoked += claim.credentials.len() as u64;
+                begun.done.rearm.insert(format!("{}/{}", claim.tenant, claim.vnfci));
+            }
+        }
+    }
+
+    async fn erase_all(&self, lease: &Lease) -> Result<(), BrokerError> {
+        let reason = DestructionReason::Recovered;
+        for pool in self.store.deleted_pools_with_keys().await? {
+            while self.erase(&pool, None, reason, BATCH, lease).await? {}
+        }
+        let mut page = Page { after: None, limit: BATCH };
+        loop {
+            let pools = self.store.pools(&PoolFilter::default(), &page).await?;
+            for pool in &pools {
+                while self.erase(pool, None, reason, BATCH, lease).await? {}
+            }
+            let Some(last) = pools.last().filter(|_| pools.len() == BATCH as usize) else { return Ok(()) };
+            page.after = Some(format!("{}/{}", last.tenant, last.name));
+        }
+    }
+
+    /// Destroys the KEK of every epoch, known to the database or not.
+    async fn shred_all(&self, begun: &mut Begun, lease: &Lease) -> Result<(), BrokerError> {
+        let living = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
+        for epoch in self.store.epochs(None, &living).await? {
+            let (tenant, id) = (&epoch.tenant, epoch.id);
+            if epoch.state == EpochState::Creating {
+                self.create_kek(tenant, id).await?;
+            }
+            if matches!(epoch.state, EpochState::Creating | EpochState::Open) {
+                self.take_step(tenant, EpochStep::Close(id, StepReason::Recovered), lease).await?;
+            }
+            let reason = match epoch.state {
+                EpochState::Shredding => StepReason::Resume,
+                _ => StepReason::Recovered,
+            };
+            self.take_step(tenant, EpochStep::Shred(id, reason), lease).await?;
+            begun.done.epochs_shredded += 1;
+        }
+        let known: BTreeSet<String> = self
+            .store
+            .epochs(None, EpochState::ALL)
+            .await?
+            .into_iter()
+            .map(|epoch| ObjectId::Kek(epoch.tenant, epoch.id).to_string())
+            .collect();
+        for (id, _) in self.compare_tokens().await?.1 {
+            if let ObjectId::Kek(tenant, epoch) = &id
+                && !known.contains(&id.to_string())
+            {
+                let (event, _) = self.destroy_kek(tenant, *epoch).await?;
+                self.store.append_events(vec![event]).await?;
+                begun.done.epochs_shredded += 1;
+            }
+        }
+        self.note_recovery(begun).await
+    }
+
+    /// Splits the VNFCIs that were armed or announced into those to be armed anew and those that the database does not
+    /// know.
+    async fn unknown_vnfcis(&self, lost: &Lost, begun: &mut Begun) -> Result<Vec<String>, BrokerError> {
+        let mut known = BTreeSet::new();
+        let mut page = Page { after: None, limit: BATCH };
+        loop {
+            let vnfcis = self.store.vnfcis(&VnfciFilter::default(), &page).await?;
+            known.extend(vnfcis.iter().map(|vnfci| format!("{}/{}", vnfci.tenant, vnfci.id)));
+            let Some(last) = vnfcis.last().filter(|_| vnfcis.len() == BATCH as usize) else { break };
+            page.after = Some(format!("{}/{}", last.tenant, last.id));
+        }
+        let announced = lost.registered.iter().map(name).chain(begun.done.rearm.iter().cloned());
+        let unknown: BTreeSet<String> =
+            announced.filter(|id| !known.contains(id) && !begun.done.terminated.contains(id)).collect();
+        begun.done.rearm.retain(|id| known.contains(id));
+        Ok(unknown.into_iter().collect())
+    }
+
+    async fn begin_new_log(&self, begun: &Begun, comparison: &Comparison) -> Result<(), BrokerError> {
+        if let Some(position) = self.mirror_position().await?
+            && position.origin != begun.new_origin
+        {
+            self.with_mirror(move |mirror| mirror.archive(&position.origin)).await?;
+        }
+        let details = RecoveredDetails {
+            findings: begun.findings.clone(),
+            old_origin: begun.old_origin.clone(),
+            new_origin: begun.new_origin.clone(),
+            database: comparison.database.clone(),
+            mirror: comparison.mirror.clone(),
+            common_size: comparison.common,
+            unknown_certificates: begun.done.unknown_certificates,
+        };
+        let event = Event::new(self.store.now().await?, EventKind::Recovered, Actor::broker())
+            .details(details::json(&details));
+        let mark = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let marks = vec![mark(ORIGIN, &begun.new_origin), mark(MIRROR, ""), mark(RECOVERY, "")];
+        self.store.restart_chain(event, marks).await?;
+        self.mirror.set_token_evidence(Vec::new());
+        while self.chain_events().await? {}
+        self.sign_head().await?;
+        self.mirror_log().await?;
+        match self.rolled_back() {
+            None => Ok(()),
+            Some(sentence) => Err(BrokerError::Precondition(format!(
+                "recovered, and still: {sentence}. Is the mirror's directory written to by another broker?"
+            ))),
+        }
+    }
+}
+
+fn name((tenant, vnfci): &(TenantId, VnfciId)) -> String {
+    format!("{tenant}/{vnfci}")
+}

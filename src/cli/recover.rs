@@ -1,0 +1,56 @@
+//! `keybroker recover`: after a backup of the database was restored, or the database was rolled back otherwise.
+
+use super::assembly;
+use super::failure::Failure;
+use super::output::OutputArgs;
+use super::serve::only_process;
+use crate::config::{Config, StoreUrl};
+use crate::telemetry;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// `recover`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
+    config: PathBuf,
+    /// Do it; without this, say only what was found and what would be done
+    #[arg(long)]
+    yes: bool,
+    /// Recover although nothing shows that the database was rolled back: you know that it was
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command; no broker may serve meanwhile.
+pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    let _only = only_process(&config)?;
+    let broker = assembly::open(&config).await?;
+    let recovered = async {
+        let plan = broker.plan_recovery().await?;
+        if plan.findings.is_empty() && !args.force {
+            output.object(&json!({ "done": false, "needed": false, "plan": plan }));
+            return Ok(());
+        }
+        if !args.yes {
+            eprintln!(
+                "keybroker: nothing was changed; every key that waits would be destroyed and every open initial credential \
+                 voided: give --yes to do it"
+            );
+            output.object(&json!({ "done": false, "needed": true, "plan": plan }));
+            return Ok(());
+        }
+        if matches!(config.store.url, StoreUrl::Postgres(_)) {
+            broker.require_that_nobody_serves().await?;
+        }
+        let outcome = broker.recover(plan.clone()).await?;
+        output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
+        Ok::<(), Failure>(())
+    }
+    .await;
+    broker.close().await;
+    recovered
+}

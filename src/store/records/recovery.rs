@@ -1,0 +1,28 @@
+//! What a recovery brings back into a database that was rolled back.
+
+use crate::audit::lost::{LostCertificate, LostKey};
+use crate::nfv::{CredentialId, IssuerId, TenantId, VnfciId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the mirrored log says and the database does not know.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// Keys that went out, or whose certificates were withdrawn, with the certificates that the log tells of.
+    pub keys: Vec<(CredentialId, LostKey, Vec<LostCertificate>)>,
+    /// The highest CRL number of each issuer.
+    pub crl_numbers: BTreeMap<IssuerId, u64>,
+}
+
+/// What bringing it back came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Keys whose custody ended or whose certificates were withdrawn now.
+    pub keys: Vec<crate::audit::event::EventCredential>,
+    /// Certificates that became `REVOCATION_PENDING`.
+    pub revoked: u64,
+    /// Serial numbers that no certificate of the database has, to be listed on CRLs all the same.
+    pub unknown_serials: u64,
+    /// VNFCIs whose open initial credential is `VOID` now.
+    pub voided: Vec<(TenantId, VnfciId)>,
+}

@@ -1,0 +1,22 @@
+//! What a recovery asks of a store, while no broker serves.
+
+use super::records::{Recovered, Recovery};
+use super::{Mutation, Result};
+use crate::audit::event::Event;
+use async_trait::async_trait;
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// The part of a [`super::Store`] that only `keybroker recover` uses.
+#[async_trait]
+pub trait RecoveryStore {
+    /// Which of these events there are, chained or not.
+    async fn known_events(&self, events: Vec<Uuid>) -> Result<HashSet<Uuid>>;
+    /// Ends the custody of keys that went out (`UNKNOWN`, reason `RECOVERED`), withdraws certificates, keeps serial numbers
+    /// of certificates that are not in the database until they expire, makes every open initial credential `VOID`, raises
+    /// CRL numbers above those given and makes every CRL due. Again: the same, with what is left.
+    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered>;
+    /// Begins a new chain: all events are to be chained again, `event` as the last of them, heads are forgotten, and marks
+    /// are set.
+    async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()>;
+}

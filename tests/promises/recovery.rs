@@ -1,0 +1,314 @@
+//! Goal: a database that was rolled back delivers nothing a second time; after `keybroker recover` the broker works again,
+//! and what was withdrawn since the backup is withdrawn.
+//! Method: SQLite's own tool, or PostgreSQL's, makes and restores the backup; `openssl` reads the CRL; `softhsm2-util` and `pkcs11-tool` act on
+//! the token; the log is verified offline.
+
+use crate::support::mano::{By, http_exchange, request_id};
+use crate::support::postgres::{Cluster, Database};
+use crate::support::process::{openssl, run, run_with};
+use crate::support::site::{Options, Site};
+use crate::support::vnfci::{Claimed, Vnfci};
+use keybroker::api::proto;
+use keybroker::api::proto::credential_service_client::CredentialServiceClient;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+const POOL: &str = "amf-transport";
+const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
+
+fn mirror(site: &Site) -> PathBuf {
+    site.path().join("audit-mirror")
+}
+
+async fn backup(site: &Site, database: Option<&Database>, file: &Path) {
+    if let Some(database) = database {
+        return database.dump(file);
+    }
+    let command = format!(".backup '{}'", file.display());
+    run("sqlite3", [site.database().display().to_string(), command]).await.ok();
+}
+
+/// The file back in its place, and what belongs to the newer one away.
+fn restore(site: &Site, database: Option<&Database>, file: &Path) {
+    if let Some(database) = database {
+        return database.restore(file);
+    }
+    for end in ["-wal", "-shm"] {
+        let mut beside = site.database().into_os_string();
+        beside.push(end);
+        let _ = std::fs::remove_file(beside);
+    }
+    std::fs::copy(file, site.database()).unwrap();
+}
+
+async fn recover(site: &Site, flags: &[&str]) -> Value {
+    let config = site.config().display().to_string();
+    let arguments = ["recover", "--config", &config].into_iter().chain(flags.iter().copied());
+    site.cli(arguments).await.ok().object()
+}
+
+async fn readiness(site: &Site) -> (String, String) {
+    let (head, body) = http_exchange(&format!("http://{}/readyz", site.addresses.admin)).await;
+    (head.lines().next().unwrap().to_owned(), String::from_utf8(body).unwrap())
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+fn names(list: &Value) -> BTreeSet<&str> {
+    list.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+}
+
+fn serial(claimed: &Claimed) -> String {
+    hex::encode_upper(claimed.keys[0].facts.serial.clone())
+}
+
+/// Asserts that nothing is delivered, and that the broker says why.
+async fn assert_refuses(site: &mut Site, vnfci: &Vnfci, why: &str) {
+    let refused = vnfci.claim(site).await.err().unwrap();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "ROLLED_BACK"),
+        "{refused:?}"
+    );
+    let (line, body) = site
+        .until("the refusal at /readyz", async |site| {
+            let (line, body) = readiness(site).await;
+            line.contains("503").then_some((line, body))
+        })
+        .await;
+    assert!(body.contains("rolled back") && body.contains("keybroker recover"), "{line} {body}");
+    assert!(body.contains(why), "{body}");
+    let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
+    assert!(metrics.lines().any(|line| line == "keybroker_rolled_back 1"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_delivers_nothing_until_it_is_recovered() {
+    restored_backup(Site::start().await, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_dump_of_postgres_delivers_nothing_until_it_is_recovered() {
+    let database = Cluster::common().database();
+    let options = Options { store_url: database.url(), ..Options::default() };
+    restored_backup(Site::start_with(options).await, Some(&database)).await;
+}
+
+async fn restored_backup(mut site: Site, database: Option<&Database>) {
+    site.full_pool(POOL, 4).await;
+    let ids = ["kept", "ended", "claimed-later", "open-then", "waiting"];
+    let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
+    let [kept, ended, later, open, waiting] = &vnfcis[..] else { panic!() };
+    let kept_key = kept.boot(&site).await;
+    let ended_key = ended.boot(&site).await;
+    let open_claim = open.claim(&site).await.unwrap();
+    let file = site.path().join("backup.db");
+    backup(&site, database, &file).await;
+
+    // What the backup does not know: keys that it holds go out, keys that it never saw go out, VNFCIs end.
+    let mut after = vec![later.boot(&site).await];
+    assert!(open.confirm(&site, &open_claim).await.unwrap());
+    let unknown: Vec<String> = (0..6).map(|n| format!("new-{n}")).collect();
+    for vnfci in site.register(&unknown, &SLOTS, By::Certificate).await {
+        let claimed = vnfci.claim_patiently(&site).await;
+        assert!(vnfci.confirm(&site, &claimed).await.unwrap());
+        after.push(claimed);
+    }
+    site.terminate_vnfci("ended").await;
+    let delivered: BTreeSet<String> = after
+        .iter()
+        .chain([&kept_key, &ended_key, &open_claim])
+        .map(|claimed| claimed.keys[0].credential_id.clone())
+        .collect();
+    assert_eq!(delivered.len(), 10);
+    site.stop().await;
+    site.verify(&mirror(&site), &[]).await.ok();
+    let mark: Value =
+        serde_json::from_slice(&std::fs::read(mirror(&site).join("head.json")).unwrap()).unwrap();
+
+    restore(&site, database, &file);
+    site.serve().await;
+    assert_refuses(&mut site, waiting, "the mirror in").await;
+    assert_refuses(&mut site, later, "the mirror in").await;
+    if database.is_some() {
+        let config = site.config().display().to_string();
+        let refused = site.cli(["recover", "--config", &config, "--yes"]).await;
+        assert!(refused.code == 4 && refused.err.contains("stop all of them"), "{refused:?}");
+    }
+    // The end of a VNFCI is taken down, whatever the database forgot.
+    assert!(site.terminate_vnfci("kept").await.newly_terminated);
+    site.stop().await;
+    let still = std::fs::read(mirror(&site).join("head.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&still).unwrap(), mark, "a forked log was mirrored");
+
+    let told = recover(&site, &[]).await;
+    assert_eq!((&told["done"], &told["needed"]), (&false.into(), &true.into()), "{told}");
+    let done = recover(&site, &["--yes"]).await;
+    let outcome = &done["outcome"];
+    assert_eq!(names(&outcome["terminated"]), ["default/ended"].into());
+    assert_eq!(
+        names(&outcome["rearm"]),
+        ["default/claimed-later", "default/open-then", "default/waiting"].into()
+    );
+    let announced: BTreeSet<String> = unknown.iter().map(|id| format!("default/{id}")).collect();
+    assert_eq!(names(&outcome["register"]), announced.iter().map(String::as_str).collect());
+    let unknown_certificates = outcome["unknown_certificates"].as_u64().unwrap();
+    assert!(unknown_certificates >= 3, "7 went out, of 4 that the backup had at most: {outcome}");
+    let again = recover(&site, &["--yes"]).await;
+    assert_eq!((&again["done"], &again["needed"]), (&false.into(), &false.into()), "{again}");
+
+    // Both logs stand: the one that was ended, and the new one with everything that the database knows.
+    let archived = PathBuf::from(done["plan"]["archive"].as_str().unwrap());
+    site.verify(&archived, &[]).await.ok();
+    site.verify(&mirror(&site), &[]).await.ok();
+    site.serve().await;
+    let log = site.export("recovered").await;
+    site.verify(&log, &[]).await.ok();
+    let recovered = site.events("RECOVERED").await;
+    assert_eq!(recovered[0]["details"]["old_origin"], mark["head"]["origin"]);
+    assert_eq!(recovered[0]["details"]["mirror"]["size"], mark["head"]["size"]);
+
+    // Everything that went out after the backup, and what ended, is on the CRL, whoever knows it.
+    site.until_available(POOL, 4).await;
+    let issuer = site.vnfci("kept").await.credentials[0].issuer_id.clone();
+    let listed = site
+        .until("a CRL with everything", async |site| {
+            std::fs::write(site.path().join("ca.crl"), site.get(false, &format!("/crl/{issuer}.crl")).await)
+                .unwrap();
+            let text = openssl(site.path(), "crl -inform DER -in ca.crl -noout -text").await;
+            after
+                .iter()
+                .chain([&kept_key, &ended_key, &open_claim])
+                .all(|claimed| text.contains(&serial(claimed)))
+                .then_some(text)
+        })
+        .await;
+    let number = listed.split("X509v3 CRL Number:").nth(1).unwrap().split_whitespace().next().unwrap();
+    let number = match number.strip_prefix("0x") {
+        Some(number) => i64::from_str_radix(number, 16).unwrap(),
+        None => number.parse().unwrap(),
+    };
+    assert!(number > 1_000, "{number}");
+
+    // It delivers again: only keys that nobody had, only to those that MANO arms anew.
+    let refused = waiting.claim(&site).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unauthenticated, "an initial credential from before the recovery");
+    for vnfci in site.register(&["fresh-1", "fresh-2", "fresh-3"], &SLOTS, By::Certificate).await {
+        let claimed = vnfci.claim_patiently(&site).await;
+        assert!(vnfci.confirm(&site, &claimed).await.unwrap());
+        assert!(!delivered.contains(&claimed.keys[0].credential_id), "delivered twice");
+    }
+    // A key that went out cannot be given back or confirmed: its certificate is withdrawn.
+    let connection = site.connect(&site.vnfci_url(), &after[0].keys[0].credential()).await;
+    let release = proto::ReleaseRequest {
+        request_id: request_id(),
+        claim_id: after[0].response.claim_id.clone(),
+        signatures: after[0].release_signatures(),
+    };
+    let refused = CredentialServiceClient::new(connection.channel).release(release).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+
+    // The same backup once more: its KEKs are gone, so that not even the broker can open what it holds.
+    site.stop().await;
+    restore(&site, database, &file);
+    site.serve().await;
+    assert_refuses(&mut site, waiting, "is missing on the token").await;
+    site.stop().await;
+    let done = recover(&site, &["--yes"]).await;
+    assert_eq!(done["done"], true);
+    let rearm = names(&done["outcome"]["register"]);
+    assert!(rearm.contains("default/fresh-1") && rearm.contains("default/new-0"), "{done}");
+    site.serve().await;
+    site.until_available(POOL, 4).await;
+    let last = site.register_one("last", &SLOTS, By::Certificate).await.claim_patiently(&site).await;
+    assert!(!delivered.contains(&last.keys[0].credential_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_is_gone_stops_deliveries_until_it_is_back() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 2).await;
+    let vnfci = site.register_one("amf-0", &SLOTS, By::Certificate).await;
+    site.stop().await;
+    let aside = site.path().join("aside");
+    std::fs::rename(mirror(&site), &aside).unwrap();
+    site.serve().await;
+    assert_refuses(&mut site, &vnfci, "there is no mirror").await;
+    std::fs::rename(&aside, mirror(&site)).unwrap();
+    let claimed = site.until("the mirror's return", async |site| vnfci.claim(site).await.ok()).await;
+    assert!(vnfci.confirm(&site, &claimed).await.unwrap());
+    // While a broker looks on, one that is lost is made anew: the database is known to be the one that it was.
+    std::fs::rename(mirror(&site), &aside).unwrap();
+    let head = mirror(&site).join("head.json");
+    site.until("a new mirror", async |_| head.exists().then_some(())).await;
+    site.verify(&mirror(&site), &[&aside.join("head.json")]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_while_it_mirrors_leaves_a_mirror_that_verifies_and_goes_on() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 8).await;
+    let events = mirror(&site).join("events.jsonl");
+    site.until("a first mirror", async |_| events.exists().then_some(())).await;
+    for round in 0..3 {
+        let ids: Vec<String> = (0..4).map(|n| format!("amf-{round}-{n}")).collect();
+        for vnfci in site.register(&ids, &SLOTS, By::Certificate).await {
+            let claimed = vnfci.claim_patiently(&site).await;
+            assert!(vnfci.confirm(&site, &claimed).await.unwrap());
+            site.verify(&mirror(&site), &[]).await.ok();
+        }
+        site.kill();
+        // A row that was torn by the crash.
+        let torn = std::fs::OpenOptions::new().append(true).open(&events).unwrap();
+        std::io::Write::write_all(&mut &torn, b"{\"index\":").unwrap();
+        site.verify(&mirror(&site), &[]).await.ok();
+        site.serve().await;
+    }
+    let log = site.export("log").await;
+    let head = log.join("head.json");
+    let size = |path: &Path| -> u64 {
+        serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap()["head"]["size"]
+            .as_u64()
+            .unwrap()
+    };
+    let mirrored = mirror(&site).join("head.json");
+    site.until("the mirror's progress", async |_| (size(&mirrored) >= size(&head)).then_some(())).await;
+    site.verify(&mirror(&site), &[&head]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_pin_is_taken_at_a_reload() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 2).await;
+    let configuration = site.token.configuration.display().to_string();
+    let old = std::fs::read_to_string(&site.token.pin_file).unwrap().trim().to_owned();
+    let module = site.token.module.display().to_string();
+    let arguments = [
+        "--module",
+        &module,
+        "--token-label",
+        &site.token.label,
+        "--login",
+        "--pin",
+        &old,
+        "--change-pin",
+        "--new-pin",
+        "another-pin-77",
+    ];
+    run_with("pkcs11-tool", arguments, &[("SOFTHSM2_CONF", &configuration)]).await.ok();
+    std::fs::write(&site.token.pin_file, "another-pin-77\n").unwrap();
+    site.broker().signal(Signal::HUP);
+    // Workers that start from now on log in with the new one.
+    while site.broker().kill_worker(0).is_none() {}
+    let vnfci = site.register_one("amf-0", &SLOTS, By::Certificate).await;
+    let claimed = vnfci.claim_patiently(&site).await;
+    assert!(vnfci.confirm(&site, &claimed).await.unwrap());
+    site.kill_and_restart().await;
+    site.until_available(POOL, 2).await;
+}
