@@ -8,6 +8,7 @@ use crate::support::postgres::{Cluster, Database};
 use crate::support::process::{openssl, run, run_with};
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Claimed, Vnfci};
+use crate::support::{PATIENCE, until};
 use keybroker::api::proto;
 use keybroker::api::proto::credential_service_client::CredentialServiceClient;
 use rustix::process::Signal;
@@ -47,8 +48,13 @@ fn restore(site: &Site, database: Option<&Database>, file: &Path) {
 
 async fn recover(site: &Site, flags: &[&str]) -> Value {
     let config = site.config().display().to_string();
-    let arguments = ["recover", "--config", &config].into_iter().chain(flags.iter().copied());
-    site.cli(arguments).await.ok().object()
+    // What a dump that was taken while a broker ran says of its leases holds for half a minute.
+    until(PATIENCE, "the end of leases", async || {
+        let arguments = ["recover", "--config", &config].into_iter().chain(flags.iter().copied());
+        let finished = site.cli(arguments).await;
+        (finished.code != 4).then(|| finished.ok().object())
+    })
+    .await
 }
 
 async fn readiness(site: &Site) -> (String, String) {

@@ -147,7 +147,14 @@ pub(super) async fn chain(
         )));
     }
     let last = last_chained(tx).await?;
-    let next = next(tx, "id", last, bigint(entries.len() as u64)).await?;
+    let mut looks = LOOKS;
+    let next = loop {
+        let rows = next(tx, "id", last, bigint(entries.len() as u64)).await?;
+        looks -= 1;
+        if looks == 0 || rows.len() >= entries.len() {
+            break rows;
+        }
+    };
     let next = next.iter().map(|row| row.uuid("id")).collect::<Result<Vec<_>>>()?;
     if !next.iter().eq(entries.iter().map(|(id, _)| id)) {
         // An event that is skipped would never be chained.
