@@ -32,6 +32,8 @@ named!(
         Confirm = "Confirm",
         /// `CredentialService.Release`.
         Release = "Release",
+        /// `CredentialService.Renew`.
+        Renew = "Renew",
         /// `PoolService.CreatePool`.
         CreatePool = "CreatePool",
         /// `PoolService.GetPool`.
@@ -54,6 +56,8 @@ named!(
         TerminateVnfci = "TerminateVnfci",
         /// `LifecycleService.RearmVnfcis`.
         RearmVnfcis = "RearmVnfcis",
+        /// `LifecycleService.RequestRenewal`.
+        RequestRenewal = "RequestRenewal",
         /// `LifecycleService.ScaleIn`.
         ScaleIn = "ScaleIn",
         /// `LifecycleService.TerminateVnf`.
@@ -126,7 +130,7 @@ pub enum Reach {
 pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
     use Reach::{Everywhere, GrantedVnfs, Itself, OwnTenant};
     match rpc {
-        Rpc::Confirm | Rpc::Release => match role {
+        Rpc::Confirm | Rpc::Release | Rpc::Renew => match role {
             Role::Vnfci => Some(Itself),
             _ => None,
         },
@@ -135,6 +139,7 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         | Rpc::DeletePool
         | Rpc::RegisterVnfcis
         | Rpc::RearmVnfcis
+        | Rpc::RequestRenewal
         | Rpc::TerminateVnfci
         | Rpc::ScaleIn
         | Rpc::TerminateVnf => match role {
@@ -347,6 +352,7 @@ mod tests {
     const TABLE: &str = "
         Confirm                - - - - - I
         Release                - - - - - I
+        Renew                  - - - - - I
         CreatePool             - T G - - -
         UpdatePool             - T G - - -
         WatchPool              - T G T T -
@@ -355,6 +361,7 @@ mod tests {
         DeletePool             - T G - - -
         RegisterVnfcis         - T G - - -
         RearmVnfcis            - T G - - -
+        RequestRenewal         - T G - - -
         GetVnfci               - T G T T -
         ListVnfcis             - T G T T -
         ScaleIn                - T G - - -

@@ -345,6 +345,7 @@ impl Story {
         let details = ClaimDetails {
             claim: ClaimId::generate(),
             initial_credential: InitialCredentialId::generate(),
+            renews: None,
             recipient_key: Sha256Hash([recipient; 32]),
             suite: "ECDH_P256_CBCENC_KWP_V1".to_owned(),
             confirm_by: at(0),

@@ -100,6 +100,7 @@ CREATE TABLE vnfcis (
     initial_credential BYTEA NOT NULL,
     registered_at      BIGINT NOT NULL,
     ended_at           BIGINT,
+    renewal_requested_at BIGINT,
     PRIMARY KEY (tenant, id)
 );
 
@@ -144,20 +145,28 @@ CREATE UNIQUE INDEX initial_credentials_one_open_name
 CREATE TABLE claims (
     id                 BYTEA NOT NULL PRIMARY KEY,
     initial_credential BYTEA NOT NULL REFERENCES initial_credentials (id),
+    renews             BYTEA REFERENCES claims (id),
+    overlap            BIGINT,
     tenant             TEXT COLLATE "C" NOT NULL,
     vnf_instance       TEXT COLLATE "C" NOT NULL,
     vnfci              TEXT COLLATE "C" NOT NULL,
     request            BYTEA NOT NULL,
     recipient_key      BYTEA NOT NULL,
-    state              TEXT COLLATE "C" NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
+    state              TEXT COLLATE "C" NOT NULL
+        CHECK (state IN ('OPEN', 'CONFIRMED', 'RENEWED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
     deadline           BIGINT NOT NULL,
     created_at         BIGINT NOT NULL,
     confirmed_at       BIGINT,
-    ended_at           BIGINT
+    overlap_ends_at    BIGINT,
+    ended_at           BIGINT,
+    CHECK ((renews IS NULL) = (overlap IS NULL)),
+    CHECK (state <> 'RENEWED' OR overlap_ends_at IS NOT NULL)
 );
 CREATE UNIQUE INDEX claims_one_open ON claims (initial_credential) WHERE state = 'OPEN';
 CREATE INDEX claims_deadline ON claims (deadline) WHERE state = 'OPEN';
 CREATE INDEX claims_vnfci ON claims (tenant, vnfci);
+CREATE INDEX claims_renews ON claims (renews) WHERE renews IS NOT NULL;
+CREATE INDEX claims_overlap ON claims (overlap_ends_at) WHERE state = 'RENEWED';
 
 CREATE TABLE credentials (
     id                  BYTEA NOT NULL PRIMARY KEY,

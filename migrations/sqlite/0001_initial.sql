@@ -98,6 +98,7 @@ CREATE TABLE vnfcis (
     initial_credential BLOB   NOT NULL,
     registered_at      BIGINT NOT NULL,
     ended_at           BIGINT,
+    renewal_requested_at BIGINT,
     PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
 
@@ -142,20 +143,28 @@ CREATE UNIQUE INDEX initial_credentials_one_open_name
 CREATE TABLE claims (
     id                 BLOB   NOT NULL PRIMARY KEY,
     initial_credential BLOB   NOT NULL REFERENCES initial_credentials (id),
+    renews             BLOB REFERENCES claims (id),
+    overlap            BIGINT,
     tenant             TEXT   NOT NULL,
     vnf_instance       TEXT   NOT NULL,
     vnfci              TEXT   NOT NULL,
     request            BLOB   NOT NULL,
     recipient_key      BLOB   NOT NULL,
-    state              TEXT   NOT NULL CHECK (state IN ('OPEN', 'CONFIRMED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
+    state              TEXT   NOT NULL
+        CHECK (state IN ('OPEN', 'CONFIRMED', 'RENEWED', 'DESTROYED', 'RELEASED', 'SUPERSEDED')),
     deadline           BIGINT NOT NULL,
     created_at         BIGINT NOT NULL,
     confirmed_at       BIGINT,
-    ended_at           BIGINT
+    overlap_ends_at    BIGINT,
+    ended_at           BIGINT,
+    CHECK ((renews IS NULL) = (overlap IS NULL)),
+    CHECK (state <> 'RENEWED' OR overlap_ends_at IS NOT NULL)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX claims_one_open ON claims (initial_credential) WHERE state = 'OPEN';
 CREATE INDEX claims_deadline ON claims (deadline) WHERE state = 'OPEN';
 CREATE INDEX claims_vnfci ON claims (tenant, vnfci);
+CREATE INDEX claims_renews ON claims (renews) WHERE renews IS NOT NULL;
+CREATE INDEX claims_overlap ON claims (overlap_ends_at) WHERE state = 'RENEWED';
 
 CREATE TABLE credentials (
     id                  BLOB   NOT NULL PRIMARY KEY,

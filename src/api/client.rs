@@ -225,6 +225,17 @@ pub fn claim_request(
     }
 }
 
+/// A renewal for one recipient key, as [`claim_request`] makes a claim.
+pub fn renew_request(request: RequestId, recipient: &RecipientPublicKey) -> proto::RenewRequest {
+    let claim = claim_request(request, recipient, None);
+    proto::RenewRequest {
+        request_id: claim.request_id,
+        recipient_public_key: claim.recipient_public_key,
+        suites: claim.suites,
+        recipient_rsa_public_key_der: claim.recipient_rsa_public_key_der,
+    }
+}
+
 /// Connects to `server` (`https://HOST:PORT` or `HOST:PORT`), and waits until the broker has accepted the client's
 /// side of the handshake.
 ///

@@ -7,7 +7,7 @@ use super::proto::{self, credential_service_server::CredentialService};
 use crate::authorisation::{Caller, Rpc};
 use crate::broker::BrokerError;
 use crate::broker::claim::{Claim, SealedClaim, SealedCredential};
-use crate::broker::confirm::Confirm;
+use crate::broker::confirm::{Confirm, Confirmation};
 use crate::broker::release::Release;
 use crate::broker::revocation::TrustChain;
 use crate::sealing::{RecipientPoint, RecipientPublicKey, RsaPublicKey, Suite};
@@ -46,22 +46,47 @@ impl CredentialService for Credentials {
             self.0
                 .call_with_evidence("Confirm", request, |call, message| async move {
                     let confirm = parse_confirm(&call, message)?;
-                    let newly_confirmed = call.broker.confirm(&call.peer, confirm).await?;
-                    Ok(proto::ConfirmResponse { newly_confirmed, trust_chain_version: 0 })
+                    call.broker.confirm(&call.peer, confirm).await.map(|done| confirmed(done, 0))
                 })
                 .await
         } else {
             self.0
                 .call(Rpc::Confirm, request, |call, caller, message| async move {
                     let confirm = parse_confirm(&call, message)?;
-                    let newly_confirmed = call.broker.confirm_delivered(&caller, confirm).await?;
+                    let done = call.broker.confirm_delivered(&caller, confirm).await?;
                     let tenant = caller.tenant.as_ref();
-                    let trust_chain_version =
-                        tenant.map_or(0, |tenant| call.broker.trust_chain_version(tenant));
-                    Ok(proto::ConfirmResponse { newly_confirmed, trust_chain_version })
+                    let version = tenant.map_or(0, |tenant| call.broker.trust_chain_version(tenant));
+                    Ok(confirmed(done, version))
                 })
                 .await
         }
+    }
+
+    async fn renew(
+        &self,
+        request: Request<proto::RenewRequest>,
+    ) -> Result<Response<proto::ClaimResponse>, Status> {
+        if self.0.face() == Face::Bootstrap {
+            return Err(error::not_here(
+                "Renew is served by the VNFCI listener (listen.vnfci), with a delivered certificate",
+            ));
+        }
+        self.0
+            .call(Rpc::Renew, request, |call, caller, message| async move {
+                let claim = Claim {
+                    request: call.request()?,
+                    recipient: recipient(
+                        &message.recipient_public_key,
+                        &message.recipient_rsa_public_key_der,
+                    )?,
+                    suites: suites(&message.suites)?,
+                    token: None,
+                };
+                let renewed = call.broker.renew(&caller, &call.peer, claim).await?;
+                let trust_chain_version = call.broker.trust_chain_version(&renewed.tenant);
+                Ok(proto::ClaimResponse { trust_chain_version, ..sealed(renewed) })
+            })
+            .await
     }
 
     async fn release(
@@ -102,7 +127,10 @@ impl CredentialService for Credentials {
                     let Some(tenant) = &caller.tenant else {
                         return Err(BrokerError::Internal("a VNFCI without a tenant".into()));
                     };
-                    call.broker.trust_chain(tenant).await.map(trust_chain)
+                    let mut chain = trust_chain(call.broker.trust_chain(tenant).await?);
+                    let renew_after = call.broker.renew_after_for_peer(&call.peer).await?;
+                    chain.renew_after = renew_after.and_then(to_timestamp);
+                    Ok(chain)
                 })
                 .await
         }
@@ -159,6 +187,14 @@ fn parse_confirm(call: &Call, message: proto::ConfirmRequest) -> Result<Confirm,
     })
 }
 
+fn confirmed(confirmation: Confirmation, trust_chain_version: u32) -> proto::ConfirmResponse {
+    proto::ConfirmResponse {
+        newly_confirmed: confirmation.newly_confirmed,
+        trust_chain_version,
+        renew_after: to_timestamp(confirmation.renew_after),
+    }
+}
+
 fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
     proto::ClaimResponse {
         claim_id: claim.claim.to_string(),
@@ -168,6 +204,7 @@ fn sealed(claim: SealedClaim) -> proto::ClaimResponse {
         context_request_id: claim.context_request.to_string(),
         credentials: claim.credentials.into_iter().map(sealed_credential).collect(),
         confirm_by: to_timestamp(claim.confirm_by),
+        renew_after: to_timestamp(claim.renew_after),
         trust_chain_version: 0,
     }
 }
@@ -191,6 +228,7 @@ fn trust_chain(chain: TrustChain) -> proto::GetTrustChainResponse {
         chain_der: chain.chain_der,
         root_der: chain.root_der,
         crl_url: chain.crl_url,
+        renew_after: None,
         roots_der: chain.roots_der,
         version: chain.version,
     }

@@ -23,6 +23,12 @@ pub fn status(error: &BrokerError) -> Status {
         BrokerError::Denied(_) => {
             answer(Code::PermissionDenied, "NOT_PERMITTED", "not permitted", ErrorDetails::new())
         }
+        BrokerError::RearmNeeded { .. } => answer(
+            Code::FailedPrecondition,
+            "REARM_NEEDED",
+            &error.to_string(),
+            ErrorDetails::with_precondition_failure_violation("CERTIFICATE", "", error.to_string()),
+        ),
         BrokerError::Invalid { field, problem } => answer(
             Code::InvalidArgument,
             "INVALID_ARGUMENT",
@@ -132,6 +138,7 @@ fn answer(code: Code, reason: &str, message: &str, mut details: ErrorDetails) ->
 mod tests {
     use super::*;
     use crate::authorisation::{Denied, Role, Rpc};
+    use crate::clock::Timestamp;
     use crate::nfv::RequestId;
 
     const SECRET: &str = "the-reason-behind-it";
@@ -149,6 +156,15 @@ mod tests {
                 BrokerError::Invalid { field: "name".into(), problem: "is empty".into() },
                 Code::InvalidArgument,
                 "INVALID_ARGUMENT",
+            ),
+            (
+                BrokerError::RearmNeeded {
+                    expired_at: Timestamp::from_unix_seconds(1),
+                    tenant: "default".parse().unwrap(),
+                    vnfci: "amf-1".parse().unwrap(),
+                },
+                Code::FailedPrecondition,
+                "REARM_NEEDED",
             ),
             (BrokerError::NotFound("pool x".into()), Code::NotFound, "NOT_FOUND"),
             (BrokerError::AlreadyExists("pool x".into()), Code::AlreadyExists, "ALREADY_EXISTS"),

@@ -222,7 +222,12 @@ impl Gate {
                 }
                 Err((caller, refusal)) => (caller, Err(refusal)),
             };
-            if let Err(refusal @ (BrokerError::Refused { .. } | BrokerError::Denied(_))) = &outcome {
+            if let Err(
+                refusal @ (BrokerError::Refused { .. }
+                | BrokerError::Denied(_)
+                | BrokerError::RearmNeeded { .. }),
+            ) = &outcome
+            {
                 record(&broker, caller.as_ref(), &peer, name, request_id, refusal).await;
             }
             outcome.map_err(|failure| error::status(&failure))
@@ -250,7 +255,8 @@ async fn admit(
     let identified = match (rule, face) {
         (Rule::Evidence, _) => return Ok(None),
         (_, Face::Management) => broker.identify_registered(peer).await,
-        (rule, Face::Vnfci) => broker.identify_vnfci(peer, matches!(rule, Rule::Role(Rpc::Release))).await,
+        (Rule::Role(rpc), Face::Vnfci) => broker.identify_vnfci(peer, Some(rpc)).await,
+        (_, Face::Vnfci) => broker.identify_vnfci(peer, None).await,
         (_, Face::Bootstrap) => {
             Err(BrokerError::Internal("the bootstrap listener identifies by evidence only".into()))
         }
@@ -280,9 +286,8 @@ pub(super) async fn record(
 /// How long a caller waits for an answer. Batches of 1,000 and making a tenant's keys take longer.
 fn deadline(rpc: &str) -> Duration {
     match rpc {
-        "RegisterVnfcis" | "RearmVnfcis" | "ScaleIn" | "TerminateVnf" | "AddTenant" | "RemoveTenant" => {
-            Duration::from_secs(60)
-        }
+        "RegisterVnfcis" | "RearmVnfcis" | "RequestRenewal" | "ScaleIn" | "TerminateVnf" | "AddTenant"
+        | "RemoveTenant" => Duration::from_secs(60),
         _ => Duration::from_secs(30),
     }
 }
@@ -366,6 +371,8 @@ mutations!(
     TerminateVnfciRequest,
     RearmVnfcisRequest,
     ScaleInRequest,
+    RequestRenewalRequest,
+    RenewRequest,
     TerminateVnfRequest,
     RevokeCertificateRequest,
     AddTenantRequest,

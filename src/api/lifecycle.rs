@@ -121,6 +121,28 @@ impl LifecycleService for Lifecycle {
             .await
     }
 
+    async fn request_renewal(
+        &self,
+        request: Request<proto::RequestRenewalRequest>,
+    ) -> Result<Response<proto::RequestRenewalResponse>, Status> {
+        self.0
+            .call(Rpc::RequestRenewal, request, |call, caller, message| async move {
+                let tenant = optional("tenant", &message.tenant)?;
+                let (ids, items) = named(message.vnfci_ids)?;
+                let request = call.request()?;
+                let requested = call.broker.request_renewal(&caller, request, tenant, items).await?;
+                let result = |(vnfci_id, outcome)| match outcome {
+                    Ok(newly_requested) => {
+                        proto::RenewalResult { vnfci_id, newly_requested, ..Default::default() }
+                    }
+                    Err(error) => proto::RenewalResult { vnfci_id, error, ..Default::default() },
+                };
+                let results = ids.into_iter().zip(requested).map(result).collect();
+                Ok(proto::RequestRenewalResponse { results })
+            })
+            .await
+    }
+
     async fn scale_in(
         &self,
         request: Request<proto::ScaleInRequest>,
@@ -411,6 +433,7 @@ fn shown(vnfci: Vnfci) -> proto::Vnfci {
         registered_at: to_timestamp(vnfci.registered_at),
         initial_credential_state: vnfci.initial_credential.state.to_string(),
         initial_credential_expires_at: to_timestamp(vnfci.initial_credential.expires_at),
+        renewal_requested_at: vnfci.renewal_requested_at.and_then(to_timestamp),
     }
 }
 

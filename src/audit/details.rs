@@ -248,6 +248,8 @@ details! {
         claim: ClaimId,
         /// What the VNFCI showed.
         initial_credential: InitialCredentialId,
+        /// The claim that it renews; absent if an initial credential was shown.
+        renews: Option<ClaimId>,
         /// SHA-256 of the recipient's public key: a P-256 point (65 bytes), or an RSA SubjectPublicKeyInfo (DER).
         recipient_key: Sha256Hash,
         /// Sealing suite.
@@ -314,8 +316,16 @@ details! {
         recipient_key: Sha256Hash,
         /// The initial credential that is spent now.
         initial_credential: InitialCredentialId,
+        /// The claim that was renewed; its certificates are superseded now.
+        renews: Option<ClaimId>,
         /// SHA-256 of the certificates' DER whose keys signed.
         certificates: Vec<Sha256Hash>,
+    }
+
+    /// `RENEWAL_REQUESTED`
+    RenewalRequestedDetails {
+        /// The VNFCIs that are to renew.
+        vnfcis: Vec<VnfciId>,
     }
 
     /// `ENROLMENT_STARTED`, `ENROLLED`, `ENROLMENT_REPLAYED`: a certificate for a key that the broker never held.

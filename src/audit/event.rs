@@ -57,6 +57,8 @@ named!(
         CertificateRejected = "CERTIFICATE_REJECTED",
         /// The VNFCI proved possession of every key.
         Confirmed = "CONFIRMED",
+        /// MANO asked VNFCIs to renew their credentials.
+        RenewalRequested = "RENEWAL_REQUESTED",
         /// A certificate for a key of the holder's own is about to be signed.
         EnrolmentStarted = "ENROLMENT_STARTED",
         /// A VNFCI got a certificate for a key of its own.

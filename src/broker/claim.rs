@@ -11,6 +11,7 @@
 use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, FailedDetails, IntentDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
+use crate::broker::confirm::vnfci_actor;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
@@ -23,7 +24,7 @@ use crate::nfv::{
 use crate::sealing::{OaepHash, RecipientPublicKey, Suite};
 use crate::store::Mutation;
 use crate::store::records::{
-    ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate, ClaimedCredential, DestroyedKeys, Renewal,
 };
 use tracing::{Instrument, Span, trace_span};
 
@@ -54,6 +55,27 @@ pub struct Claim {
     pub suites: Vec<Suite>,
     /// With a one-time token.
     pub token: Option<TokenProof>,
+}
+
+/// For whom credentials are drawn. Established by an initial credential, or by a delivered certificate to be renewed.
+pub(super) struct Claimant {
+    pub(super) tenant: TenantId,
+    pub(super) vnfci: VnfciId,
+    /// The arming to which the credentials belong.
+    pub(super) initial_credential: InitialCredentialId,
+    /// What is renewed, if a delivered certificate was presented.
+    pub(super) renews: Option<Renewal>,
+}
+
+impl From<&Verified> for Claimant {
+    fn from(verified: &Verified) -> Self {
+        Self {
+            tenant: verified.tenant().clone(),
+            vnfci: verified.vnfci().clone(),
+            initial_credential: verified.credential(),
+            renews: None,
+        }
+    }
 }
 
 /// One slot's credential, sealed.
@@ -96,6 +118,8 @@ pub struct SealedClaim {
     pub credentials: Vec<SealedCredential>,
     /// By when to confirm.
     pub confirm_by: Timestamp,
+    /// From when on they are to be renewed.
+    pub renew_after: Timestamp,
 }
 
 impl Broker {
@@ -117,13 +141,22 @@ impl Broker {
             .instrument(trace_span!("1 verify initial credential"))
             .await?;
         Span::current().record("tenant", verified.tenant().as_str());
+        self.draw_and_seal(&Claimant::from(&verified), claim).await
+    }
+
+    /// Steps 2 to 6, for whom step 1 has established.
+    pub(super) async fn draw_and_seal(
+        &self,
+        claimant: &Claimant,
+        claim: Claim,
+    ) -> Result<SealedClaim, BrokerError> {
         self.not_rolled_back()?;
         // 2. Agree on a sealing suite.
         let suite = trace_span!("2 agree on suite")
-            .in_scope(|| self.agree_on_suite(verified.tenant(), &claim.recipient, &claim.suites))?;
+            .in_scope(|| self.agree_on_suite(&claimant.tenant, &claim.recipient, &claim.suites))?;
         // 3. Draw, bind, record.
         let mut record =
-            self.reserve(&verified, &claim, suite).instrument(trace_span!("3 draw, bind, record")).await?;
+            self.reserve(claimant, &claim, suite).instrument(trace_span!("3 draw, bind, record")).await?;
         // 4. Have signed.
         if let Err(error) = self.certify_claim(&mut record).instrument(trace_span!("4 have signed")).await {
             return Err(self.record_failure(&record, "sign", error).await);
@@ -196,35 +229,38 @@ impl Broker {
     /// Draws and binds. Where a pool is empty and its profile says so, what is lacking is produced and drawn.
     async fn reserve(
         &self,
-        verified: &Verified,
+        claimant: &Claimant,
         claim: &Claim,
         suite: Suite,
     ) -> Result<ClaimRecord, BrokerError> {
-        let empty = match self.try_reserve(verified, claim, suite).await {
+        let empty = match self.try_reserve(claimant, claim, suite).await {
             Err(BrokerError::PoolEmpty { pool, retry_after }) => BrokerError::PoolEmpty { pool, retry_after },
             reserved => return reserved,
         };
-        let Some(_place) = self.place_to_generate(verified, &empty).await? else { return Err(empty) };
+        let Some(_place) = self.place_to_generate(&claimant.tenant, &empty).await? else { return Err(empty) };
         for _ in 0..GENERATE_ATTEMPTS {
-            match self.try_reserve(verified, claim, suite).await {
-                Err(BrokerError::PoolEmpty { .. }) if self.generate_lacking(verified).await? => {}
+            match self.try_reserve(claimant, claim, suite).await {
+                Err(BrokerError::PoolEmpty { .. })
+                    if self.generate_lacking(&claimant.tenant, &claimant.vnfci).await? => {}
                 reserved => return reserved,
             }
         }
-        self.try_reserve(verified, claim, suite).await
+        self.try_reserve(claimant, claim, suite).await
     }
 
     async fn try_reserve(
         &self,
-        verified: &Verified,
+        claimant: &Claimant,
         claim: &Claim,
         suite: Suite,
     ) -> Result<ClaimRecord, BrokerError> {
         let now = self.store.now().await?;
-        let actor = Actor(format!("vnfci:{}/{}", verified.tenant(), verified.vnfci()));
-        let deadline = now.plus(self.settings.load().tenant(verified.tenant()).confirm_deadline);
+        let (tenant, vnfci) = (&claimant.tenant, &claimant.vnfci);
+        let actor = vnfci_actor(tenant, vnfci);
+        let deadline = now.plus(self.settings.load().tenant(tenant).confirm_deadline);
         let request = ClaimRequest {
-            initial_credential: verified.credential(),
+            initial_credential: claimant.initial_credential,
+            renews: claimant.renews,
             claim: ClaimId::generate(),
             request: claim.request.id,
             recipient_key: claim.recipient.hash(),
@@ -232,12 +268,12 @@ impl Broker {
             redraws_allowed: REDRAWS_ALLOWED,
         };
         let base = Event::new(now, EventKind::Claimed, actor.clone())
-            .tenant(verified.tenant())
-            .vnfci(verified.vnfci())
+            .tenant(tenant)
+            .vnfci(vnfci)
             .request(claim.request.id);
         let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
             .request(claim.request.key(actor));
-        let intend = self.intend(verified.tenant(), now).await;
+        let intend = self.intend(tenant, now).await;
         let outcome = self.store.reserve_claim(request, intend, mutation).await?;
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
@@ -255,14 +291,13 @@ impl Broker {
             ClaimOutcome::Empty { pool } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "empty").increment(1);
                 self.wake.filling();
-                let retry_after = self.retry_after(verified.tenant(), &pool).await?;
+                let retry_after = self.retry_after(tenant, &pool).await?;
                 Err(BrokerError::PoolEmpty { pool, retry_after })
             }
             ClaimOutcome::Refused(refusal) => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "refused").increment(1);
-                let reason = format!("{refusal} for VNFCI {}", verified.vnfci());
-                Err(BrokerError::refused(refusal.as_str(), reason)
-                    .concerning(verified.tenant(), Some(verified.vnfci())))
+                let reason = format!("{refusal} for VNFCI {vnfci}");
+                Err(BrokerError::refused(refusal.as_str(), reason).concerning(tenant, Some(vnfci)))
             }
         }
     }
@@ -314,6 +349,7 @@ impl Broker {
         suite: Suite,
         sealed: Vec<SealedKey>,
     ) -> Result<SealedClaim, BrokerError> {
+        let renew_after = self.renew_after(&record).await?;
         let mut credentials = Vec::with_capacity(sealed.len());
         for (slot, key) in record.credentials.into_iter().zip(sealed) {
             let chain = self.served_chain(slot.issuer).await?;
@@ -339,6 +375,7 @@ impl Broker {
             context_request: record.request,
             credentials,
             confirm_by: record.deadline,
+            renew_after,
         })
     }
 
@@ -398,6 +435,7 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
             .details(details::json(&ClaimDetails {
                 claim: claim.id,
                 initial_credential: claim.initial_credential,
+                renews: claim.renews.map(|renewal| renewal.of),
                 recipient_key: claim.recipient_key,
                 suite: suite.to_string(),
                 confirm_by: claim.deadline,

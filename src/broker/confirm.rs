@@ -10,6 +10,7 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::claim::TokenProof;
 use crate::broker::{Broker, BrokerError, Peer, Request};
+use crate::clock::Timestamp;
 use crate::credential::RevocationReason;
 use crate::identity::Purpose;
 use crate::identity::confirm::{confirm_message, verify_signature};
@@ -40,13 +41,22 @@ pub struct Confirm {
     pub token: Option<TokenProof>,
 }
 
+/// What came of a confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmation {
+    /// False if it had been confirmed before.
+    pub newly_confirmed: bool,
+    /// From when on the credentials are to be renewed.
+    pub renew_after: Timestamp,
+}
+
 impl Broker {
-    /// Over the bootstrap listener, by the initial credential. Says whether it was confirmed now.
+    /// Over the bootstrap listener, by the initial credential. Says what came of it.
     ///
     /// # Errors
     /// [`BrokerError::Refused`]; [`BrokerError::Invalid`] for a missing or wrong signature;
     /// [`BrokerError::Precondition`] when it is too late.
-    pub async fn confirm(&self, peer: &Peer, confirm: Confirm) -> Result<bool, BrokerError> {
+    pub async fn confirm(&self, peer: &Peer, confirm: Confirm) -> Result<Confirmation, BrokerError> {
         let claim = self.store.claim(confirm.claim).await?.ok_or_else(|| foreign_claim(confirm.claim))?;
         let verified = self
             .verify_initial_credential(
@@ -67,7 +77,11 @@ impl Broker {
     ///
     /// # Errors
     /// As [`Broker::confirm`].
-    pub async fn confirm_delivered(&self, caller: &Caller, confirm: Confirm) -> Result<bool, BrokerError> {
+    pub async fn confirm_delivered(
+        &self,
+        caller: &Caller,
+        confirm: Confirm,
+    ) -> Result<Confirmation, BrokerError> {
         let claim = self.claim_of(caller, Rpc::Confirm, confirm.claim).await?;
         self.confirm_claim(claim, confirm).await
     }
@@ -89,7 +103,7 @@ impl Broker {
         Ok(record)
     }
 
-    async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<bool, BrokerError> {
+    async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<Confirmation, BrokerError> {
         self.not_rolled_back()?;
         let recipient_key = claim.recipient_key;
         let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
@@ -106,29 +120,42 @@ impl Broker {
                 claim: claim.id,
                 recipient_key,
                 initial_credential: claim.initial_credential,
+                renews: claim.renews.map(|renewal| renewal.of),
                 certificates,
             }));
         let mutation = Mutation::new(move |outcome: &ConfirmOutcome| match outcome {
             ConfirmOutcome::Confirmed { superseded, .. } => confirm_events(event, superseded),
             ConfirmOutcome::AlreadyConfirmed | ConfirmOutcome::TooLate => Vec::new(),
         });
-        match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
-            ConfirmOutcome::Confirmed { superseded, .. } => {
-                metrics::counter!("keybroker_confirmations_total").increment(1);
-                if !superseded.keys.is_empty() {
-                    self.wake.publisher.notify_one();
-                    self.wake.sweeper.notify_one();
+        let newly_confirmed =
+            match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
+                ConfirmOutcome::Confirmed { superseded, .. } => {
+                    metrics::counter!("keybroker_confirmations_total").increment(1);
+                    if !superseded.keys.is_empty() {
+                        self.wake.publisher.notify_one();
+                        self.wake.sweeper.notify_one();
+                    }
+                    true
                 }
-                Ok(true)
-            }
-            ConfirmOutcome::AlreadyConfirmed => Ok(false),
-            ConfirmOutcome::TooLate => Err(BrokerError::Precondition(
-                "the claim is destroyed: it was not confirmed by its deadline, or its VNFCI was re-armed; claim again \
-                 with the VNFCI's latest initial credential"
-                    .to_owned(),
-            )),
-        }
+                ConfirmOutcome::AlreadyConfirmed => false,
+                ConfirmOutcome::TooLate => return Err(BrokerError::Precondition(too_late(&claim))),
+            };
+        Ok(Confirmation { newly_confirmed, renew_after: self.renew_after(&claim).await? })
     }
+}
+
+fn too_late(claim: &ClaimRecord) -> String {
+    let text = match claim.renews {
+        None => {
+            "the claim is destroyed: it was not confirmed by its deadline, or its VNFCI was re-armed; claim again \
+             with the VNFCI's latest initial credential"
+        }
+        Some(_) => {
+            "the renewal is destroyed: it was not confirmed by its deadline, or its VNFCI was re-armed; renew again, \
+             or claim with the VNFCI's latest initial credential"
+        }
+    };
+    text.to_owned()
 }
 
 /// The confirmation, and the withdrawal of what earlier armings had delivered.

@@ -93,7 +93,7 @@ impl Broker {
         let shown = Sha256Hash::of(leaf);
         let kind = if let Some(held) = self.store.enrolment_by_certificate(shown).await?.filter(|_| again) {
             let caller = self
-                .identify_vnfci(peer, false)
+                .identify_vnfci(peer, None)
                 .await
                 .map_err(|error| error.concerning(&held.tenant, Some(&held.vnfci)))?;
             EnrollerKind::Holder(caller, Box::new(held))
@@ -421,7 +421,9 @@ impl Broker {
             let same_key = held.credential.public_key == Sha256Hash::of(request.public_key_der());
             let until = self.store.now().await?.plus(profile.validity());
             if same_key && !held.own_key {
-                return Err(invalid("the key came from a pool: make a new key, or claim again".to_owned()));
+                return Err(invalid(
+                    "the key came from a pool: make a new key, or renew at the VNFCI listener".to_owned(),
+                ));
             }
             if same_key && until > held.key_since.plus(profile.cryptoperiod()) {
                 return Err(invalid(format!(

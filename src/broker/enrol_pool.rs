@@ -222,7 +222,7 @@ impl Broker {
         let cas = issuer.cas(self.store.now().await?).await.map_err(unusable)?;
         let attributes = issuer.attributes().await.map_err(unusable)?;
         attributes.check(profile.key_type()).map_err(unusable)?;
-        let lease = &self.renew(lease).await?;
+        let lease = &self.keep_lease(lease).await?;
         // 3.
         let basis = self.basis(&profile, &attributes);
         self.retire_outdated(pool, basis, lease).await?;
@@ -297,7 +297,7 @@ impl Broker {
     }
 
     /// A CA may take longer to answer than a lease lasts.
-    async fn renew(&self, lease: &Lease) -> Result<Lease, BrokerError> {
+    async fn keep_lease(&self, lease: &Lease) -> Result<Lease, BrokerError> {
         let renewed = self.store.acquire_lease(&lease.name, &lease.holder, LEASE).await?;
         Ok(renewed.ok_or_else(|| StoreError::Fenced(lease.name.clone()))?)
     }
@@ -377,7 +377,7 @@ impl Broker {
                     Err(error) => failure = Some(error.to_string()),
                 }
             }
-            let lease = self.renew(lease).await?;
+            let lease = self.keep_lease(lease).await?;
             self.record_enrolled(filling, enrolled, &lease).await?;
         }
         match failure {

@@ -7,8 +7,7 @@
 
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::OnEmpty;
-use crate::identity::Verified;
-use crate::nfv::{PoolName, TenantId};
+use crate::nfv::{PoolName, TenantId, VnfciId};
 use crate::pool;
 use crate::store::records::Pool;
 use std::collections::BTreeMap;
@@ -25,12 +24,12 @@ impl Broker {
     /// was none.
     pub(super) async fn place_to_generate(
         &self,
-        verified: &Verified,
+        tenant: &TenantId,
         empty: &BrokerError,
     ) -> Result<Option<SemaphorePermit<'_>>, BrokerError> {
         let BrokerError::PoolEmpty { pool, .. } = empty else { return Ok(None) };
         // Before it waits: who is to come again later need not stand in line.
-        if !self.generates(&self.store.pool(verified.tenant(), pool).await?) {
+        if !self.generates(&self.store.pool(tenant, pool).await?) {
             return Ok(None);
         }
         match tokio::time::timeout(PATIENCE, self.generating.acquire()).await {
@@ -40,8 +39,12 @@ impl Broker {
     }
 
     /// Produces what the slots of a VNFCI lack. False if one of the pools that lack something does not generate.
-    pub(super) async fn generate_lacking(&self, verified: &Verified) -> Result<bool, BrokerError> {
-        let lacking = self.lacking(verified).await?;
+    pub(super) async fn generate_lacking(
+        &self,
+        tenant: &TenantId,
+        vnfci: &VnfciId,
+    ) -> Result<bool, BrokerError> {
+        let lacking = self.lacking(tenant, vnfci).await?;
         if !lacking.iter().all(|(pool, _)| self.generates(pool)) {
             return Ok(false);
         }
@@ -72,15 +75,15 @@ impl Broker {
     }
 
     /// The pools of the VNFCI's slots that have too few ready, with how many too few. At most as many as it has slots.
-    async fn lacking(&self, verified: &Verified) -> Result<Vec<(Pool, u32)>, BrokerError> {
-        let vnfci = self.store.vnfci(verified.tenant(), verified.vnfci()).await?;
+    async fn lacking(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vec<(Pool, u32)>, BrokerError> {
+        let vnfci = self.store.vnfci(tenant, vnfci).await?;
         let mut wanted: BTreeMap<PoolName, u32> = BTreeMap::new();
         for slot in vnfci.slots {
             *wanted.entry(slot.pool).or_default() += 1;
         }
         let mut lacking = Vec::new();
         for (name, count) in wanted {
-            let pool = self.store.pool(verified.tenant(), &name).await?;
+            let pool = self.store.pool(tenant, &name).await?;
             let ready = self.store.pool_levels(pool.id).await?.ready(pool.issue);
             // At most `count`, a u32.
             let missing = u32::try_from(u64::from(count).saturating_sub(ready)).unwrap_or(count);

@@ -25,6 +25,7 @@ pub mod rearm;
 mod reconcile;
 pub mod recover;
 pub mod release;
+pub mod renew;
 pub mod revocation;
 mod sequence;
 mod sweep;
@@ -33,8 +34,9 @@ pub mod vnfcis;
 
 use crate::audit::details::{self, RefusedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
-use crate::authorisation::{Caller, Denied};
+use crate::authorisation::{Caller, Denied, Rpc};
 use crate::ca::CertificateFacts;
+use crate::clock::Timestamp;
 use crate::credential::{CertificateState, KeyState};
 use crate::hsm::{Hsm, HsmError};
 use crate::identity::Refusal;
@@ -99,15 +101,22 @@ pub struct TenantSettings {
     pub destruction_horizon: Duration,
     /// From a claim to its confirmation, at most.
     pub confirm_deadline: Duration,
+    /// How long renewed certificates stay valid beside those that replace them.
+    pub renewal_overlap: Duration,
     /// Whether an initial credential is spent once every slot of its VNFCI has a certificate by enrolment.
     pub spend_on_enrolment: bool,
 }
 
 impl Default for TenantSettings {
-    /// 15 minutes each; spent.
+    /// 15 minutes, 15 minutes, 1 hour; spent.
     fn default() -> Self {
         let quarter = Duration::from_secs(15 * 60);
-        Self { destruction_horizon: quarter, confirm_deadline: quarter, spend_on_enrolment: true }
+        Self {
+            destruction_horizon: quarter,
+            confirm_deadline: quarter,
+            renewal_overlap: Duration::from_secs(3_600),
+            spend_on_enrolment: true,
+        }
     }
 }
 
@@ -176,6 +185,18 @@ pub enum BrokerError {
     /// The caller is known but may not do this. For the auditor only.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// A VNFCI would renew by a certificate of its own that has expired. It is told what helps; recorded as a refusal.
+    #[error(
+        "the certificate expired at {expired_at} and renews nothing any more: have MANO re-arm the VNFCI, and claim"
+    )]
+    RearmNeeded {
+        /// The certificate's notAfter.
+        expired_at: Timestamp,
+        /// Whose tenant.
+        tenant: TenantId,
+        /// Which VNFCI.
+        vnfci: VnfciId,
+    },
     /// The request is malformed; the text says what to send instead.
     #[error("{field}: {problem}")]
     Invalid {
@@ -412,13 +433,20 @@ impl Broker {
     }
 
     /// The VNFCI behind a connection with a certificate that we delivered: its key is delivered (or claimed, for the
-    /// confirmation), the certificate neither expired nor withdrawn. `releasing`: a certificate that its release withdrew
+    /// confirmation), the certificate neither expired nor withdrawn. For a release: a certificate that its release withdrew
     /// is good for releasing again, so that a VNFCI whose acknowledgement was lost learns that it is done.
     ///
     /// # Errors
-    /// [`BrokerError::Refused`] if there is none.
-    pub async fn identify_vnfci(&self, peer: &Peer, releasing: bool) -> Result<Caller, BrokerError> {
-        let (fingerprint, _) = self.presented(peer).await?;
+    /// [`BrokerError::Refused`] if there is none; for a renewal [`BrokerError::RearmNeeded`] if it has expired.
+    pub async fn identify_vnfci(&self, peer: &Peer, rpc: Option<Rpc>) -> Result<Caller, BrokerError> {
+        let (fingerprint, _) = match self.presented(peer).await {
+            Err(refusal @ BrokerError::Refused { code: "CERTIFICATE_EXPIRED", .. })
+                if rpc == Some(Rpc::Renew) =>
+            {
+                return Err(self.expired_before_renewal(peer, refusal).await);
+            }
+            presented => presented?,
+        };
         let refused =
             |code, what: &str| BrokerError::refused(code, format!("certificate sha256:{fingerprint} {what}"));
         let record = self.store.certificate_by_fingerprint(fingerprint).await?;
@@ -426,7 +454,7 @@ impl Broker {
         match record.state {
             CertificateState::Valid | CertificateState::Superseded => {}
             CertificateState::RevocationPending | CertificateState::Revoked => {
-                let claim = match record.claim.filter(|_| releasing) {
+                let claim = match record.claim.filter(|_| rpc == Some(Rpc::Release)) {
                     Some(claim) => self.store.claim(claim).await?,
                     None => None,
                 };
@@ -462,7 +490,7 @@ impl Broker {
         Ok((facts.fingerprint, facts))
     }
 
-    /// Records a refusal (`Refused` or `Denied`) in the audit log. Called once per refused call, by the API's one
+    /// Records a refusal (`Refused`, `Denied` or `RearmNeeded`) in the audit log. Called once per refused call, by the API's one
     /// wrapper. A failure to record is logged and counted, and the refusal stands.
     pub async fn record_refusal(
         &self,
@@ -474,6 +502,11 @@ impl Broker {
     ) {
         let (code, reason, subject) = match error {
             BrokerError::Refused { code, reason, subject } => (*code, reason.clone(), subject.clone()),
+            BrokerError::RearmNeeded { tenant, vnfci, .. } => (
+                "CERTIFICATE_EXPIRED",
+                error.to_string(),
+                Subject { tenant: Some(tenant.clone()), vnfci: Some(vnfci.clone()) },
+            ),
             BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string(), Subject::default()),
             _ => return,
         };

@@ -24,6 +24,7 @@ impl Broker {
             }
         };
         part("overdue claims", self.destroy_overdue_claims(lease).await);
+        part("ended overlaps", self.end_overlaps(lease).await);
         part("deleted pools", self.erase_deleted_pools(lease).await);
         part("waiting credentials", self.retire_waiting(lease).await);
         part("expired certificates", self.expire_certificates().await);

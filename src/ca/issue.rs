@@ -9,7 +9,7 @@ use super::encode::{
 };
 use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, check_dns_name, dns_name, plain_name};
-use super::profile::{CertificateNames, ExtendedKeyUsage, Profile};
+use super::profile::{CertificateNames, ExtendedKeyUsage, Profile, RevocationStatus};
 use super::request::{CaRequest, sub_ca_name};
 use crate::clock::Timestamp;
 use crate::hsm::SignatureAlgorithm;
@@ -192,7 +192,8 @@ impl SigningCa {
         let usages = extended_key_usage(profile.eku());
         extensions.push(&usages);
         if !names.general_names.is_empty() {
-            alternative_names = subject_alt_name(names.subject_is_empty, &names.general_names);
+            let critical = names.subject_is_empty || profile.san_critical();
+            alternative_names = subject_alt_name(critical, &names.general_names);
             extensions.push(&alternative_names);
         }
         let subject = Subject {
@@ -202,6 +203,21 @@ impl SigningCa {
             not_after,
             extensions: &extensions,
         };
+        if profile.revocation() == RevocationStatus::None {
+            // Neither a distribution point nor a responder beside it (RFC 9608 4).
+            self.in_time(&subject)?;
+            let none = extension(NO_REV_AVAIL, false, &NULL);
+            let common: [&[u8]; 2] = [&self.authority_key_identifier, &none];
+            let serial = serial_number(rng);
+            return tbs_certificate(
+                self.algorithm,
+                &self.algorithm_der,
+                &self.name_der,
+                &subject,
+                &common,
+                serial,
+            );
+        }
         self.in_time(&subject)?;
         let serial = serial_number(rng);
         // Random like the serial number, and kept with the certificate: a later change of the number of shards moves
@@ -486,6 +502,9 @@ fn crl_distribution_points(url: &str) -> Vec<u8> {
 
 /// `[0] EXPLICIT Version`: v3(2).
 const VERSION_3: [u8; 5] = [0xa0, 3, INTEGER, 1, 2];
+
+/// id-ce-noRevAvail (RFC 9608 2): NULL, never critical, and never beside a distribution point.
+const NO_REV_AVAIL: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.56");
 
 /// Critical basicConstraints with cA absent (FALSE is the default and not encoded) and critical keyUsage
 /// digitalSignature: two Extensions that every end-entity certificate begins with.

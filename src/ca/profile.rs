@@ -12,10 +12,17 @@ use std::time::Duration;
 pub const VNFCI_TRANSPORT: &str = include_str!("../../profiles/vnfci-transport.toml");
 
 /// The profiles that `init` installs: name and text.
-pub const INSTALLED: [(&str, &str); 3] = [
+pub const INSTALLED: [(&str, &str); 10] = [
     ("vnfci-transport", VNFCI_TRANSPORT),
     ("vnfci-named", include_str!("../../profiles/vnfci-named.toml")),
+    ("vnfci-client", include_str!("../../profiles/vnfci-client.toml")),
+    ("vnfci-server", include_str!("../../profiles/vnfci-server.toml")),
+    ("short-lived", include_str!("../../profiles/short-lived.toml")),
     ("vnf-om", include_str!("../../profiles/vnf-om.toml")),
+    ("application-om", include_str!("../../profiles/application-om.toml")),
+    ("vm", include_str!("../../profiles/vm.toml")),
+    ("mano", include_str!("../../profiles/mano.toml")),
+    ("3gpp-nf", include_str!("../../profiles/3gpp-nf.toml")),
 ];
 
 /// Who signs the certificates: `sub-ca`, or the name of a configured issuer.
@@ -45,6 +52,16 @@ named!(
         Generate = "GENERATE",
         /// Answers "try again later" with an estimate.
         Retry = "RETRY",
+    }
+);
+
+named!(
+    /// How relying parties learn that a certificate was withdrawn.
+    RevocationStatus, "revocation" {
+        /// From the CRL that the certificate names (RFC 5280 4.2.1.13).
+        Crl = "crl",
+        /// Not at all: the certificate says so (noRevAvail, RFC 9608) and ends soon.
+        None = "none",
     }
 );
 
@@ -86,7 +103,9 @@ pub struct Profile {
     ca: CaName,
     subject: SubjectTemplate,
     san: Vec<SanTemplate>,
+    san_critical: bool,
     eku: Vec<ExtendedKeyUsage>,
+    revocation: RevocationStatus,
     key_type: KeyType,
     validity: Duration,
     issue: Issue,
@@ -109,8 +128,12 @@ struct ProfileFile {
     subject: SubjectTemplate,
     #[serde(default, deserialize_with = "san_templates")]
     san: Vec<SanTemplate>,
+    #[serde(default)]
+    san_critical: bool,
     #[serde(default = "default_eku")]
     eku: Vec<ExtendedKeyUsage>,
+    #[serde(default = "default_revocation")]
+    revocation: RevocationStatus,
     #[serde(default = "default_key_type")]
     key_type: KeyType,
     #[serde(default = "default_validity")]
@@ -143,6 +166,11 @@ fn default_eku() -> Vec<ExtendedKeyUsage> {
     vec![ExtendedKeyUsage::ClientAuth, ExtendedKeyUsage::ServerAuth]
 }
 
+/// Every relying party can ask.
+fn default_revocation() -> RevocationStatus {
+    RevocationStatus::Crl
+}
+
 /// Fast in every HSM and accepted everywhere.
 fn default_key_type() -> KeyType {
     KeyType::EcP256
@@ -161,6 +189,9 @@ fn default_issue() -> Issue {
 /// Three years, the limit of 3GPP TS 33.310 for a network function.
 const MAX_VALIDITY: Duration = Duration::from_secs(3 * 366 * 86_400);
 
+/// Without revocation a certificate that is lost is good until it ends: as long as a CRL may be old.
+const MAX_UNREVOCABLE: Duration = Duration::from_secs(86_400);
+
 /// Below this a certificate would expire between its production and its use.
 const MIN_VALIDITY: Duration = Duration::from_secs(5 * 60);
 
@@ -178,7 +209,9 @@ impl Profile {
             ca: file.ca,
             subject: file.subject,
             san: file.san,
+            san_critical: file.san_critical,
             eku: file.eku,
+            revocation: file.revocation,
             key_type: file.key_type,
             validity,
             issue: file.issue,
@@ -206,6 +239,15 @@ impl Profile {
                 HumaneDuration(MIN_VALIDITY).to_string(),
                 HumaneDuration(MAX_VALIDITY).to_string(),
             ));
+        }
+        if self.revocation == RevocationStatus::None && self.validity > MAX_UNREVOCABLE {
+            return Err(format!(
+                "revocation = \"none\" is for certificates that end soon: give a validity of at most {}",
+                HumaneDuration(MAX_UNREVOCABLE)
+            ));
+        }
+        if self.san_critical && self.san.is_empty() {
+            return Err("san_critical = true without san: give one, or leave san_critical out".to_owned());
         }
         if self.cryptoperiod < self.validity {
             return Err(
@@ -294,6 +336,16 @@ impl Profile {
     /// Type of the key pairs.
     pub fn key_type(&self) -> KeyType {
         self.key_type
+    }
+
+    /// Whether the subject alternative name is critical although there is a subject.
+    pub fn san_critical(&self) -> bool {
+        self.san_critical
+    }
+
+    /// How relying parties learn of a revocation.
+    pub fn revocation(&self) -> RevocationStatus {
+        self.revocation
     }
 
     /// Extended key usages, in the file's order.
@@ -437,6 +489,8 @@ mod tests {
             ("subject = \"CN={credential}\"\neku = []", "clientAuth"),
             ("subject = \"CN={credential}\"\neku = [\"clientAuth\", \"clientAuth\"]", "twice"),
             ("subject = \"CN={credential}\"\nvalidity = \"1s\"", "between"),
+            ("subject = \"CN={credential}\"\nrevocation = \"none\"", "at most 1d"),
+            ("subject = \"CN={credential}\"\nsan_critical = true", "without san"),
             ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
             ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
             ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),

@@ -123,6 +123,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     let of_tenant = |tenant: &crate::config::Tenant| TenantSettings {
         destruction_horizon: tenant.destruction_horizon.0,
         confirm_deadline: tenant.confirm_deadline.0,
+        renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
     };
     Settings {

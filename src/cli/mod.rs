@@ -25,6 +25,7 @@ mod processes;
 mod profile;
 mod recover;
 mod release;
+mod renew;
 pub mod serve;
 mod software_ca;
 mod tenant;
@@ -89,6 +90,8 @@ enum Command {
     Vnf(vnf::VnfCommand),
     /// Claim all credentials of this VNFCI, install and confirm them (VNFCI)
     Claim(claim::ClaimArgs),
+    /// Replace the claimed credentials by fresh ones before they expire (VNFCI)
+    Renew(renew::RenewArgs),
     /// Give the claimed credentials back and delete their keys (VNFCI)
     Release(release::ReleaseArgs),
     /// Read, export and verify the audit log (auditor; verify works offline)
@@ -168,6 +171,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vnfci(command) => vnfci::run(command, output).await,
         Command::Vnf(command) => vnf::run(command, output).await,
         Command::Claim(args) => claim::run(args, output).await,
+        Command::Renew(args) => renew::run(args, output).await,
         Command::Release(args) => release::run(args, output).await,
         Command::Audit(command) => audit::run(command, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,

@@ -66,6 +66,10 @@ pub(super) async fn run(args: ReleaseArgs, output: OutputArgs) -> Result<(), Fai
         Stage::Claiming | Stage::Installed | Stage::Withdrawn => return Err(no_claim()),
     }
     directory.delete_keys(&claimed)?;
+    if directory.renewal().exists() {
+        // The broker destroyed what a renewal under way was to bring.
+        ClaimDirectory::open(&directory.renewal())?.remove()?;
+    }
     state.stage = Stage::Released;
     directory.store(&state)?;
     output.object(&json!({

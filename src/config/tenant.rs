@@ -19,6 +19,9 @@ pub struct Tenant {
     /// From a claim to its confirmation.
     #[serde(default = "default_confirm_deadline")]
     pub confirm_deadline: HumaneDuration,
+    /// How long renewed certificates stay valid beside those that replace them.
+    #[serde(default = "default_renewal_overlap")]
+    pub renewal_overlap: HumaneDuration,
     /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
     #[serde(default = "default_spend_on_enrolment")]
     pub spend_on_enrolment: bool,
@@ -96,6 +99,7 @@ impl Default for Tenant {
         Self {
             destruction_horizon: default_destruction_horizon(),
             confirm_deadline: default_confirm_deadline(),
+            renewal_overlap: default_renewal_overlap(),
             spend_on_enrolment: default_spend_on_enrolment(),
             token: None,
             pin_file: None,
@@ -112,6 +116,11 @@ fn default_destruction_horizon() -> HumaneDuration {
 /// 15 minutes.
 fn default_confirm_deadline() -> HumaneDuration {
     HumaneDuration(Duration::from_secs(15 * 60))
+}
+
+/// 1 hour.
+fn default_renewal_overlap() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(3_600))
 }
 
 /// Single use, as for a claim.

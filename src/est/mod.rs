@@ -182,7 +182,7 @@ fn text(status: StatusCode, sentence: &str) -> Response {
 /// The one match from errors to EST's statuses. A refusal is the same whatever its reason.
 fn failed(error: &BrokerError) -> Answer {
     match error {
-        BrokerError::Refused { .. } | BrokerError::Denied(_) => (
+        BrokerError::Refused { .. } | BrokerError::Denied(_) | BrokerError::RearmNeeded { .. } => (
             "refused",
             text(StatusCode::FORBIDDEN, "refused: the client certificate gives no right to this certificate"),
         ),

@@ -304,6 +304,7 @@ fn failed(error: &BrokerError) -> Response {
         }
         BrokerError::Refused { .. }
         | BrokerError::Denied(_)
+        | BrokerError::RearmNeeded { .. }
         | BrokerError::AlreadyExists(_)
         | BrokerError::Precondition(_)
         | BrokerError::RequestReused(_)

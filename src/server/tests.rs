@@ -10,7 +10,7 @@ use crate::api::proto::credential_service_client::CredentialServiceClient;
 use crate::api::proto::credential_service_server::{CredentialService, CredentialServiceServer};
 use crate::api::proto::{
     ClaimRequest, ClaimResponse, ConfirmRequest, ConfirmResponse, GetTrustChainRequest,
-    GetTrustChainResponse, ReleaseRequest, ReleaseResponse,
+    GetTrustChainResponse, ReleaseRequest, ReleaseResponse, RenewRequest,
 };
 use crate::broker::Peer;
 use arc_swap::ArcSwap;
@@ -84,6 +84,9 @@ impl CredentialService for Mirror {
         std::future::pending().await
     }
     async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<ClaimResponse>, Status> {
         Err(Status::unimplemented(""))
     }
     async fn release(&self, _: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {

@@ -25,8 +25,8 @@ use records::{
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
     Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
     NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels,
-    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome,
-    TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
+    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome, Tenant,
+    TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -344,6 +344,10 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// `GENERATED` keys, for which `intend` says what is to be signed: recorded as certificates without a signature, which
     /// [`Store::record_certificates`] completes, and withdrawn as signed ones are if the claim ends before. If a slot's
     /// pool has none, nothing is changed and the outcome is `Empty`.
+    ///
+    /// A renewal (`request.renews`) does the same for a claim that is `CONFIRMED`, of a VNFCI that has not ended, in place
+    /// of the initial credential: `Refused(NotRenewable)` otherwise, `Refused(TooManyRenewals)` while three claims of the
+    /// VNFCI are in their overlap. Its redraws count by the claim that it renews.
     /// The events closure sees the outcome; it returns events for `Reserved` and `Replayed`, and may for others.
     async fn reserve_claim(
         &self,
@@ -356,7 +360,9 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// Confirms an open claim whose deadline has not passed (`Conflict` while a certificate of it is to be signed):
     /// keys `DELIVERED`, blobs erased, claim confirmed, initial
     /// credential `SPENT`, VNFCI active; confirmed claims of its earlier armings become `SUPERSEDED`: certificates
-    /// `REVOCATION_PENDING`, custody ended `UNKNOWN`, reason `SUPERSEDED`. Already confirmed: `AlreadyConfirmed`, no change, no event.
+    /// `REVOCATION_PENDING`, custody ended `UNKNOWN`, reason `SUPERSEDED`. The claim
+    /// that a renewal renews becomes `RENEWED` and its certificates `SUPERSEDED`, until the overlap ends; if it is not
+    /// `CONFIRMED` any more, it is `TooLate`. Already confirmed: `AlreadyConfirmed`, no change, no event.
     async fn confirm_claim(
         &self,
         claim: ClaimId,
@@ -398,13 +404,32 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys>;
     /// The VNFCI gives all credentials of a confirmed claim back: certificates `REVOCATION_PENDING`, custody ended,
-    /// VNFCI released, unless it was re-armed since. Released before: the same outcome again, no change.
+    /// VNFCI released, unless it was re-armed since; all else that it was delivered or enrolled for in
+    /// this arming ends, too. Released before: the same outcome again, no change.
     async fn release_claim(
         &self,
         claim: ClaimId,
         end: CustodyEnd,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys>;
+    /// Renewed claims whose overlap has ended, oldest first.
+    async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
+    /// Withdraws what a renewal replaced: claim `SUPERSEDED`, certificates `REVOCATION_PENDING`, custody ended.
+    /// `Conflict` unless the claim is `RENEWED` and its overlap has ended.
+    async fn end_overlap(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys>;
+    /// Marks active VNFCIs that are to renew, until they confirm credentials that were drawn after it; one outcome per
+    /// item in order. No event if none was marked.
+    async fn request_renewals(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        mutation: Mutation<Vec<RenewalRequestOutcome>>,
+    ) -> Result<Vec<RenewalRequestOutcome>>;
     /// The certificate with this SHA-256 (of its DER), with whose it is.
     async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>>;
 

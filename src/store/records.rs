@@ -24,7 +24,7 @@ pub use certificate::{
 };
 pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
-    ClaimedCredential, ConfirmOutcome, UncertifiedKey,
+    ClaimedCredential, ConfirmOutcome, Renewal, RenewalRequestOutcome, UncertifiedKey,
 };
 pub use enrolment::{Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
@@ -407,6 +407,8 @@ pub struct Vnfci {
     pub credentials: Vec<CertificateRecord>,
     /// Since when.
     pub registered_at: Timestamp,
+    /// Since when MANO waits for its renewal; none if it does not.
+    pub renewal_requested_at: Option<Timestamp>,
 }
 
 /// Which VNFCIs.

@@ -382,6 +382,17 @@ async fn a_certificate_is_followed_by_one_with_its_names_while_it_is_good() {
     let third = verified(&site, &certificates(site.path(), &message, "three.cert.pem").await).await;
     assert_eq!(third.public_key, second.public_key);
     assert_ne!(third.serial, second.serial);
+    // And not beyond it.
+    site.add_profile("once", "validity = \"7d\"\ncryptoperiod = \"7d\"").await;
+    site.create_pool_of("once", "once", 1).await;
+    let once = site.register_one("amf-0003", &[("once", "once")], By::Certificate).await;
+    once.initial.credential.write(site.path(), "once-initial");
+    request(site.path(), "once", "/O=keybroker/CN=amf-worker.amf-1", "").await;
+    let (status, message) = post(&site, "once-initial", enrol, "once.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    certificates(site.path(), &message, "once.cert.pem").await;
+    let (status, text) = post(&site, "once", again, "once.csr.b64").await;
+    assert!(status == 400 && text.contains("cryptoperiod"), "{status}: {text}");
     // A key that is another VNFCI's, or a pool's, is nobody else's.
     let other = site.register_one("amf-0002", &SLOTS, By::Certificate).await;
     other.initial.credential.write(site.path(), "other");
@@ -401,6 +412,40 @@ async fn a_certificate_is_followed_by_one_with_its_names_while_it_is_good() {
         .await;
     assert_eq!(refused["vnfci"], "amf-0001", "{refused}");
     assert_eq!(refused["details"]["rpc"], "simplereenroll");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivered_certificate_is_renewed_by_a_request_of_the_vnfcis_own() {
+    let mut site = site().await;
+    site.until_available(POOL, 1).await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    let delivered = vnfci.boot(&site).await.keys.remove(0);
+    delivered.credential().write(site.path(), "held");
+    let subject = "/O=keybroker/OU=default/CN=amf-worker.amf-1";
+    let again = "/.well-known/est/simplereenroll";
+    // A key from the HSM is certified once, whoever asks.
+    let same = "openssl req -new -key held.key.pem -subj '/O=keybroker/OU=default/CN=amf-worker.amf-1' -outform DER | \
+                openssl base64 -out same.csr.b64";
+    sh(site.path(), same).await.ok();
+    let (status, text) = post(&site, "held", again, "same.csr.b64").await;
+    assert!(status == 400 && text.contains("came from a pool"), "{status}: {text}");
+    request(site.path(), "own", subject, "").await;
+    let (status, message) = post(&site, "held", again, "own.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let own = verified(&site, &certificates(site.path(), &message, "own.cert.pem").await).await;
+    assert_eq!((&own.subject, &own.uris), (&delivered.facts.subject, &delivered.facts.uris));
+    assert_eq!(own.public_key, public_key(&site, "own.key.pem").await);
+    delivered.trust_chain(&site).await.expect("the old certificate beside the new one");
+    // The end of the VNFCI covers the superseded certificate, too.
+    assert_eq!(site.terminate_vnfci("amf-0001").await.serials.len(), 2);
+    site.until("both certificates on the CRL", async |site| {
+        let listed = revoked(site, "amf-0001").await;
+        [&own, &delivered.facts]
+            .iter()
+            .all(|facts| listed.contains(&hex::encode(&facts.serial)))
+            .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

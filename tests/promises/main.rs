@@ -24,6 +24,7 @@ mod key_types;
 mod paths;
 mod recovery;
 mod refusals;
+mod renewal;
 mod replicas;
 mod restart;
 mod revocation;

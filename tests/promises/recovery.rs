@@ -147,6 +147,8 @@ async fn restored_backup(mut site: Site, database: Option<&Database>) {
         let refused = site.cli(["recover", "--config", &config, "--yes"]).await;
         assert!(refused.code == 4 && refused.err.contains("stop all of them"), "{refused:?}");
     }
+    let renewal = kept.rebooted().renew(&site, &kept_key.keys[0]).await.err().unwrap();
+    assert_eq!(reason(&renewal), "ROLLED_BACK");
     // The end of a VNFCI is taken down, whatever the database forgot.
     assert!(site.terminate_vnfci("kept").await.newly_terminated);
     site.stop().await;

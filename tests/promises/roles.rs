@@ -80,6 +80,13 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             signatures: victim.claimed.release_signatures(),
         }
         .encode_to_vec(),
+        "CredentialService/Renew" => proto::RenewRequest {
+            request_id: request_id(),
+            recipient_public_key: victim.vnfci.recipient.public_key().as_bytes().to_vec(),
+            recipient_rsa_public_key_der: Vec::new(),
+            suites: vec![victim.claimed.response.suite.clone()],
+        }
+        .encode_to_vec(),
         "CredentialService/GetTrustChain" => proto::GetTrustChainRequest {}.encode_to_vec(),
         "PoolService/CreatePool" => proto::CreatePoolRequest {
             request_id: request_id(),
@@ -135,6 +142,12 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
                 vnfci_id: vnfci_id(),
                 initial_credential: announcement("x", &SLOTS, token(), None).initial_credential,
             }],
+        }
+        .encode_to_vec(),
+        "LifecycleService/RequestRenewal" => proto::RequestRenewalRequest {
+            request_id: request_id(),
+            tenant: tenant(),
+            vnfci_ids: vec![vnfci_id()],
         }
         .encode_to_vec(),
         "LifecycleService/ScaleIn" => proto::ScaleInRequest {
@@ -404,8 +417,8 @@ async fn attack_by_every_rpc((mut site, victim, rival, rival_claim): (Site, Vict
         let answer = call(channel, rpc, body()).await;
         match method.as_str() {
             "Claim" => assert_eq!(answer.unwrap_err().code(), Code::Unimplemented),
-            // It names no tenant: everyone gets its own, see below.
-            "GetTrustChain" => answer.unwrap(),
+            // They name no tenant and no VNFCI: everyone gets its own, see below.
+            "GetTrustChain" | "Renew" => answer.unwrap(),
             _ => {
                 let refused = answer.expect_err(&format!("a rival's VNFCI was let into {rpc}"));
                 assert!(is_refusal(&refused), "{rpc}: {refused:?}");
@@ -422,7 +435,7 @@ async fn attack_by_every_rpc((mut site, victim, rival, rival_claim): (Site, Vict
         let channel = site.connect(&site.bootstrap_url(), &initial).await.channel;
         let answer = call(channel, rpc, body()).await;
         match method.as_str() {
-            "Release" => assert_eq!(answer.unwrap_err().code(), Code::Unimplemented),
+            "Release" | "Renew" => assert_eq!(answer.unwrap_err().code(), Code::Unimplemented),
             "GetTrustChain" => {}
             _ => assert!(is_refusal(&answer.expect_err(rpc)), "{rpc}"),
         }
@@ -432,7 +445,7 @@ async fn attack_by_every_rpc((mut site, victim, rival, rival_claim): (Site, Vict
     // Nothing was changed by all this.
     let shown = site.vnfci("amf-0001").await;
     assert_eq!(shown.state(), proto::VnfciState::Active);
-    assert_eq!(shown.credentials[0].certificate_state, "VALID");
+    assert_eq!((shown.credentials.len(), shown.credentials[0].certificate_state.as_str()), (1, "VALID"));
     let pools = PoolServiceClient::new(site.management("nfvo").await)
         .list_pools(proto::ListPoolsRequest::default())
         .await

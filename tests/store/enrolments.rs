@@ -8,8 +8,9 @@ use keybroker::credential::{CertificateState, HolderCopy, KeyState};
 use keybroker::nfv::{ClaimId, CredentialId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
-    EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, InitialCredential, InitialCredentialState,
-    NewCertificate, NewEnrolment, TerminateOutcome, VnfciState,
+    ClaimOutcome, ClaimRecord, ClaimRequest, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal,
+    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, Renewal, TerminateOutcome,
+    VnfciState,
 };
 
 promises![
@@ -21,6 +22,8 @@ promises![
     a_certificate_is_followed_while_it_is_good,
     the_next_arming_ends_what_the_one_before_enrolled,
     a_terminated_enrolment_is_revoked_and_needs_no_shredding,
+    what_is_given_back_covers_what_was_enrolled_beside_it,
+    what_a_renewal_has_replaced_is_not_followed,
 ];
 
 fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEnrolment {
@@ -232,4 +235,39 @@ async fn a_terminated_enrolment_is_revoked_and_needs_no_shredding(f: Fixture) {
     let shown = Sha256Hash::of(&first.certificate.der);
     let follow = enrolment(&f, EnrolmentBasis::Certificate(shown), "s", "two");
     assert_eq!(enrol(&f, follow).await, refused(EnrolmentRefusal::VnfciEnded));
+}
+
+/// A delivered certificate is followed by one for this key of the VNFCI's own.
+fn following(f: &Fixture, delivered: &ClaimRecord, key: &str) -> NewEnrolment {
+    let shown = delivered.credentials[0].certificate.fingerprint().unwrap();
+    enrolment(f, EnrolmentBasis::Certificate(shown), "s", key)
+}
+
+async fn what_is_given_back_covers_what_was_enrolled_beside_it(f: Fixture) {
+    f.fill(1).await;
+    let delivered = f.deliver("v", &["s"]).await;
+    let followed = following(&f, &delivered, "own");
+    assert!(matches!(enrol(&f, followed.clone()).await, EnrolmentOutcome::Enrolled { .. }));
+    let ended = || end(DestructionReason::Released, HolderCopy::ReleasedSigned);
+    let outcome = f.store.release_claim(delivered.id, ended(), silent()).await.unwrap();
+    let keys: Vec<_> = outcome.keys.iter().map(|key| key.id).collect();
+    assert_eq!(keys, [delivered.credentials[0].credential.id, followed.credential.id]);
+    assert_eq!(outcome.revoked.len(), 2);
+    assert_eq!(f.store.release_claim(delivered.id, ended(), unaudited()).await.unwrap(), outcome);
+    let held = Sha256Hash::of(&followed.certificate.der);
+    let held = f.store.enrolment_by_certificate(held).await.unwrap().unwrap();
+    assert_eq!(held.state, CertificateState::RevocationPending);
+}
+
+async fn what_a_renewal_has_replaced_is_not_followed(f: Fixture) {
+    f.fill(2).await;
+    let delivered = f.deliver("v", &["s"]).await;
+    let renews = Some(Renewal { of: delivered.id, overlap: DAY });
+    let request = ClaimRequest { renews, ..f.claim_request(delivered.initial_credential, 7) };
+    let outcome = f.store.reserve_claim(request, f.intend(), silent()).await.unwrap();
+    let ClaimOutcome::Reserved { claim: renewal, .. } = outcome else { panic!("{outcome:?}") };
+    f.confirm(renewal.id).await;
+    let late = following(&f, &delivered, "late");
+    assert_eq!(enrol(&f, late).await, refused(EnrolmentRefusal::CertificateEnded));
+    assert!(matches!(enrol(&f, following(&f, &renewal, "own")).await, EnrolmentOutcome::Enrolled { .. }));
 }

@@ -185,6 +185,7 @@ impl Fixture {
     ) -> ClaimRequest {
         ClaimRequest {
             initial_credential,
+            renews: None,
             claim: ClaimId::generate(),
             request: RequestId::generate(),
             recipient_key: Sha256Hash([recipient; 32]),

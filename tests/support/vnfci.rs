@@ -169,6 +169,14 @@ impl Vnfci {
         claimed
     }
 
+    /// A renewal by a delivered certificate, on a new connection, with a new request id.
+    pub async fn renew(&self, site: &Site, by: &Delivered) -> Result<Claimed, Status> {
+        let connection = site.connect(&site.vnfci_url(), &by.credential()).await;
+        let request = client::renew_request(RequestId::generate(), self.recipient.public_key());
+        let mut client = CredentialServiceClient::new(connection.channel);
+        Ok(self.open(client.renew(request).await?.into_inner()))
+    }
+
     /// SHA-256 of the recipient's public key.
     pub fn recipient_key(&self) -> Sha256Hash {
         self.recipient.public_key().hash()
@@ -213,6 +221,19 @@ impl Claimed {
         self.keys.iter().map(signed).collect()
     }
 
+    /// Confirms over the VNFCI listener, by any delivered certificate.
+    pub async fn confirm_by(&self, site: &Site, by: &Delivered) -> Result<proto::ConfirmResponse, Status> {
+        let connection = site.connect(&site.vnfci_url(), &by.credential()).await;
+        let request = proto::ConfirmRequest {
+            request_id: request_id(),
+            claim_id: self.response.claim_id.clone(),
+            signatures: self.confirm_signatures(),
+            token: None,
+        };
+        let mut client = CredentialServiceClient::new(connection.channel);
+        Ok(client.confirm(request).await?.into_inner())
+    }
+
     /// Gives everything back, over the VNFCI listener.
     pub async fn release(&self, site: &Site) -> Result<Vec<String>, Status> {
         let connection = site.connect(&site.vnfci_url(), &self.keys[0].credential()).await;
@@ -227,6 +248,13 @@ impl Claimed {
 }
 
 impl Delivered {
+    /// What the broker says to a VNFCI with this certificate.
+    pub async fn trust_chain(&self, site: &Site) -> Result<proto::GetTrustChainResponse, Status> {
+        let connection = site.connect(&site.vnfci_url(), &self.credential()).await;
+        let mut client = CredentialServiceClient::new(connection.channel);
+        Ok(client.get_trust_chain(proto::GetTrustChainRequest {}).await?.into_inner())
+    }
+
     /// To connect with.
     pub fn credential(&self) -> Credential {
         let mut chain_der = vec![self.certificate_der.clone()];

@@ -7,7 +7,7 @@ use super::super::software_ca::SoftwareCa;
 use crate::api::proto::credential_service_server::{CredentialService, CredentialServiceServer};
 use crate::api::proto::{
     ClaimRequest, ClaimResponse, ConfirmRequest, ConfirmResponse, GetTrustChainRequest,
-    GetTrustChainResponse, ReleaseRequest, ReleaseResponse, SealedCredential,
+    GetTrustChainResponse, ReleaseRequest, ReleaseResponse, RenewRequest, SealedCredential,
 };
 use crate::ca::pem;
 use crate::clock::{Clock, SystemClock};
@@ -179,6 +179,9 @@ impl CredentialService for SameAnswer {
         Err(Status::unimplemented("a bare server"))
     }
 
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<ClaimResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn release(&self, _: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         Err(Status::unimplemented("a bare server"))
     }

@@ -56,7 +56,7 @@ pub(in super::super) fn open_all(
 }
 
 /// Writes `SLOT/{key.pem,cert.pem,chain.pem}`; the key last, so that it never stands without its certificate.
-pub(super) fn install_all(directory: &ClaimDirectory, opened: &[Opened]) -> Result<(), Failure> {
+pub(in super::super) fn install_all(directory: &ClaimDirectory, opened: &[Opened]) -> Result<(), Failure> {
     for one in opened {
         let slot = directory.slot(&one.slot);
         files::private_directory(&slot)?;

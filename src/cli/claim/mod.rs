@@ -11,9 +11,10 @@
 
 pub(super) mod initial;
 pub(super) mod install;
-mod patience;
+pub(super) mod patience;
 pub(super) mod state;
 
+use super::connection::time_text;
 use super::failure::{Exit, Failure};
 use super::files::{self, Readers};
 use super::output::OutputArgs;
@@ -101,6 +102,7 @@ pub(super) async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failu
         // 4. Install.
         install::install_all(&directory, &opened)?;
         files::replace(&directory.trust_anchor_file(), &files::read(&args.trust_anchor)?, Readers::Everyone)?;
+        state.renew_after = time_text(answer.renew_after);
         state.claimed = Some(claimed);
         state.stage = Stage::Installed;
         directory.store(&state)?;
@@ -142,6 +144,7 @@ pub(super) async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failu
         "claim_id": claimed.claim_id,
         "stage": state.stage,
         "newly_confirmed": newly_confirmed,
+        "renew_after": state.renew_after,
         "slots": slots,
     }));
     Ok(())

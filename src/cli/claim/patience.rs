@@ -12,7 +12,7 @@ const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// Why an attempt failed.
-pub(super) enum Attempt {
+pub(in super::super) enum Attempt {
     /// No connection.
     Connect(ConnectError),
     /// The broker's answer.
@@ -50,7 +50,7 @@ impl From<Attempt> for Failure {
 }
 
 /// Repeats `attempt` while what it fails with may pass, for `patience` at most.
-pub(super) async fn patiently<T>(
+pub(in super::super) async fn patiently<T>(
     patience: Duration,
     what: &str,
     mut attempt: impl AsyncFnMut() -> Result<T, Attempt>,

@@ -40,6 +40,9 @@ pub(in super::super) struct ClaimState {
     pub(in super::super) recipient_key_sha256: Sha256Hash,
     /// Filled in with the answer.
     pub(in super::super) claimed: Option<Claimed>,
+    /// From when on to renew, as the broker said last; RFC 3339.
+    #[serde(default)]
+    pub(in super::super) renew_after: Option<String>,
 }
 
 /// What the broker answered, without its secrets.
@@ -115,6 +118,7 @@ impl ClaimDirectory {
             release_request_id: RequestId::generate(),
             recipient_key_sha256: key.public_key().hash(),
             claimed: None,
+            renew_after: None,
         };
         self.store(&state)?;
         Ok(state)
@@ -145,6 +149,31 @@ impl ClaimDirectory {
     /// A slot's directory.
     pub(in super::super) fn slot(&self, slot: &SlotName) -> PathBuf {
         self.path.join(slot.as_str())
+    }
+
+    /// The directory of a renewal under way, which has a claim of its own.
+    pub(in super::super) fn renewal(&self) -> PathBuf {
+        self.path.join("renewal")
+    }
+
+    /// Removes the directory of a renewal that has taken its place.
+    pub(in super::super) fn remove(self) -> Result<(), Failure> {
+        let failed = |error| Failure::failed(format!("{}: {error}", self.path.display()));
+        std::fs::remove_dir_all(&self.path).map_err(failed)
+    }
+
+    /// Takes the place of the claim that it renewed: each file is replaced as a whole, the state last.
+    pub(in super::super) fn take_over(&self, renewal: &Self, state: &ClaimState) -> Result<(), Failure> {
+        let slots = state.claimed.iter().flat_map(|claimed| &claimed.slots);
+        for slot in slots {
+            let (from, to) = (renewal.slot(&slot.slot), self.slot(&slot.slot));
+            files::private_directory(&to)?;
+            for file in ["cert.pem", "chain.pem"] {
+                files::replace(&to.join(file), &files::read(&from.join(file))?, Readers::Everyone)?;
+            }
+            files::replace(&to.join("key.pem"), &files::read_secret(&from.join("key.pem"))?, Readers::Owner)?;
+        }
+        self.store(state)
     }
 
     /// Where the root is kept that the claim was checked against.

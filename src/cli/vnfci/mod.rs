@@ -10,7 +10,8 @@ use super::files::{self, Readers};
 use super::output::OutputArgs;
 use crate::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::api::proto::{
-    GetVnfciRequest, ListVnfcisRequest, RegisterVnfcisRequest, TerminateVnfciRequest, Vnfci,
+    GetVnfciRequest, ListVnfcisRequest, RegisterVnfcisRequest, RequestRenewalRequest, TerminateVnfciRequest,
+    Vnfci,
 };
 use crate::nfv::{VnfInstanceId, VnfciId};
 use announcement::RegisterArgs;
@@ -28,6 +29,16 @@ pub(super) enum VnfciCommand {
     Register(Box<Register>),
     /// Give VNFCIs a new initial credential: after a power cut, for migration, update or repeated delivery
     Rearm(Box<rearm::RearmArgs>),
+    /// Ask VNFCIs to renew their credentials before it is time; they learn it when they ask the broker
+    Renew {
+        /// MANO's ids of the VNFCIs
+        #[arg(required = true, value_name = "VNFCI")]
+        vnfcis: Vec<VnfciId>,
+        #[command(flatten)]
+        tenant: TenantArgs,
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    },
     /// List VNFCIs
     List {
         /// Only of this VNF instance
@@ -82,6 +93,9 @@ pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(),
     match command {
         VnfciCommand::Register(register) => run_register(*register, output).await?,
         VnfciCommand::Rearm(args) => rearm::run(*args, output).await?,
+        VnfciCommand::Renew { vnfcis, tenant, connection } => {
+            request_renewal(&vnfcis, &tenant, connection, output).await?;
+        }
         VnfciCommand::List { vnf_instance, tenant, connection } => {
             let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
             let mut objects = Vec::new();
@@ -164,6 +178,39 @@ async fn run_register(register: Register, output: OutputArgs) -> Result<(), Fail
     }
 }
 
+async fn request_renewal(
+    vnfcis: &[VnfciId],
+    tenant: &TenantArgs,
+    connection: ConnectionArgs,
+    output: OutputArgs,
+) -> Result<(), Failure> {
+    let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
+    let mut objects = Vec::with_capacity(vnfcis.len());
+    let mut refused = 0_usize;
+    for batch in vnfcis.chunks(BATCH) {
+        let request = RequestRenewalRequest {
+            request_id: request_id(),
+            tenant: tenant.to_proto(),
+            vnfci_ids: batch.iter().map(VnfciId::to_string).collect(),
+        };
+        for result in client.request_renewal(request).await?.into_inner().results {
+            refused += usize::from(!result.error.is_empty());
+            objects.push(json!({
+                "vnfci_id": result.vnfci_id,
+                "requested": result.error.is_empty(),
+                "newly_requested": result.newly_requested,
+                "error": (!result.error.is_empty()).then_some(result.error),
+            }));
+        }
+    }
+    output.list(&["vnfci_id", "requested", "newly_requested", "error"], &objects);
+    if refused == 0 {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("{refused} of {} VNFCIs were not asked to renew", objects.len())))
+    }
+}
+
 /// Writes a VNFCI's token, if there is one; gives the file.
 fn store_token(directory: &Path, vnfci: &str, token: String) -> Result<Option<PathBuf>, Failure> {
     let token = Zeroizing::new(token);
@@ -217,6 +264,7 @@ fn object(vnfci: &Vnfci) -> Value {
         "slots": slots,
         "credentials": credentials,
         "registered_at": time_text(vnfci.registered_at),
+        "renewal_requested_at": time_text(vnfci.renewal_requested_at),
         "initial_credential": vnfci.initial_credential_state,
         "initial_credential_expires_at": time_text(vnfci.initial_credential_expires_at),
     })

@@ -9,12 +9,15 @@ use crate::nfv::{
     Sha256Hash, SlotName, TenantId, VduId, VnfInstanceId, VnfciId,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What a VNFCI asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRequest {
-    /// The verified initial credential.
+    /// The verified initial credential; of a renewal that of the claim which it renews.
     pub initial_credential: InitialCredentialId,
+    /// What is renewed, if it is a renewal.
+    pub renews: Option<Renewal>,
     /// Id of the claim to be made.
     pub claim: ClaimId,
     /// The caller's request id; part of every envelope's context.
@@ -23,8 +26,17 @@ pub struct ClaimRequest {
     pub recipient_key: Sha256Hash,
     /// By when the claim must be confirmed.
     pub deadline: Timestamp,
-    /// Redraws allowed per arming.
+    /// Redraws allowed per arming, and per claim that is renewed.
     pub redraws_allowed: u32,
+}
+
+/// A renewal: fresh credentials in the place of those of a confirmed claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// The claim whose credentials are renewed.
+    pub of: ClaimId,
+    /// How long those stay valid once the renewal is confirmed.
+    pub overlap: Duration,
 }
 
 named!(
@@ -40,6 +52,10 @@ named!(
         VnfciEnded = "VNFCI_ENDED",
         /// New recipient keys were presented too often in this arming.
         TooManyRedraws = "TOO_MANY_REDRAWS",
+        /// What is to be renewed is not confirmed, was renewed before, given back or withdrawn.
+        NotRenewable = "CLAIM_NOT_RENEWABLE",
+        /// As many earlier credentials of the VNFCI as may be are still in their overlap.
+        TooManyRenewals = "TOO_MANY_RENEWALS",
     }
 );
 
@@ -71,11 +87,13 @@ named!(
         Open = "OPEN",
         /// Possession proved.
         Confirmed = "CONFIRMED",
+        /// Confirmed, and its renewal was, too: valid until the overlap ends.
+        Renewed = "RENEWED",
         /// Not confirmed in time, redrawn, or terminated: its keys were destroyed.
         Destroyed = "DESTROYED",
         /// Given back after confirmation.
         Released = "RELEASED",
-        /// Confirmed, and its certificates withdrawn when a later arming was confirmed.
+        /// Confirmed, and its certificates withdrawn: a later arming was confirmed, or the overlap with its renewal ended.
         Superseded = "SUPERSEDED",
     }
 );
@@ -178,8 +196,10 @@ pub struct ClaimedCredential {
 pub struct ClaimRecord {
     /// Its id.
     pub id: ClaimId,
-    /// The initial credential that was presented.
+    /// The initial credential that was presented, to this claim or to the first that was renewed.
     pub initial_credential: InitialCredentialId,
+    /// What it renews, if it is a renewal.
+    pub renews: Option<Renewal>,
     /// Whose tenant.
     pub tenant: TenantId,
     /// Of which VNF instance.
@@ -194,6 +214,8 @@ pub struct ClaimRecord {
     pub state: ClaimState,
     /// By when it must be confirmed.
     pub deadline: Timestamp,
+    /// When its credentials were drawn.
+    pub created_at: Timestamp,
     /// One per slot, by slot name.
     pub credentials: Vec<ClaimedCredential>,
 }
@@ -213,4 +235,17 @@ pub enum ConfirmOutcome {
     AlreadyConfirmed,
     /// The deadline passed, or the claim was destroyed or released.
     TooLate,
+}
+
+/// The answer for one VNFCI of a request to renew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenewalRequestOutcome {
+    /// Marked now.
+    Requested,
+    /// Had been marked before and has not renewed since.
+    AlreadyRequested,
+    /// It holds no confirmed credentials: there is nothing to renew.
+    NotActive,
+    /// No such VNFCI in the tenant (and VNF instance, where one was named).
+    NotFound,
 }

@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::statement::{Row, Statement, query};
 use super::value::{CHUNK, STATE_OF_ROW, id_list, value_by_id};
-use super::{drawing, vnfcis};
+use super::{drawing, renewals, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
@@ -33,8 +33,16 @@ pub(super) async fn reserve(
     now: Timestamp,
 ) -> Result<ClaimOutcome> {
     vnfcis::lock_of_arming(tx, request.initial_credential).await?;
-    let arming = arming(tx, request.initial_credential).await?;
-    if let Some(refusal) = arming.refusal(now) {
+    let mut arming = arming(tx, request.initial_credential).await?;
+    let refusal = match request.renews {
+        None => arming.refusal(now),
+        Some(renewal) => {
+            let standing = renewals::standing(tx, renewal.of, now).await?;
+            arming.redraws = standing.redraws;
+            renewals::refusal(&standing, arming.vnfci_state, request.initial_credential)
+        }
+    };
+    if let Some(refusal) = refusal {
         return Ok(ClaimOutcome::Refused(refusal));
     }
     if let Some((open, recipient)) = &arming.open {
@@ -59,14 +67,18 @@ pub(super) async fn reserve(
             revocation: RevocationReason::Superseded,
         };
         redrawn = close(tx, open, ClaimState::Destroyed, &end, now).await?;
-        query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
-            .bind(request.initial_credential.0.as_bytes().as_slice())
-            .execute(&mut *tx)
-            .await?;
+        // Those of a renewal are counted by the claims that it left.
+        if request.renews.is_none() {
+            query("UPDATE initial_credentials SET redraws = redraws + 1 WHERE id = $1")
+                .bind(request.initial_credential.0.as_bytes().as_slice())
+                .execute(&mut *tx)
+                .await?;
+        }
     }
     let claim = ClaimRecord {
         id: request.claim,
         initial_credential: request.initial_credential,
+        renews: request.renews,
         tenant: arming.tenant,
         vnf_instance: arming.vnf_instance,
         vnfci: arming.vnfci,
@@ -74,6 +86,7 @@ pub(super) async fn reserve(
         recipient_key: request.recipient_key,
         state: ClaimState::Open,
         deadline: request.deadline,
+        created_at: now,
         credentials: drawn,
     };
     bind(tx, &claim, now).await?;
@@ -88,6 +101,7 @@ pub(super) struct Arming {
     vdu: VduId,
     state: InitialCredentialState,
     expires_at: Timestamp,
+    /// Of the arming; of a renewal those of the claim that it renews.
     pub(super) redraws: u32,
     vnfci_state: VnfciState,
     /// The open claim and its recipient key.
@@ -238,12 +252,16 @@ fn certified(arming: &Arming, rows: &[Row], intend: &Once<Intend>) -> Result<Vec
 /// Writes a claim and binds its credentials to it.
 async fn bind(tx: &mut Connection, claim: &ClaimRecord, now: Timestamp) -> Result<()> {
     let mut sql = Statement::new(
-        "INSERT INTO claims (id, initial_credential, tenant, vnf_instance, vnfci, request, recipient_key,
+        "INSERT INTO claims (id, initial_credential, renews, overlap, tenant, vnf_instance, vnfci, request, recipient_key,
              state, deadline, created_at) ",
     );
     sql.push_values([claim], |mut row, claim| {
         row.push_bind(claim.id.0.as_bytes().as_slice())
             .push_bind(claim.initial_credential.0.as_bytes().as_slice())
+            .push_bind(claim.renews.as_ref().map(|renewal| renewal.of.0.as_bytes().as_slice()))
+            .push_bind(
+                claim.renews.map(|renewal| i64::try_from(renewal.overlap.as_micros()).unwrap_or(i64::MAX)),
+            )
             .push_bind(claim.tenant.as_str())
             .push_bind(claim.vnf_instance.as_str())
             .push_bind(claim.vnfci.as_str())
@@ -283,11 +301,12 @@ pub(super) async fn by_id(tx: &mut Connection, claim: ClaimId) -> Result<Option<
 }
 
 /// Claims with their credentials, by deadline.
-async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
+pub(super) async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
     let mut sql = Statement::new(
         "SELECT cl.id AS claim, cl.initial_credential AS initial_credential,
         cl.tenant AS tenant, cl.vnf_instance AS vnf_instance, cl.vnfci AS vnfci, cl.request AS request,
-        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline, ",
+        cl.recipient_key AS recipient_key, cl.state AS state, cl.deadline AS deadline,
+        cl.created_at AS claimed_at, cl.renews AS renews, cl.overlap AS overlap, ",
     );
     sql.push(CLAIMED_COLUMNS);
     sql.push(
@@ -306,6 +325,7 @@ async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
             _ => claims.push(ClaimRecord {
                 id,
                 initial_credential: InitialCredentialId(row.uuid("initial_credential")?),
+                renews: renewals::read(&row)?,
                 tenant: row.parsed("tenant")?,
                 vnf_instance: row.parsed("vnf_instance")?,
                 vnfci: row.parsed("vnfci")?,
@@ -313,6 +333,7 @@ async fn by_ids(tx: &mut Connection, ids: &[Uuid]) -> Result<Vec<ClaimRecord>> {
                 recipient_key: row.hash("recipient_key")?,
                 state: row.parsed("state")?,
                 deadline: row.time("deadline")?,
+                created_at: row.time("claimed_at")?,
                 credentials: vec![credential],
             }),
         }
@@ -369,7 +390,9 @@ pub(super) async fn confirm(
     vnfcis::lock_of_claim(tx, claim).await?;
     let mut record = by_id(tx, claim).await?.ok_or_else(|| missing(claim))?;
     match record.state {
-        ClaimState::Confirmed => return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed)),
+        ClaimState::Confirmed | ClaimState::Renewed => {
+            return Ok(Done::unchanged(ConfirmOutcome::AlreadyConfirmed));
+        }
         ClaimState::Destroyed | ClaimState::Released | ClaimState::Superseded => {
             return Ok(ConfirmOutcome::TooLate.into());
         }
@@ -381,6 +404,11 @@ pub(super) async fn confirm(
         }
         ClaimState::Open => {}
     }
+    if let Some(renewal) = record.renews
+        && !renewals::renewed(tx, renewal, now).await?
+    {
+        return Ok(ConfirmOutcome::TooLate.into());
+    }
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
     erase_keys(tx, &ids, KeyState::Delivered, now).await?;
     let mut sql = Statement::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
@@ -390,6 +418,7 @@ pub(super) async fn confirm(
     sql.push_bind(record.initial_credential.0.as_bytes().as_slice());
     sql.then("");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
+    renewals::answer_request(&mut sql, &record);
     sql.execute(&mut *tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
@@ -409,8 +438,8 @@ pub(super) async fn supersede(
     now: Timestamp,
 ) -> Result<DestroyedKeys> {
     let rows = query(
-        "SELECT id FROM claims WHERE tenant = $1 AND vnfci = $2 AND state = 'CONFIRMED'
-         AND initial_credential <> $3",
+        "SELECT id, state FROM claims WHERE tenant = $1 AND vnfci = $2 AND initial_credential <> $3
+         AND state IN ('OPEN', 'CONFIRMED', 'RENEWED')",
     )
     .bind(tenant.as_str())
     .bind(vnfci.as_str())
@@ -424,7 +453,12 @@ pub(super) async fn supersede(
     };
     let mut superseded = DestroyedKeys::default();
     for row in &rows {
-        let ended = close(tx, ClaimId(row.uuid("id")?), ClaimState::Superseded, &end, now).await?;
+        let state = match row.parsed("state")? {
+            // A renewal of what is withdrawn.
+            ClaimState::Open => ClaimState::Destroyed,
+            _ => ClaimState::Superseded,
+        };
+        let ended = close(tx, ClaimId(row.uuid("id")?), state, &end, now).await?;
         superseded.keys.extend(ended.keys);
         superseded.revoked.extend(ended.revoked);
     }
@@ -473,7 +507,7 @@ pub(super) async fn close(
 }
 
 /// Where a claim stands, whose it is, and when it ended.
-async fn standing(
+pub(super) async fn standing(
     tx: &mut Connection,
     claim: ClaimId,
 ) -> Result<(ClaimState, InitialCredentialId, Option<Timestamp>)> {
@@ -501,52 +535,4 @@ pub(super) async fn destroy(
         (ClaimState::Open, ..) => close(tx, claim, ClaimState::Destroyed, end, now).await,
         (state, ..) => Err(StoreError::Conflict(format!("claim {claim} is {state}, not open"))),
     }
-}
-
-/// Takes the credentials of a confirmed claim back.
-pub(super) async fn release(
-    tx: &mut Connection,
-    claim: ClaimId,
-    end: &CustodyEnd,
-    now: Timestamp,
-) -> Result<Done<DestroyedKeys>> {
-    vnfcis::lock_of_claim(tx, claim).await?;
-    let (state, initial_credential, ended_at) = standing(tx, claim).await?;
-    match (state, ended_at) {
-        (ClaimState::Confirmed, _) => {
-            let outcome = close(tx, claim, ClaimState::Released, end, now).await?;
-            let mut sql = Statement::new("");
-            vnfcis::move_to(&mut sql, VnfciState::Released, initial_credential, now);
-            sql.execute(tx).await?;
-            Ok(outcome.into())
-        }
-        (ClaimState::Released, Some(at)) => Ok(Done::unchanged(released(tx, claim, at).await?)),
-        (state, _) => Err(StoreError::Conflict(format!(
-            "claim {claim} is {state}: only a confirmed claim can be released"
-        ))),
-    }
-}
-
-/// What the release at this time came to.
-async fn released(tx: &mut Connection, claim: ClaimId, at: Timestamp) -> Result<DestroyedKeys> {
-    let rows = query(
-        "SELECT c.id AS id, c.public_key_sha256 AS public_key, c.custody_ended_at AS custody_ended_at,
-                ce.issuer AS issuer, ce.serial AS serial, ce.revoked_at AS revoked_at
-         FROM credentials c JOIN certificates ce ON ce.credential = c.id
-         WHERE c.claim_id = $1 ORDER BY c.slot, ce.id",
-    )
-    .bind(claim.0.as_bytes().as_slice())
-    .fetch_all(tx)
-    .await?;
-    let mut outcome = DestroyedKeys::default();
-    for row in &rows {
-        let key = EventCredential { id: CredentialId(row.uuid("id")?), public_key: row.hash("public_key")? };
-        if row.time_or_null("custody_ended_at")? == Some(at) && !outcome.keys.contains(&key) {
-            outcome.keys.push(key);
-        }
-        if row.time_or_null("revoked_at")? == Some(at) {
-            outcome.revoked.push((IssuerId(row.uuid("issuer")?), hex::encode(row.blob("serial")?)));
-        }
-    }
-    Ok(outcome)
 }

@@ -205,7 +205,10 @@ fn refusal(arming: &Arming, agent: bool, now: Timestamp) -> Option<EnrolmentRefu
         Some(ClaimRefusal::Expired) if !agent => Some(EnrolmentRefusal::Expired),
         Some(ClaimRefusal::VnfciEnded) => Some(EnrolmentRefusal::VnfciEnded),
         Some(ClaimRefusal::TooManyRedraws) => Some(EnrolmentRefusal::TooManyKeys),
-        Some(ClaimRefusal::Expired) | None => arming.open.is_some().then_some(EnrolmentRefusal::ClaimOpen),
+        // Those of a renewal are not an arming's.
+        Some(ClaimRefusal::Expired | ClaimRefusal::NotRenewable | ClaimRefusal::TooManyRenewals) | None => {
+            arming.open.is_some().then_some(EnrolmentRefusal::ClaimOpen)
+        }
     }
 }
 
@@ -226,8 +229,11 @@ async fn again(
             return Ok(refused(EnrolmentRefusal::VnfciEnded));
         }
     }
-    if row.parsed::<ClaimState>("claim_state")? == ClaimState::Open {
-        return Ok(refused(EnrolmentRefusal::ClaimOpen));
+    match row.parsed("claim_state")? {
+        ClaimState::Open => return Ok(refused(EnrolmentRefusal::ClaimOpen)),
+        // What followed it would outlive the overlap.
+        ClaimState::Renewed => return Ok(refused(EnrolmentRefusal::CertificateEnded)),
+        ClaimState::Confirmed | ClaimState::Destroyed | ClaimState::Released | ClaimState::Superseded => {}
     }
     let good = matches!(held.state, CertificateState::Valid | CertificateState::Superseded);
     if !good || held.not_after <= now || row.time_or_null("custody_ended_at")?.is_some() {

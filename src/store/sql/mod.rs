@@ -36,34 +36,18 @@ mod leases;
 mod pools;
 mod rearmings;
 mod recovery;
+mod releases;
+mod renewals;
 mod revocation;
 mod tenants;
 mod terminations;
 mod value;
 mod vnfcis;
 
-use super::records::{
-    Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateRecord,
-    CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest,
-    ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys, Enrolment,
-    EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey, NewCertificate,
-    NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels, RearmOutcome,
-    Rearming, RecordOutcome, RegisterOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf,
-    UnchainedEvent, Vnfci, VnfciFilter,
-};
-use super::{Intend, Mutation, Result, Store};
-use crate::audit::event::Event;
-use crate::clock::Timestamp;
-use crate::credential::{EpochChange, EpochState, RevocationReason};
-use crate::nfv::{
-    AnchorName, ClaimId, CredentialId, EpochId, IdentityName, InitialCredentialId, IssuerId, PoolId,
-    PoolName, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
-};
-use async_trait::async_trait;
+// The names that the trait speaks of.
+use super::*;
 use change::{Keep, Once};
 use engine::{Engine, change, read, snapshot, write};
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// How long a request is remembered.
 const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -437,7 +421,30 @@ impl<E: Engine> Store for SqlStore<E> {
         end: CustodyEnd,
         mutation: Mutation<DestroyedKeys>,
     ) -> Result<DestroyedKeys> {
-        change!(self, BodyOnly, mutation, |tx, now| claims::release(tx, claim, &end, now))
+        change!(self, BodyOnly, mutation, |tx, now| releases::release(tx, claim, &end, now))
+    }
+
+    async fn ended_overlaps(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>> {
+        snapshot!(self, |tx| renewals::ended_overlaps(tx, now, limit))
+    }
+
+    async fn end_overlap(
+        &self,
+        claim: ClaimId,
+        end: CustodyEnd,
+        mutation: Mutation<DestroyedKeys>,
+    ) -> Result<DestroyedKeys> {
+        change!(self, Outcome, mutation, |tx, now| renewals::end_overlap(tx, claim, &end, now))
+    }
+
+    async fn request_renewals(
+        &self,
+        tenant: &TenantId,
+        vnfcis: Vec<(VnfciId, Option<VnfInstanceId>)>,
+        mutation: Mutation<Vec<RenewalRequestOutcome>>,
+    ) -> Result<Vec<RenewalRequestOutcome>> {
+        let tenant = tenant.clone();
+        change!(self, Outcome, mutation, |tx, now| renewals::request(tx, &tenant, &vnfcis, now))
     }
 
     async fn certificate_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<CertificateRecord>> {

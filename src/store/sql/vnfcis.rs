@@ -215,7 +215,8 @@ pub(super) async fn list(tx: &mut Connection, filter: &VnfciFilter, page: &Page)
 }
 
 /// A VNFCI with its latest initial credential; the condition is the caller's.
-const SELECT: &str = "SELECT i.*, v.vdu AS vdu, v.state AS vnfci_state, v.registered_at AS registered_at
+const SELECT: &str = "SELECT i.*, v.vdu AS vdu, v.state AS vnfci_state, v.registered_at AS registered_at,
+    v.renewal_requested_at AS renewal_requested_at
     FROM vnfcis v JOIN initial_credentials i ON i.id = v.initial_credential WHERE ";
 
 /// Adds the slots to rows of [`SELECT`].
@@ -234,6 +235,7 @@ async fn complete(tx: &mut Connection, rows: &[Row]) -> Result<Vec<Vnfci>> {
             redraws: row.number("redraws")?,
             credentials: Vec::new(),
             registered_at: row.time("registered_at")?,
+            renewal_requested_at: row.time_or_null("renewal_requested_at")?,
         });
     }
     let mut places: HashMap<(String, String), usize> = HashMap::new();
