@@ -358,13 +358,15 @@ async fn the_counts_of_connections_that_ended_are_folded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drawing_from_a_pool_that_was_refilled_often_walks_over_little_that_is_gone() {
     const CYCLES: usize = 6;
-    const CLAIMS: usize = 400;
+    // `make decay` draws more, and shows the figures of docs/benchmarks.md.
+    let times = std::env::var("KEYBROKER_DECAY").map_or(1, |text| text.parse().expect("a number"));
+    let claims: usize = 400 * times;
     let f = Arc::new(Fixture::postgres().await);
     // Nobody cleans up: the worst case.
     database(&f).sql("ALTER TABLE credentials SET (autovacuum_enabled = false)");
     for cycle in 0..CYCLES {
-        f.fill(CLAIMS).await;
-        let vnfcis: Vec<_> = (0..CLAIMS).map(|n| f.vnfci(&format!("v-{cycle}-{n}"), &["a"])).collect();
+        f.fill(claims).await;
+        let vnfcis: Vec<_> = (0..claims).map(|n| f.vnfci(&format!("v-{cycle}-{n}"), &["a"])).collect();
         let initials: Arc<Vec<_>> = Arc::new(vnfcis.iter().map(|v| v.initial_credential).collect());
         f.register_all(vnfcis).await;
         let place = Arc::new(AtomicUsize::new(0));
@@ -380,7 +382,7 @@ async fn drawing_from_a_pool_that_was_refilled_often_walks_over_little_that_is_g
             });
         }
         work.join_all().await;
-        println!("cycle {cycle}: {:.0} claims/s", CLAIMS as f64 / begun.elapsed().as_secs_f64());
+        println!("cycle {cycle}: {:.0} claims/s", claims as f64 / begun.elapsed().as_secs_f64());
     }
     f.store.close().await;
     // The server's processes hand in their statistics when they end.
@@ -393,7 +395,7 @@ async fn drawing_from_a_pool_that_was_refilled_often_walks_over_little_that_is_g
     println!("{reads}");
     let read = reads.lines().find_map(|line| line.strip_prefix("credentials_draw|")).unwrap();
     let read: usize = read.split_once('|').unwrap().1.parse().unwrap();
-    let per_claim = read / (CYCLES * CLAIMS);
+    let per_claim = read / (CYCLES * claims);
     println!("{per_claim} index entries per claim");
     // From the front it would be half of all that were ever drawn: 1,200.
     assert!(per_claim > 0, "the draw reads another index");
