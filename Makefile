@@ -4,13 +4,14 @@
 # make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
 # make simulation  random steps against a model for longer than `make test` does (SIMULATION=seconds)
 # make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
+# make decay  PostgreSQL's claims per second over six refills of one pool that nobody vacuums (DECAY=times 400 claims)
 # make fuzz   every fuzz target under libFuzzer for a minute (FUZZ=seconds); needs nightly and cargo-fuzz
 # make lint   formatting and clippy
 # make tools  target/python: what the tests check us with
 # make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
-.PHONY: help build demo test kryoptic storm simulation scale fuzz lint tools docs clean
+.PHONY: help build demo test kryoptic storm simulation scale decay fuzz lint tools docs clean
 .DEFAULT_GOAL := help
 
 N ?=
@@ -18,6 +19,7 @@ KEEP ?=
 STORM ?= 5
 SIMULATION ?= 600
 SCALE ?= 10
+DECAY ?= 10
 FUZZ ?= 60
 
 help:
@@ -64,6 +66,9 @@ simulation:
 
 scale: tools
 	KEYBROKER_SCALE=$(SCALE) cargo test --locked --release --test promises scale -- --test-threads 1 --nocapture
+
+decay:
+	KEYBROKER_DECAY=$(DECAY) cargo test --locked --release --test store_conformance drawing_from_a_pool_that_was_refilled -- --nocapture
 
 fuzz:
 	@for target in $$(ls fuzz/seeds); do \

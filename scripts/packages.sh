@@ -11,6 +11,7 @@ need() { # PACKAGE, then a command that succeeds if it is there
     "$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 has() { command -v "$1"; }
+postgres_server() { ls /usr/lib/postgresql/*/bin/initdb || has initdb; }
 softhsm_module() {
     [ -n "${SOFTHSM2_MODULE:-}" ] && [ -f "$SOFTHSM2_MODULE" ] && return
     # The places that src/hsm/softhsm.rs looks in.
@@ -38,6 +39,7 @@ test)
     need openssl has openssl
     need gdb has gdb
     need sqlite3 has sqlite3
+    need postgresql postgres_server
     need curl has curl
     need strongswan-pki has pki
     # The compiler, too: the EST client in tests/interop is run from its source.

@@ -111,14 +111,22 @@ pub struct Store {
     /// Where the database is.
     #[serde(default = "default_store_url")]
     pub url: StoreUrl,
+    /// File with the password of the PostgreSQL role: one line, mode 0600. Without it `PGPASSFILE` and `PGPASSWORD` count.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Most connections to PostgreSQL.
+    #[serde(default = "default_connections")]
+    pub connections: Count,
 }
 
-/// A database's address: `sqlite:PATH`.
+/// A database's address: `sqlite:PATH` or `postgres://ROLE@HOST[:PORT]/DATABASE[?OPTION=VALUE]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum StoreUrl {
     /// The embedded database, a file.
     Sqlite(PathBuf),
+    /// A PostgreSQL database; never with a password in it.
+    Postgres(String),
 }
 
 /// `[listen]`.
@@ -312,8 +320,12 @@ impl Config {
             issuer.trust_anchor = absolute(&issuer.trust_anchor);
             issuer.client_certificate = absolute(&issuer.client_certificate);
         }
-        let StoreUrl::Sqlite(database) = &mut self.store.url;
-        *database = absolute(database);
+        if let StoreUrl::Sqlite(database) = &mut self.store.url {
+            *database = absolute(database);
+        }
+        if let Some(file) = &mut self.store.password_file {
+            *file = absolute(file);
+        }
         self.audit.mirror = absolute(&self.audit.mirror);
         const SOFTHSM: &str = "SOFTHSM2_CONF";
         match self.hsm.environment.get_mut(SOFTHSM) {
@@ -355,17 +367,29 @@ impl Config {
 impl TryFrom<String> for StoreUrl {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
+        if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            let (_, rest) = text.split_once("//").unwrap_or_default();
+            let (before_host, _) = rest.split_once('@').unwrap_or_default();
+            if before_host.contains(':') || rest.contains("password=") {
+                return Err("the store's url has a password in it: write the password into a file of mode 0600, \
+                            name that by store.password_file, and change the password if others could read this file"
+                    .to_owned());
+            }
+            return Ok(Self::Postgres(text));
+        }
         match text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path)) {
             Some(path) if !path.is_empty() && !path.contains('?') => Ok(Self::Sqlite(path.into())),
             // Never the text itself: an address of another database may have a password in it.
-            _ => Err("the store's url is not of the form sqlite:PATH".to_owned()),
+            _ => Err("the store's url is not of the form sqlite:PATH or \
+                      postgres://ROLE@HOST[:PORT]/DATABASE"
+                .to_owned()),
         }
     }
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: default_store_url() }
+        Self { url: default_store_url(), password_file: None, connections: default_connections() }
     }
 }
 
@@ -450,6 +474,11 @@ fn default_backup_retention() -> String {
     "unknown".to_owned()
 }
 
+/// Four for each of a small server's cores.
+fn default_connections() -> Count {
+    Count(16)
+}
+
 /// The embedded database beside the configuration.
 fn default_store_url() -> StoreUrl {
     StoreUrl::Sqlite("keybroker.db".into())
@@ -531,7 +560,7 @@ mod tests {
                 // What has no default is left out.
                 Some(field)
                     if field.contains(" = ")
-                        && !["environment", "token", "pin_file", "module"]
+                        && !["environment", "token", "pin_file", "module", "password_file"]
                             .iter()
                             .any(|name| field.starts_with(name)) =>
                 {
@@ -555,6 +584,14 @@ mod tests {
             format!("{config:?}")
         };
         assert_eq!(without_options(as_it_is), without_options(with_everything));
+    }
+
+    #[test]
+    fn the_configurations_in_deploy_parse() {
+        let docker = parse(include_str!("../deploy/docker/keybroker.toml")).unwrap();
+        assert!(matches!(docker.store.url, StoreUrl::Sqlite(_)));
+        let kubernetes = parse(include_str!("../deploy/kubernetes/keybroker.toml")).unwrap();
+        assert!(matches!(kubernetes.store.url, StoreUrl::Postgres(_)));
     }
 
     #[test]
@@ -585,6 +622,7 @@ mod tests {
             (5, "bulk_workers = 0\n", "whole number"),
             (6, "[tenant.default]\nconfirm_deadline = \"15\"\n", "not a duration"),
             (6, "[store]\nurl = \"oracle:x\"\n", "sqlite:PATH"),
+            (6, "[store]\nurl = \"postgres://k:secret@h/d\"\n", "password_file"),
             (6, "[listen]\nserver_names = [\"a b\"]\n", "neither a DNS name"),
             (6, "[listen]\nhttp_url = \"https://x\"\n", "http://HOST"),
             (5, "sealing = []\n", "no suite"),

@@ -4,4 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests themselves")]
 
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared with the black-box tests; helpers of tests panic like the tests themselves"
+)]
+#[path = "support/postgres.rs"]
+mod postgres;
 mod store;

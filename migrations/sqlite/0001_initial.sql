@@ -84,9 +84,7 @@ CREATE TABLE epochs (
     created_at       BIGINT NOT NULL,
     first_erasure_at BIGINT,
     destroyed_at     BIGINT,
-    token_serial     TEXT,
-    keys_inserted    BIGINT NOT NULL,
-    keys_live        BIGINT NOT NULL CHECK (keys_live >= 0)
+    token_serial     TEXT
 );
 CREATE UNIQUE INDEX epochs_one_open ON epochs (tenant) WHERE state IN ('CREATING', 'OPEN');
 CREATE INDEX epochs_state ON epochs (state, id);
@@ -198,45 +196,57 @@ CREATE UNIQUE INDEX credentials_public_key ON credentials (public_key_sha256);
 CREATE UNIQUE INDEX credentials_claim_slot ON credentials (claim_id, slot) WHERE claim_id IS NOT NULL;
 CREATE INDEX credentials_draw ON credentials (pool, epoch, id, usable_until) WHERE key_state = 'AVAILABLE';
 CREATE INDEX credentials_draw_uncertified ON credentials (pool, epoch, id) WHERE key_state = 'GENERATED';
+-- These two not by key_state: else PostgreSQL may draw by them, and sort the pool or walk over the keys of every other one.
 CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
-    WHERE key_state IN ('GENERATED', 'AVAILABLE');
-CREATE INDEX credentials_live ON credentials (epoch, id)
-    WHERE key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED');
+    WHERE claim_id IS NULL AND erased_at IS NULL;
+CREATE INDEX credentials_live ON credentials (epoch, id) WHERE erased_at IS NULL;
 CREATE INDEX credentials_receipt_due ON credentials (custody_ended_at)
     WHERE custody_ended_at IS NOT NULL AND claim_id IS NOT NULL AND receipt IS NULL;
 
--- Counts that would cost a walk over the pool or the epoch. Kept by triggers: no statement can forget them.
+-- Counts that would cost a walk over the pool or the epoch. Kept by triggers: no statement can forget them. A count is
+-- the sum over its stripes; with one writer there is one.
 CREATE TABLE pool_levels (
     pool      BLOB   NOT NULL REFERENCES pools (id),
     key_state TEXT   NOT NULL,
+    stripe    BIGINT NOT NULL,
     keys      BIGINT NOT NULL CHECK (keys >= 0),
-    PRIMARY KEY (pool, key_state)
+    PRIMARY KEY (pool, key_state, stripe)
+) WITHOUT ROWID;
+
+CREATE TABLE epoch_levels (
+    epoch    BLOB   NOT NULL REFERENCES epochs (id),
+    stripe   BIGINT NOT NULL,
+    inserted BIGINT NOT NULL,
+    live     BIGINT NOT NULL CHECK (live >= 0),
+    PRIMARY KEY (epoch, stripe)
 ) WITHOUT ROWID;
 
 CREATE TRIGGER credentials_inserted AFTER INSERT ON credentials BEGIN
-    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, new.key_state, 1)
-        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
-    UPDATE epochs SET keys_live = keys_live + 1 WHERE id = new.epoch;
+    INSERT INTO pool_levels (pool, key_state, stripe, keys) VALUES (new.pool, new.key_state, 0, 1)
+        ON CONFLICT (pool, key_state, stripe) DO UPDATE SET keys = keys + 1;
+    INSERT INTO epoch_levels (epoch, stripe, inserted, live) SELECT new.epoch, 0, 1, 1 WHERE new.epoch IS NOT NULL
+        ON CONFLICT (epoch, stripe) DO UPDATE SET inserted = inserted + 1, live = live + 1;
 END;
 
 CREATE TRIGGER credentials_state_changed AFTER UPDATE OF key_state ON credentials
 WHEN old.key_state <> new.key_state BEGIN
     UPDATE pool_levels SET keys = keys - 1 WHERE pool = old.pool AND key_state = old.key_state;
-    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, new.key_state, 1)
-        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
-    UPDATE epochs SET keys_live = keys_live - 1
-        WHERE id = old.epoch AND new.key_state IN ('DELIVERED', 'DESTROYED');
+    INSERT INTO pool_levels (pool, key_state, stripe, keys) VALUES (new.pool, new.key_state, 0, 1)
+        ON CONFLICT (pool, key_state, stripe) DO UPDATE SET keys = keys + 1;
+    UPDATE epoch_levels SET live = live - 1
+        WHERE epoch = old.epoch AND new.key_state IN ('DELIVERED', 'DESTROYED');
 END;
 
 CREATE TRIGGER credentials_drawn AFTER UPDATE OF key_state ON credentials
 WHEN new.key_state = 'CLAIMED' AND old.key_state <> 'CLAIMED' BEGIN
-    INSERT INTO pool_levels (pool, key_state, keys) VALUES (new.pool, 'DRAWN', 1)
-        ON CONFLICT (pool, key_state) DO UPDATE SET keys = keys + 1;
+    INSERT INTO pool_levels (pool, key_state, stripe, keys) VALUES (new.pool, 'DRAWN', 0, 1)
+        ON CONFLICT (pool, key_state, stripe) DO UPDATE SET keys = keys + 1;
 END;
 
 CREATE TRIGGER credentials_moved AFTER UPDATE OF epoch ON credentials WHEN old.epoch <> new.epoch BEGIN
-    UPDATE epochs SET keys_live = keys_live - 1 WHERE id = old.epoch;
-    UPDATE epochs SET keys_live = keys_live + 1 WHERE id = new.epoch;
+    UPDATE epoch_levels SET live = live - 1 WHERE epoch = old.epoch;
+    INSERT INTO epoch_levels (epoch, stripe, inserted, live) VALUES (new.epoch, 0, 1, 1)
+        ON CONFLICT (epoch, stripe) DO UPDATE SET inserted = inserted + 1, live = live + 1;
 END;
 
 CREATE TABLE key_blobs (

@@ -94,13 +94,15 @@ pub struct Rounds {
     holder: String,
     full: HashMap<PoolId, u32>,
     enrolments: Enrolments,
+    /// The lease of the latest round.
+    held: Option<Lease>,
 }
 
 impl Rounds {
     /// Of a broker that `holder` names among replicas.
     pub fn new(broker: &Arc<Broker>, holder: &str) -> Self {
         let (full, enrolments) = (HashMap::new(), Enrolments::default());
-        Self { broker: Arc::clone(broker), holder: holder.to_owned(), full, enrolments }
+        Self { broker: Arc::clone(broker), holder: holder.to_owned(), full, enrolments, held: None }
     }
 
     /// One round, if this broker has the lease for it; true while there is more to do.
@@ -111,7 +113,10 @@ impl Rounds {
         match work {
             Work::Mirror | Work::Alive => self.take_without_lease(work).await,
             _ => match self.lease(work).await {
-                Some(lease) => self.take_under(work, &lease).await,
+                Some(lease) => {
+                    self.held = Some(lease.clone());
+                    self.take_under(work, &lease).await
+                }
                 None => Ok(false),
             },
         }
@@ -137,6 +142,15 @@ impl Rounds {
         match work {
             Work::Mirror => self.broker.mirror_log().await,
             _ => Ok(self.broker.note_alive().await.map(|()| false)?),
+        }
+    }
+
+    /// Lets another replica do this work from now on.
+    async fn give_back(&mut self) {
+        if let Some(lease) = self.held.take()
+            && let Err(error) = self.broker.store.release_lease(&lease).await
+        {
+            tracing::warn!(work = lease.name, %error, "the lease was not given back; it runs out");
         }
     }
 
@@ -174,7 +188,7 @@ impl Background {
         Self { tasks, stop }
     }
 
-    /// Ends every round that has begun, then returns.
+    /// Ends every round that has begun and gives the leases back, so that another replica goes on at once.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -204,6 +218,7 @@ impl Shift {
         {
             tracing::warn!(%error, "the last events are not chained yet; the next start does it");
         }
+        self.rounds.give_back().await;
     }
 
     /// What the last requests committed is chained, signed and mirrored before the process ends.

@@ -306,9 +306,14 @@ impl Broker {
             templates.push(template(profile, &names));
             certified.push((credential, None));
         }
-        let epoch = self.open_epoch(&pool.tenant).await?;
-        let produced =
-            self.hsm.produce_with_requests(&pool.tenant, epoch, profile.key_type(), &templates).await?;
+        let (epoch, produced) = loop {
+            let epoch = self.open_epoch(&pool.tenant).await?;
+            let key_type = profile.key_type();
+            match self.hsm.produce_with_requests(&pool.tenant, epoch, key_type, &templates).await {
+                Ok(produced) => break (epoch, produced),
+                Err(error) => self.shredded_meanwhile(&pool.tenant, epoch, error).await?,
+            }
+        };
         crash::reached(Point::IssuerRequested);
         let batch = Batch { pool, profile, issuer: None, epoch, produced, certified, basis: Some(basis) };
         self.commit(batch, Some(lease)).await

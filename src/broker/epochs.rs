@@ -47,6 +47,25 @@ impl Broker {
         self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 
+    /// Another process may have closed and shredded the epoch that this one remembers as open, or this one did so while the
+    /// work waited: the HSM says that its KEK is gone. Succeeds if another epoch is open now, for which the work is to be
+    /// done again.
+    ///
+    /// # Errors
+    /// The HSM's own, if it is about anything else.
+    pub(super) async fn shredded_meanwhile(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+        error: HsmError,
+    ) -> Result<(), BrokerError> {
+        if !matches!(&error, HsmError::NotFound(ObjectId::Kek(_, gone)) if *gone == epoch) {
+            return Err(error.into());
+        }
+        self.forget_open_epoch(tenant);
+        if self.open_epoch(tenant).await? == epoch { Err(error.into()) } else { Ok(()) }
+    }
+
     /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
     /// wrong token, or none of its own any more) every KEK would seem to be destroyed, and new ones would be of no use.
     pub(super) async fn check_token_of(&self, tenant: &TenantId) -> Result<(), BrokerError> {
@@ -152,7 +171,13 @@ impl Broker {
             }
             let to = self.open_epoch(tenant).await?;
             let blobs = keys.iter().map(|key| key.dek_blob.clone()).collect();
-            let rewrapped = self.hsm.rewrap(tenant, from, to, blobs).await?;
+            let rewrapped = match self.hsm.rewrap(tenant, from, to, blobs).await {
+                Ok(rewrapped) => rewrapped,
+                Err(error) => {
+                    self.shredded_meanwhile(tenant, to, error).await?;
+                    continue;
+                }
+            };
             crash::reached(Point::EpochRewrapped);
             let credentials: HashMap<CredentialId, EventCredential> =
                 keys.iter().map(|key| (key.credential.id, key.credential.clone())).collect();

@@ -9,7 +9,7 @@ use crate::ca::profile::ProfileIssuer;
 use crate::ca::{self, NameValues, Profile};
 use crate::crash::{self, Point};
 use crate::credential::{Issue, KeyType};
-use crate::hsm::{Lane, ObjectId, Produced, ProducedKey};
+use crate::hsm::{HsmError, Lane, ObjectId, Produced, ProducedKey};
 use crate::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
 use crate::pool;
 use crate::store::records::{Lease, NewCertificate, NewCredential, NewRequest, Page, Pool, PoolFilter};
@@ -196,9 +196,14 @@ impl Broker {
                 pool.name
             )));
         }
-        let epoch = self.open_epoch(&pool.tenant).await?;
         // 1.
-        let produced = self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await?;
+        let (epoch, produced) = loop {
+            let epoch = self.open_epoch(&pool.tenant).await?;
+            match self.hsm.produce(&pool.tenant, epoch, profile.key_type(), count).await {
+                Ok(produced) => break (epoch, produced),
+                Err(error) => self.shredded_meanwhile(&pool.tenant, epoch, error).await?,
+            }
+        };
         crash::reached(Point::ProductionGenerated);
         // 2.
         let (issuer, certified) = match pool.issue {
@@ -249,7 +254,15 @@ impl Broker {
     /// again.
     async fn move_to(&self, batch: &mut Batch<'_>, epoch: EpochId) -> Result<(), BrokerError> {
         let blobs = batch.produced.keys.iter().map(|key| key.wrapped.dek_blob.clone()).collect();
-        let moved = self.hsm.rewrap(&batch.pool.tenant, batch.epoch, epoch, blobs).await?;
+        let moved = match self.hsm.rewrap(&batch.pool.tenant, batch.epoch, epoch, blobs).await {
+            Ok(moved) => moved,
+            // The store was away for longer than an epoch lasts: nobody can unwrap these keys any more, and nobody has them.
+            Err(HsmError::NotFound(_)) => {
+                let lost = "the epoch of new keys was shredded before they were recorded; try again";
+                return Err(StoreError::Unavailable(lost.to_owned()).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
         for (key, dek_blob) in batch.produced.keys.iter_mut().zip(moved) {
             key.wrapped.dek_blob = dek_blob;
         }

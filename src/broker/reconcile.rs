@@ -11,6 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Mark that counts the starts on this database.
 const INCARNATION: &str = "incarnation";
+/// Mark of the serial number of the token that the keys are on.
+const TOKEN: &str = "token_serial";
 /// Mark of when the broker was last alive, in microseconds since the Unix epoch.
 pub(super) const LAST_ALIVE: &str = "last_alive";
 
@@ -18,6 +20,7 @@ impl Broker {
     /// Compares, records the start with the findings, and moves the deadlines of open claims by the broker's own absence.
     /// Returns the findings.
     pub async fn reconcile(&self) -> Result<Vec<String>, BrokerError> {
+        self.require_the_token().await?;
         let (mut findings, evidence) = self.compare_tokens().await?;
         self.mirror.set_token_evidence(evidence.into_iter().map(|(_, sentence)| sentence).collect());
         self.look_for_rollback().await?;
@@ -45,6 +48,36 @@ impl Broker {
             tracing::warn!(finding, "token and database differ");
         }
         Ok(findings)
+    }
+
+    /// Notes which token the database belongs to, unless that is noted.
+    pub(super) async fn note_token(&self) -> Result<(), BrokerError> {
+        match self.store.mark(TOKEN).await? {
+            Some(_) => Ok(()),
+            None => self.adopt_token().await,
+        }
+    }
+
+    /// The database belongs to this token from now on: an operator says that it has the same objects as the one before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn adopt_token(&self) -> Result<(), BrokerError> {
+        Ok(self.store.set_mark(TOKEN, &self.hsm.status().token_serial).await?)
+    }
+
+    /// Fails unless the token is the one that the database belongs to: what one replica wraps another could not open.
+    async fn require_the_token(&self) -> Result<(), BrokerError> {
+        self.note_token().await?;
+        let ours = self.hsm.status().token_serial;
+        match self.store.mark(TOKEN).await? {
+            Some(noted) if noted != ours => Err(BrokerError::Precondition(format!(
+                "the database belongs to the token with serial number {noted}, this broker sees the one with {ours}: all \
+                 replicas need the same token, so correct [hsm] module and token; if the token was replaced by one with \
+                 the same objects, run `keybroker init --adopt-token` once"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Sentences on what differs between the tokens and the database. A tenant's own token that is away is a finding, and
@@ -128,6 +161,7 @@ impl Broker {
             if matches!(state, EpochState::Open | EpochState::Closed)
                 && !on_token.contains(id)
                 && !not_asked(id)
+                && self.lacks(id).await?
             {
                 let sentence = format!(
                     "{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"
@@ -146,6 +180,16 @@ impl Broker {
         }
         findings.sort();
         Ok((findings, evidence))
+    }
+
+    /// Whether a KEK that was not on the token when that was listed is really missing: another broker may have made it since,
+    /// or have gone on to shred it.
+    async fn lacks(&self, kek: &ObjectId) -> Result<bool, BrokerError> {
+        if self.hsm.object_exists(kek).await? {
+            return Ok(false);
+        }
+        let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
+        Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
     }
 
     fn has_token(&self, tenant: &TenantId) -> bool {

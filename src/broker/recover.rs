@@ -43,6 +43,9 @@ const LAST: &str = "last_recovery";
 /// Nobody else works on the database: the lease outlasts any recovery.
 const LEASE: Duration = Duration::from_secs(24 * 3_600);
 
+/// For as long as it takes to see that nobody has a lease.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// What a recovery finds and will do.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -220,6 +223,23 @@ impl Broker {
             pending += self.store.pending_revocations(issuer.id).await?;
         }
         Ok(pending)
+    }
+
+    /// Fails while a broker works on the database. For databases that several share: an embedded one is locked.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`].
+    pub async fn require_that_nobody_serves(&self) -> Result<(), BrokerError> {
+        // What every broker has chained, one of them under this lease.
+        match self.store.acquire_lease("sequencer", "recover", LOOK).await? {
+            Some(lease) => Ok(self.store.release_lease(&lease).await?),
+            None => Err(BrokerError::Unavailable {
+                code: "BROKER_SERVES",
+                reason: "a broker works on this database: stop all of them first (one that was killed is noticed after 30 s)"
+                    .to_owned(),
+                retry_after: LOOK,
+            }),
+        }
     }
 
     async fn recovery_begun(&self) -> Result<Option<Begun>, BrokerError> {

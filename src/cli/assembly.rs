@@ -1,6 +1,7 @@
 //! The broker as the configuration describes it: the one place that chooses implementations.
 
 use super::failure::Failure;
+use super::files;
 use crate::broker::enrol_pool::{ExternalIssuer, ExternalIssuers};
 use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings};
 use crate::ca::certificates_from_pem;
@@ -12,6 +13,7 @@ use crate::config::{self, Config, IssuerKind, StoreUrl};
 use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
 use crate::nfv::IssuerName;
 use crate::server::{TlsMaterial, client_config};
+use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use std::net::IpAddr;
@@ -92,11 +94,34 @@ pub(super) fn est_client(
 /// Opens the store that `[store] url` names.
 ///
 /// # Errors
-/// [`Failure`] with the file.
+/// [`Failure`] with the file, or with host and database.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    let store = SqliteStore::open(path, Arc::new(SystemClock)).await;
-    Ok(Arc::new(store?))
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, Arc::new(SystemClock)).await?)),
+        // Leases and deadlines of all replicas are held against one clock: the database's.
+        StoreUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open(postgres(config, url)?, None).await?)),
+    }
+}
+
+fn postgres(config: &Config, url: &str) -> Result<PostgresOptions, Failure> {
+    let mut options = PostgresOptions::parse(url).map_err(Failure::usage)?;
+    if let Some(file) = &config.store.password_file {
+        let password = files::read_secret(file)?;
+        let password = std::str::from_utf8(&password)
+            .map_err(|_| Failure::usage(format!("{} is not UTF-8", file.display())))?;
+        options = options.password(password.trim_end_matches(['\n', '\r']));
+    }
+    options.connections = u32::try_from(config.store.connections.get()).unwrap_or(u32::MAX);
+    Ok(options)
+}
+
+/// What `[store] url` leads to, as a sentence; changes nothing.
+///
+/// # Errors
+/// [`Failure`] with what to do, if a broker could not work on it.
+pub(super) async fn look_at_postgres(config: &Config) -> Result<String, Failure> {
+    let StoreUrl::Postgres(url) = &config.store.url else { return Ok(String::new()) };
+    Ok(PostgresStore::look(&postgres(config, url)?).await?)
 }
 
 /// Opens the same store to look at it; nothing can be changed.
@@ -104,9 +129,10 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failur
 /// # Errors
 /// [`Failure`] with the file.
 pub(super) async fn open_store_to_read(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    let store = SqliteStore::open_to_read(path, Arc::new(SystemClock)).await;
-    Ok(Arc::new(store?))
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open_to_read(path, Arc::new(SystemClock)).await?)),
+        StoreUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open_to_read(postgres(config, url)?).await?)),
+    }
 }
 
 /// What the use cases need of the configuration.

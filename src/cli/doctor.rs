@@ -63,7 +63,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
         Err(error) => findings.fail("token", error, "start keybroker by its path"),
     }
     clock(&args.config, &mut findings);
-    store(&config, &mut findings);
+    store(&config, &mut findings).await;
     mirror(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
@@ -266,9 +266,21 @@ fn clock(config: &Path, findings: &mut Findings) {
     }
 }
 
-fn store(config: &Config, findings: &mut Findings) {
+async fn store(config: &Config, findings: &mut Findings) {
+    let path = match &config.store.url {
+        StoreUrl::Sqlite(path) => path,
+        StoreUrl::Postgres(_) => {
+            return match assembly::look_at_postgres(config).await {
+                Ok(found) => findings.ok("store", found),
+                Err(problem) => findings.fail("store", problem.text, "see the finding"),
+            };
+        }
+    };
+    sqlite_file(path, findings);
+}
+
+fn sqlite_file(path: &Path, findings: &mut Findings) {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-    let StoreUrl::Sqlite(path) = &config.store.url;
     let mut header = [0; 16];
     match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
         Ok(()) if header == *MAGIC => {
@@ -305,11 +317,14 @@ fn store(config: &Config, findings: &mut Findings) {
 /// Whether there is a mirror of the audit log, and whether the database has everything that it has.
 async fn mirror(config: &Config, findings: &mut Findings) {
     const CHECK: &str = "audit mirror";
-    let StoreUrl::Sqlite(database) = &config.store.url;
+    let database = match &config.store.url {
+        StoreUrl::Sqlite(database) if !database.exists() => {
+            return findings.ok(CHECK, "there is no database yet");
+        }
+        StoreUrl::Sqlite(database) => Some(database),
+        StoreUrl::Postgres(_) => None,
+    };
     let directory = &config.audit.mirror;
-    if !database.exists() {
-        return findings.ok(CHECK, "there is no database yet");
-    }
     let compared = async {
         let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
         let compared = compare(&*store, &Mirror::new(directory), None).await;
@@ -330,7 +345,7 @@ async fn mirror(config: &Config, findings: &mut Findings) {
             if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
                 let remedy = "let keybroker's user write to it: events that are not in it would be forgotten unnoticed";
                 findings.fail(CHECK, format!("{finding}, which may not be written to"), remedy);
-            } else if device(directory) == device(database) {
+            } else if database.is_some_and(|database| device(directory) == device(database)) {
                 let remedy = "set [audit] mirror to other storage: one snapshot or failed disk would take both";
                 findings.warn(CHECK, format!("{finding}, on the same storage as the database"), remedy);
             } else {
@@ -441,8 +456,10 @@ fn listeners(config: &Config, findings: &mut Findings) {
 }
 
 fn disk(config: &Config, findings: &mut Findings) {
-    let StoreUrl::Sqlite(database) = &config.store.url;
-    let directory = database.parent().unwrap_or(&config.directory);
+    let directory = match &config.store.url {
+        StoreUrl::Sqlite(database) => database.parent().unwrap_or(&config.directory),
+        StoreUrl::Postgres(_) => &config.directory,
+    };
     match rustix::fs::statvfs(directory) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);

@@ -36,6 +36,9 @@ pub struct InitArgs {
     /// PIN in pin), unless there is one
     #[arg(long, value_name = "DIR")]
     softhsm: Option<PathBuf>,
+    /// The token was replaced by one with the same objects: the database belongs to this one from now on
+    #[arg(long)]
+    adopt_token: bool,
 }
 
 /// What `init` made or found, for the report.
@@ -66,6 +69,11 @@ pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> 
         }
         _ => None,
     };
+    if args.adopt_token {
+        let broker = assembly::open(&config).await?;
+        broker.adopt_token().await?;
+        broker.close().await;
+    }
     let mut report = run(&config, &args.grants).await?;
     report.created.extend(token.map(|directory| directory.display().to_string()));
     output.object(&json!({

@@ -4,7 +4,7 @@ use super::assembly;
 use super::failure::Failure;
 use super::output::OutputArgs;
 use super::serve::only_process;
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::telemetry;
 use serde_json::json;
 use std::path::PathBuf;
@@ -43,6 +43,9 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
             );
             output.object(&json!({ "done": false, "needed": true, "plan": plan }));
             return Ok(());
+        }
+        if matches!(config.store.url, StoreUrl::Postgres(_)) {
+            broker.require_that_nobody_serves().await?;
         }
         let outcome = broker.recover(plan.clone()).await?;
         output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));

@@ -105,9 +105,11 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
         server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
     let holder = match &config.store.url {
         // One process at a time: this one goes on with the leases of the one before, however that ended.
-        StoreUrl::Sqlite(_) => "embedded",
+        StoreUrl::Sqlite(_) => "embedded".to_owned(),
+        // A name of its own for every start: one that was killed, or that only sleeps, stays another holder.
+        StoreUrl::Postgres(_) => format!("{}-{}", std::process::id(), uuid::Uuid::now_v7()),
     };
-    let background = Background::start(&broker, holder);
+    let background = Background::start(&broker, &holder);
     let addresses = running.addresses();
     tracing::info!(
         bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,
@@ -154,15 +156,16 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
 
 /// Makes sure that no other broker works on the embedded database, as long as the file is kept open. The lock is on a file
 /// beside the database: closing another handle of the database itself would end SQLite's own locks.
-pub(super) fn only_process(config: &Config) -> Result<File, Failure> {
-    let StoreUrl::Sqlite(database) = &config.store.url;
+/// Brokers on PostgreSQL share the database.
+pub(super) fn only_process(config: &Config) -> Result<Option<File>, Failure> {
+    let StoreUrl::Sqlite(database) = &config.store.url else { return Ok(None) };
     let mut path = database.clone().into_os_string();
     path.push(".lock");
     let failed =
         |error: std::io::Error| Failure::failed(format!("{} cannot be locked: {error}", path.display()));
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Failure::unavailable(format!(
             "another broker works on {}: end it first, or give this one a database of its own ([store] url)",
             database.display()

@@ -3,8 +3,10 @@
 //! Every method that changes something is one transaction: the change, its audit events and the record of
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
+pub mod postgres;
 pub mod records;
 mod recovery;
+mod sql;
 pub mod sqlite;
 
 pub use recovery::{Marks, RecoveryStore};
@@ -114,7 +116,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// The store.
 ///
 /// Durability: when a changing method returns `Ok`, its change and its events are on stable storage
-/// (SQLite: WAL with `synchronous=FULL`). Consistency: serialisable per row touched; the state machines of
+/// (SQLite: WAL with `synchronous=FULL`; PostgreSQL: `synchronous_commit=on`). Consistency: serialisable per row touched; the state machines of
 /// [`crate::credential`] are enforced in the transaction; unique indexes make it impossible that a credential
 /// belongs to two claims, that two credentials share a public key, that a key has two certificates, or that an
 /// issuer uses a serial number twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers

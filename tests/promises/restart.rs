@@ -5,7 +5,8 @@
 use crate::support::ca::SoftwareCa;
 use crate::support::mano::{By, announcement, pool_request, request_id};
 use crate::support::pkcs11::objects;
-use crate::support::site::Site;
+use crate::support::postgres::Cluster;
+use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Vnfci, transient};
 use crate::support::{PATIENCE, until};
 use keybroker::api::proto;
@@ -28,13 +29,17 @@ const SLOTS: [(&str, &str); 2] = [("client", POOL), ("server", POOL)];
 const VNFCIS: usize = 48;
 
 /// Whom a credential was seen by: VNFCI and recipient key.
-type Seen = Vec<(String, String, Sha256Hash)>;
+pub(super) type Seen = Vec<(String, String, Sha256Hash)>;
 
-/// A VNFCI that claims and confirms until it is acknowledged; gives everything that it ever unsealed.
-async fn persistent(vnfci: Vnfci, site: Arc<RwLock<Site>>, confirmed: Arc<AtomicUsize>) -> Seen {
+/// A VNFCI that claims and confirms, at one broker after the other, until it is acknowledged; gives everything that it ever unsealed.
+pub(super) async fn persistent(
+    vnfci: Vnfci,
+    sites: Vec<Arc<RwLock<Site>>>,
+    confirmed: Arc<AtomicUsize>,
+) -> Seen {
     let begun = Instant::now();
     let mut seen = Vec::new();
-    loop {
+    for site in sites.iter().cycle() {
         assert!(begun.elapsed() < PATIENCE * 2, "{} never got through", vnfci.id);
         let attempt = async {
             let site = site.read().await;
@@ -55,16 +60,24 @@ async fn persistent(vnfci: Vnfci, site: Arc<RwLock<Site>>, confirmed: Arc<Atomic
             Err(status) => panic!("{}: {status:?}", vnfci.id),
         }
     }
+    seen
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_in_the_middle_of_claims_and_production_delivers_everything_once() {
-    killed_in_the_middle("vnfci-transport").await;
+    killed_in_the_middle(Site::start().await, "vnfci-transport").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_on_postgres_killed_in_the_middle_of_claims_and_production_delivers_everything_once() {
+    let database = Cluster::common().database();
+    let options = Options { store_url: database.url(), ..Options::default() };
+    killed_in_the_middle(Site::start_with(options).await, "vnfci-transport").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_in_the_middle_of_issuing_at_the_claim_certifies_every_key_once() {
-    let mut site = killed_in_the_middle("vnfci-named").await;
+    let mut site = killed_in_the_middle(Site::start().await, "vnfci-named").await;
     let mut certified = HashMap::new();
     for event in site.events("CERTIFICATES_ISSUED").await {
         for one in event["details"]["certificates"].as_array().unwrap() {
@@ -97,8 +110,7 @@ async fn a_broker_killed_in_the_middle_of_issuing_at_the_claim_certifies_every_k
 }
 
 /// Claims from a pool of a profile while broker and workers are killed; gives the site once all is quiet.
-async fn killed_in_the_middle(profile: &str) -> Site {
-    let mut site = Site::start().await;
+async fn killed_in_the_middle(mut site: Site, profile: &str) -> Site {
     // Refilled whenever one is drawn: a pool that was full once during the storm is full again after it.
     let request = proto::CreatePoolRequest {
         profile: profile.into(),
@@ -115,7 +127,7 @@ async fn killed_in_the_middle(profile: &str) -> Site {
     let confirmed = Arc::new(AtomicUsize::new(0));
     let mut running = JoinSet::new();
     for vnfci in vnfcis {
-        running.spawn(persistent(vnfci, Arc::clone(&site), Arc::clone(&confirmed)));
+        running.spawn(persistent(vnfci, vec![Arc::clone(&site)], Arc::clone(&confirmed)));
     }
     // Production goes on all the time: the VNFCIs need 96 credentials and 40 were ready.
     for (threshold, worker_only) in [(4, true), (10, false), (20, true), (28, false)] {
@@ -139,27 +151,31 @@ async fn killed_in_the_middle(profile: &str) -> Site {
     let mut site = Arc::into_inner(site).expect("no task has the site any more").into_inner();
     site.check();
 
-    // None twice, neither to another VNFCI nor to another recipient key.
+    each_once(&site, &ids, &seen).await;
+    site.until_available(POOL, 40).await;
+    let export = site.export("after").await;
+    let report = site.verify(&export, &[&head_before]).await.ok().object();
+    assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
+    site
+}
+
+/// None twice, neither to another VNFCI nor to another recipient key; and every claim ended: two delivered keys each, and
+/// whatever else was drawn is destroyed.
+pub(super) async fn each_once(site: &Site, ids: &[String], seen: &Seen) {
     let mut holders: HashMap<&str, HashSet<(&str, Sha256Hash)>> = HashMap::new();
-    for (credential, vnfci, recipient) in &seen {
+    for (credential, vnfci, recipient) in seen {
         holders.entry(credential).or_default().insert((vnfci, *recipient));
     }
     for (credential, holders) in &holders {
         assert_eq!(holders.len(), 1, "{credential}: {holders:?}");
     }
-    // Every claim ended: two delivered keys each, and whatever else was drawn is destroyed.
-    for id in &ids {
+    for id in ids {
         let shown = site.vnfci(id).await;
         assert_eq!(shown.initial_credential_state, "SPENT", "{id}");
         let states: Vec<&str> = shown.credentials.iter().map(|one| one.key_state.as_str()).collect();
         assert_eq!(states.iter().filter(|state| **state == "DELIVERED").count(), 2, "{id}: {states:?}");
         assert!(states.iter().all(|state| ["DELIVERED", "DESTROYED"].contains(state)), "{id}: {states:?}");
     }
-    site.until_available(POOL, 40).await;
-    let export = site.export("after").await;
-    let report = site.verify(&export, &[&head_before]).await.ok().object();
-    assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
-    site
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! A fresh store with a tenant, an issuer, a pool and an open epoch, and short ways to do things to it.
 
+use crate::postgres::{Cluster, Database};
 use keybroker::audit::event::{Actor, Event, EventKind};
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::clock::{Clock, ManualClock, Timestamp};
@@ -8,6 +9,7 @@ use keybroker::nfv::{
     ClaimId, CredentialId, EpochId, InitialCredentialId, IssuerId, PoolId, PoolName, RequestId, Sha256Hash,
     TenantId, VnfciId,
 };
+use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::records::{
     Anchor, CertificateIntent, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, CustodyEnd, Epoch, InitialCredential, InitialCredentialKind,
@@ -36,6 +38,8 @@ pub(crate) struct Fixture {
     pub(crate) epoch: EpochId,
     /// Where the store's files are, removed with the fixture.
     pub(crate) directory: Option<TempDir>,
+    /// The store's database, dropped with the fixture.
+    pub(crate) database: Option<Database>,
 }
 
 impl Fixture {
@@ -45,6 +49,15 @@ impl Fixture {
         let store = SqliteStore::open(&directory.path().join("store.db"), clock.clone()).await.unwrap();
         let mut fixture = Self::on(Arc::new(store), clock).await;
         fixture.directory = Some(directory);
+        fixture
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        let database = Cluster::common().database();
+        let clock = manual_clock();
+        let store = PostgresStore::open(postgres_options(&database), Some(clock.clone())).await.unwrap();
+        let mut fixture = Self::on(Arc::new(store), clock).await;
+        fixture.database = Some(database);
         fixture
     }
 
@@ -73,7 +86,7 @@ impl Fixture {
             .unwrap();
         let pool = store.create_pool(pool_named(&tenant, "workers", "vnf-1", now), silent()).await.unwrap();
         let epoch = EpochId::generate();
-        let fixture = Self { store, clock, tenant, issuer, pool, epoch, directory: None };
+        let fixture = Self { store, clock, tenant, issuer, pool, epoch, directory: None, database: None };
         fixture.open_epoch(epoch).await;
         fixture
     }
@@ -314,6 +327,13 @@ impl Fixture {
         let entries = self.store.crl_entries(self.issuer, self.now()).await.unwrap();
         entries.iter().map(|entry| hex::encode(&entry.serial)).collect()
     }
+}
+
+/// How the tests connect: few connections, so that callers wait for each other as they do under load.
+pub(crate) fn postgres_options(database: &Database) -> PostgresOptions {
+    let mut options = PostgresOptions::parse(&database.url()).unwrap();
+    options.connections = 8;
+    options
 }
 
 pub(crate) fn manual_clock() -> Arc<ManualClock> {

@@ -10,6 +10,7 @@ mod epochs;
 mod fixture;
 mod leases;
 mod lifecycle;
+mod postgres;
 mod production;
 mod rearming;
 mod recovery;
@@ -26,6 +27,11 @@ macro_rules! promises {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
                 super::$promise($crate::store::fixture::Fixture::sqlite().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$promise($crate::store::fixture::Fixture::postgres().await).await;
             }
         })+
     };

@@ -318,12 +318,22 @@ async fn run(f: Fixture, steps: Vec<Step>) {
     }
 }
 
+/// Runs the steps on a fresh store, in a runtime of their own.
+fn run_on(fixture: impl Future<Output = Fixture>, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async { run(fixture.await, steps).await });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_of_operations_breaks_an_invariant_sqlite(steps in proptest::collection::vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async { run(Fixture::sqlite().await, steps).await });
+        run_on(Fixture::sqlite(), steps);
+    }
+
+    #[test]
+    fn no_sequence_of_operations_breaks_an_invariant_postgres(steps in proptest::collection::vec(step(), 1..40)) {
+        run_on(Fixture::postgres(), steps);
     }
 }

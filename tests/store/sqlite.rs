@@ -132,7 +132,16 @@ async fn fixture_again(
 ) -> Fixture {
     let issuer = store.issuers().await.unwrap().remove(0).id;
     let epoch = store.epochs(None, &[keybroker::credential::EpochState::Open]).await.unwrap().remove(0).id;
-    Fixture { tenant: pool.tenant.clone(), store, clock, issuer, pool, epoch, directory: None }
+    Fixture {
+        tenant: pool.tenant.clone(),
+        store,
+        clock,
+        issuer,
+        pool,
+        epoch,
+        directory: None,
+        database: None,
+    }
 }
 
 #[tokio::test]

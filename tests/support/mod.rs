@@ -17,6 +17,7 @@ pub mod faults;
 pub mod fresh_token;
 pub mod mano;
 pub mod pkcs11;
+pub mod postgres;
 pub mod process;
 pub mod settlement;
 pub mod site;

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -39,6 +40,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// `hsm.interactive_workers` and `hsm.bulk_workers`.
     pub workers: (u32, u32),
+    /// `store.url`.
+    pub store_url: String,
     /// Whether EST is served.
     pub est: bool,
     /// `hsm.sealing`; empty for the default.
@@ -59,6 +62,7 @@ impl Default for Options {
             log_level: "info",
             environment: Vec::new(),
             workers: (1, 1),
+            store_url: "sqlite:keybroker.db".to_owned(),
             est: false,
             sealing: &[],
             faulty: false,
@@ -80,12 +84,14 @@ pub struct Addresses {
 
 /// A fresh token, an initialised and running broker, and MANO's CA as its anchor.
 pub struct Site {
-    directory: TempDir,
+    directory: Arc<TempDir>,
+    /// Of its configuration and log.
+    name: &'static str,
     pub token: SoftHsmToken,
     pub addresses: Addresses,
     pub options: Options,
     /// Issues initial certificates; anchor [`ANCHOR`] of the tenant `default`.
-    pub mano_ca: SoftwareCa,
+    pub mano_ca: Arc<SoftwareCa>,
     pub(super) broker: Option<Broker>,
 }
 
@@ -108,10 +114,34 @@ impl Site {
     pub fn prepare(options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("keybroker-test-").tempdir().unwrap();
         let token = fresh_token(directory.path(), keybroker());
-        let mano_ca = SoftwareCa::new("MANO initial CA");
-        let site = Self { directory, token, addresses: Addresses::free(), options, mano_ca, broker: None };
+        let mano_ca = Arc::new(SoftwareCa::new("MANO initial CA"));
+        let site = Self {
+            directory: Arc::new(directory),
+            name: "keybroker",
+            token,
+            addresses: Addresses::free(),
+            options,
+            mano_ca,
+            broker: None,
+        };
         site.write_config();
         site
+    }
+
+    /// A second broker on the same token and database, running: the same configuration with other addresses.
+    pub async fn replica(&self) -> Self {
+        let mut replica = Self {
+            directory: Arc::clone(&self.directory),
+            name: "replica",
+            token: self.token.clone(),
+            addresses: Addresses::free(),
+            options: self.options.clone(),
+            mano_ca: Arc::clone(&self.mano_ca),
+            broker: None,
+        };
+        replica.write_config();
+        replica.serve().await;
+        replica
     }
 
     /// A further token of the same module, initialised by SoftHSM's own tool, with its PIN in `LABEL.pin`; for
@@ -158,7 +188,7 @@ impl Site {
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
              environment = {{ {environment} }}\ncall_deadline = {:?}\n\
              interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
-             [store]\nurl = \"sqlite:keybroker.db\"\n\
+             [store]\nurl = {:?}\n\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n{est}\
              [log]\nlevel = {:?}\n\
@@ -168,6 +198,7 @@ impl Site {
             options.call_deadline,
             options.workers.0,
             options.workers.1,
+            options.store_url,
             addresses.bootstrap,
             addresses.vnfci,
             addresses.management,
@@ -270,11 +301,11 @@ impl Site {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.path().join("keybroker.toml")
+        self.path().join(format!("{}.toml", self.name))
     }
 
     pub fn log(&self) -> PathBuf {
-        self.path().join("serve.log")
+        self.path().join(format!("{}.log", self.name))
     }
 
     pub fn database(&self) -> PathBuf {

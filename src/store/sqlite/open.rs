@@ -1,6 +1,7 @@
 //! Opening the database file: its mode, its settings and its schema.
 
 use super::writer::Writer;
+use super::{Sqlite, SqliteStore};
 use crate::clock::Clock;
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -34,13 +35,6 @@ impl Default for SqliteOptions {
     fn default() -> Self {
         Self { busy_timeout: Duration::from_secs(5), max_pages: None }
     }
-}
-
-/// A store in one SQLite file. See [`crate::store::Store`] for what it promises; `docs/schema.md` for what is in the file.
-pub struct SqliteStore {
-    pub(super) writer: Writer,
-    pub(super) readers: sqlx::SqlitePool,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl SqliteStore {
@@ -83,11 +77,9 @@ impl SqliteStore {
         let mut connection = writing.connect().await.map_err(|error| cannot_open(path, error))?;
         migrate(&mut connection, path).await?;
         let readers = readers(base.read_only(true)).await.map_err(|error| cannot_open(path, error))?;
-        Ok(Self { writer: Writer::start(connection), readers, clock })
+        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
     }
-}
 
-impl SqliteStore {
     /// Opens the database at `path` to look at it, beside a broker or without one: every change fails, and the schema stays
     /// as it is.
     ///
@@ -102,7 +94,7 @@ impl SqliteStore {
         let reading = reading.disable_statement_logging();
         let connection = reading.connect().await.map_err(|error| cannot_open(path, error))?;
         let readers = readers(reading).await.map_err(|error| cannot_open(path, error))?;
-        Ok(Self { writer: Writer::start(connection), readers, clock })
+        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
     }
 }
 

@@ -4,10 +4,11 @@
 //! transaction, runs it and up to [`GROUP`] - 1 more that arrived meanwhile, each in a savepoint of its own,
 //! commits once, and only then answers them all. A job that fails or panics is undone alone.
 
-use super::super::{Result, StoreError};
+use crate::store::sql::connection::Connection;
+use crate::store::{Result, StoreError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sqlx::{Connection, Executor, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,7 @@ const GROUP: usize = 64;
 const QUEUE: usize = 1024;
 
 /// A change as the task sees it: runs in an open transaction, or learns why there is none.
-type Job = Box<dyn for<'c> FnOnce(Result<&'c mut SqliteConnection>) -> BoxFuture<'c, Ran> + Send>;
+type Job = Box<dyn for<'c> FnOnce(Result<&'c mut Connection>) -> BoxFuture<'c, Ran> + Send>;
 
 /// A job that has run.
 struct Ran {
@@ -69,7 +70,7 @@ impl Writer {
     pub(super) async fn run<T, F>(&self, body: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel::<Result<T>>();
         let job: Job = Box::new(move |connection| {
@@ -111,11 +112,12 @@ fn unavailable(why: &str) -> StoreError {
 }
 
 async fn serve(
-    mut connection: SqliteConnection,
+    connection: SqliteConnection,
     mut queue: mpsc::Receiver<Job>,
     closing: CancellationToken,
     commits: Arc<AtomicU64>,
 ) {
+    let mut connection = Connection::SqliteWriter(connection);
     loop {
         let first = tokio::select! {
             first = queue.recv() => first,
@@ -131,24 +133,25 @@ async fn serve(
         if let Err(error) = &committed {
             tracing::warn!(%error, changes = ran.len(), "a group of changes was undone");
             // Fails harmlessly where SQLite has rolled back by itself, as it may when the disk is full.
-            drop(connection.execute("ROLLBACK").await);
+            drop(connection.command("ROLLBACK").await);
         }
         for job in ran {
             (job.answer)(committed.clone());
         }
     }
-    drop(connection.close().await);
+    if let Connection::SqliteWriter(connection) = connection {
+        drop(connection.close().await);
+    }
 }
 
 /// Runs `first` and what is waiting behind it as one transaction. On an error nothing of it is committed.
 async fn group(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     queue: &mut mpsc::Receiver<Job>,
     first: Job,
     ran: &mut Vec<Ran>,
 ) -> Result<()> {
-    if let Err(error) = connection.execute("BEGIN IMMEDIATE; SAVEPOINT job").await {
-        let error = StoreError::from(error);
+    if let Err(error) = connection.command("BEGIN IMMEDIATE; SAVEPOINT job").await {
         // All that wait are refused at once: tried one after the other, each would wait for the lock as long as
         // the first.
         ran.push(first(Err(error.clone())).await);
@@ -163,7 +166,7 @@ async fn group(
         let failed = outcome.failed.clone();
         ran.push(outcome);
         if let Some(error) = failed
-            && connection.execute("ROLLBACK TO job").await.is_err()
+            && connection.command("ROLLBACK TO job").await.is_err()
         {
             // SQLite has rolled the whole transaction back (disk full, out of memory): what earlier jobs did is
             // gone, and a further statement would run without a transaction.
@@ -179,12 +182,10 @@ async fn group(
             Ok(next) => job = next,
             Err(_) => break,
         }
-        if let Err(error) = connection.execute("RELEASE job; SAVEPOINT job").await {
-            let error = StoreError::from(error);
+        if let Err(error) = connection.command("RELEASE job; SAVEPOINT job").await {
             ran.push(job(Err(error.clone())).await);
             return Err(error);
         }
     }
-    connection.execute("COMMIT").await?;
-    Ok(())
+    connection.command("COMMIT").await
 }

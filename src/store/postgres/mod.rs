@@ -1,0 +1,234 @@
+//! The store of several brokers: PostgreSQL, many transactions at a time.
+//!
+//! A change is one transaction on a connection of its own, in a task of its own, so that nothing that happens to its caller
+//! leaves one half done. It is made again when it lost against another one. The statements are in [`sql`](super::sql), the
+//! schema in `migrations/postgres`.
+
+mod error;
+mod open;
+mod order;
+
+pub use open::PostgresOptions;
+
+use super::sql::SqlStore;
+use super::sql::connection::{Connection, Session};
+use super::sql::drawing::Places;
+use super::sql::engine::Engine;
+use super::{Result, StoreError};
+use crate::clock::{Clock, Timestamp};
+pub(super) use error::{is_passing, meaning};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rand::RngExt;
+use sqlx::Row;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// A store in a PostgreSQL database.
+pub type PostgresStore = SqlStore<Postgres>;
+
+/// How often a change is made before its caller learns that it lost against others.
+const ATTEMPTS: u32 = 6;
+/// Longest pause before the second attempt; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The database's clock, in microseconds since 1970.
+const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+
+/// The [`Engine`] of a PostgreSQL database.
+pub struct Postgres {
+    pool: sqlx::PgPool,
+    /// The tests' clock; the database's is used if there is none.
+    clock: Option<Arc<dyn Clock>>,
+    changes: TaskTracker,
+    places: Arc<Places>,
+}
+
+impl Engine for Postgres {
+    async fn now(&self) -> Result<Timestamp> {
+        match &self.clock {
+            Some(clock) => Ok(clock.now()),
+            None => time(&sqlx::query(NOW).fetch_one(&self.pool).await?),
+        }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    async fn change<T, F>(&self, body: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>> + Clone + Send + 'static,
+    {
+        let (pool, clock, places) = (self.pool.clone(), self.clock.clone(), Arc::clone(&self.places));
+        let task = self.changes.spawn(async move { change(&pool, clock.as_deref(), &places, body).await });
+        // A child of what asks, in the traces; work that nobody asked for has none.
+        let span = if tracing::Span::current().is_none() {
+            tracing::Span::none()
+        } else {
+            tracing::trace_span!("store commit", db.system = "postgresql")
+        };
+        task.instrument(span)
+            .await
+            .unwrap_or_else(|_| Err(unavailable("the change failed inside the broker; it was undone")))
+    }
+
+    async fn reader(&self) -> Result<Connection> {
+        Ok(Connection::Postgres(Session {
+            connection: self.pool.acquire().await?,
+            failed: None,
+            patient: false,
+            places: Arc::clone(&self.places),
+        }))
+    }
+
+    async fn snapshot(&self) -> Result<Connection> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        Ok(Connection::PostgresSnapshot(self.pool.begin_with(begin).await?))
+    }
+
+    async fn close(&self) {
+        self.changes.close();
+        self.changes.wait().await;
+        self.pool.close().await;
+    }
+}
+
+fn unavailable(why: &str) -> StoreError {
+    StoreError::Unavailable(why.to_owned())
+}
+
+fn time(row: &sqlx::postgres::PgRow) -> Result<Timestamp> {
+    Ok(Timestamp::from_unix_micros(row.try_get("now")?))
+}
+
+/// What came of one attempt.
+enum Attempt<T> {
+    Done(Result<T>),
+    /// It lost against another transaction; whether the next attempt is to wait for others.
+    Lost(StoreError, bool),
+}
+
+async fn change<T, F>(
+    pool: &sqlx::PgPool,
+    clock: Option<&dyn Clock>,
+    places: &Arc<Places>,
+    body: F,
+) -> Result<T>
+where
+    F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>> + Clone,
+{
+    let mut pause = PAUSE;
+    let mut patient = false;
+    for number in 1.. {
+        match attempt(pool, clock, patient, places, body.clone()).await {
+            Attempt::Done(outcome) => return outcome,
+            Attempt::Lost(error, _) if number == ATTEMPTS => return Err(error),
+            Attempt::Lost(_, true) => patient = true,
+            Attempt::Lost(_, false) => {
+                let part: f64 = rand::rng().random_range(0.2..1.0);
+                tokio::time::sleep(pause.mul_f64(part)).await;
+                pause *= 2;
+            }
+        }
+    }
+    Err(unavailable("the change lost against others"))
+}
+
+async fn attempt<T, F>(
+    pool: &sqlx::PgPool,
+    clock: Option<&dyn Clock>,
+    patient: bool,
+    places: &Arc<Places>,
+    body: F,
+) -> Attempt<T>
+where
+    F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>>,
+{
+    let (mut session, now) = match begin(pool, clock).await {
+        Ok(begun) => begun,
+        Err(error) => return Attempt::Done(Err(error)),
+    };
+    session.patient = patient;
+    session.places = Arc::clone(places);
+    let mut connection = Connection::Postgres(session);
+    // Unwind safety: the body's own state is dropped, and what it wrote is rolled back.
+    let outcome = AssertUnwindSafe(async { body(&mut connection, now).await })
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(unavailable("the change failed inside the broker; it was undone")));
+    let Connection::Postgres(mut session) = connection else {
+        return Attempt::Done(Err(unavailable("its connection was lost")));
+    };
+    // What was written before an error is gone, whatever the body made of the error.
+    let outcome = match (outcome, session.failed.take()) {
+        (Ok(_), Some(trouble)) => Err((trouble.error.clone(), Some(trouble))),
+        (Err(error), trouble) => Err((error, trouble)),
+        (Ok(outcome), None) => Ok(outcome),
+    };
+    match outcome {
+        Ok(outcome) => match sqlx::raw_sql("COMMIT").execute(&mut *session.connection).await {
+            Ok(_) => Attempt::Done(Ok(outcome)),
+            Err(error) => {
+                session.connection.close_on_drop();
+                let passing = is_passing(&error);
+                let error = StoreError::from(error);
+                if passing { Attempt::Lost(error, false) } else { Attempt::Done(Err(error)) }
+            }
+        },
+        Err((error, trouble)) => {
+            if sqlx::raw_sql("ROLLBACK").execute(&mut *session.connection).await.is_err() {
+                session.connection.close_on_drop();
+            }
+            match trouble {
+                Some(trouble) if trouble.passing => Attempt::Lost(error, trouble.patient),
+                _ => Attempt::Done(Err(error)),
+            }
+        }
+    }
+}
+
+/// Begins a transaction. A connection that does not answer any more is let go of and another one taken: nothing was begun on
+/// it.
+async fn begin(pool: &sqlx::PgPool, clock: Option<&dyn Clock>) -> Result<(Session, Timestamp)> {
+    // Some may be left of before the server was restarted, and one more is made.
+    let mut left = pool.size() + 1;
+    loop {
+        let mut connection = pool.acquire().await?;
+        let begun = match clock {
+            Some(clock) => sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+                .execute(&mut *connection)
+                .await
+                .map(|_| Ok(clock.now())),
+            // One round trip for both.
+            None => begin_now(&mut connection).await,
+        };
+        match begun {
+            Ok(now) => {
+                return Ok((
+                    Session { connection, failed: None, patient: false, places: Arc::default() },
+                    now?,
+                ));
+            }
+            Err(error) => {
+                connection.close_on_drop();
+                left -= 1;
+                if left == 0 {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
+
+async fn begin_now(
+    connection: &mut sqlx::PgConnection,
+) -> std::result::Result<Result<Timestamp>, sqlx::Error> {
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+    let row = sqlx::raw_sql(BEGIN).fetch_one(connection).await?;
+    Ok(time(&row))
+}

@@ -1,0 +1,175 @@
+//! Goal: two brokers on one database and one token are as one: they share the work, and one goes on where the other was killed.
+//! Method: two processes with the same configuration but their ports, on PostgreSQL; VNFCIs that claim at both.
+
+use super::restart::{each_once, persistent};
+use crate::support::fresh_token::fresh_token;
+use crate::support::mano::By;
+use crate::support::postgres::{Cluster, Database};
+use crate::support::process::keybroker;
+use crate::support::settlement::{Held, assert_settled};
+use crate::support::site::{Options, Site};
+use crate::support::{PATIENCE, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+
+const POOL: &str = "amf-transport";
+const SLOTS: [(&str, &str); 2] = [("client", POOL), ("server", POOL)];
+const VNFCIS: usize = 40;
+/// How long a broker that was killed keeps its leases.
+const LEASE: Duration = Duration::from_secs(30);
+
+async fn site_on_postgres() -> (Site, Database) {
+    let database = Cluster::common().database();
+    let options = Options { store_url: database.url(), ..Options::default() };
+    (Site::start_with(options).await, database)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_broker_goes_on_with_everything_where_the_other_was_killed() {
+    let (mut first, _database) = site_on_postgres().await;
+    first.full_pool(POOL, 30).await;
+    let replica = first.replica().await;
+    let ids: Vec<String> = (0..VNFCIS).map(|n| format!("amf-{n:04}")).collect();
+    let vnfcis = first.register(&ids, &SLOTS, By::Certificate).await;
+    let head_before = first.export("before").await.join("head.json");
+
+    let sites = [Arc::new(RwLock::new(first)), Arc::new(RwLock::new(replica))];
+    let confirmed = Arc::new(AtomicUsize::new(0));
+    let mut running = JoinSet::new();
+    for (n, vnfci) in vnfcis.into_iter().enumerate() {
+        let mut sites = sites.to_vec();
+        sites.rotate_left(n % 2);
+        running.spawn(persistent(vnfci, sites, Arc::clone(&confirmed)));
+    }
+    until(PATIENCE, "the storm", async || (confirmed.load(Ordering::Relaxed) >= 10).then_some(())).await;
+    // The one that has had all leases since it started; at once, with calls under way.
+    let pid = sites[0].read().await.broker().pid();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let killed = Instant::now();
+    sites[0].write().await.kill();
+    let seen = running.join_all().await.into_iter().flatten().collect();
+    let [first, replica] = sites.map(|site| Arc::into_inner(site).expect("all have ended").into_inner());
+    let (mut first, mut replica) = (first, replica);
+    each_once(&replica, &ids, &seen).await;
+    // Production goes on, by the other one.
+    replica.until_available(POOL, 30).await;
+    let took = killed.elapsed();
+    assert!(took < LEASE + Duration::from_secs(30), "after {took:?}");
+    // And the log: one chain, whoever wrote it.
+    first.serve().await;
+    let export = first.export("after").await;
+    let report = first.verify(&export, &[&head_before]).await.ok().object();
+    assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
+    replica.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_sleeps_through_its_leases_changes_nothing_under_them_afterwards() {
+    let (mut first, database) = site_on_postgres().await;
+    first.full_pool(POOL, 4).await;
+    let head_before = first.export("before").await.join("head.json");
+    let mut replica = first.replica().await;
+    let holders = || database.sql("SELECT name, holder, fence FROM leases ORDER BY name");
+    let fence = |holders: &str, name: &str| {
+        let line = holders.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        let (rest, fence) = line.rsplit_once('|').unwrap();
+        (rest.to_owned(), fence.parse::<i64>().unwrap())
+    };
+    let before = fence(&holders(), "producer");
+    first.broker().signal(rustix::process::Signal::STOP);
+    // What it holds in the database in the middle of a transaction is given up for it after a minute.
+    replica.create_pool("meanwhile", 4, None).await;
+    until(PATIENCE + LEASE + LEASE, "production at the other one", async || {
+        (replica.levels("meanwhile").await.ready >= 4).then_some(())
+    })
+    .await;
+    let taken = fence(&holders(), "producer");
+    assert!(taken.0 != before.0 && taken.1 > before.1, "{before:?}, then {taken:?}");
+    // It wakes up in the belief that it is still at work.
+    first.broker().signal(rustix::process::Signal::CONT);
+    first.full_pool("after", 4).await;
+    assert_eq!(fence(&holders(), "producer"), taken, "it took back what it had lost");
+    first.check();
+    replica.check();
+    // All that was done is in the log before this is.
+    first.export("after").await;
+    // Production was by one at a time: every key that is there was produced and recorded once; one chain.
+    let produced: usize = first
+        .events("KEYS_PRODUCED")
+        .await
+        .iter()
+        .map(|event| event["credentials"].as_array().unwrap().len())
+        .sum();
+    assert_eq!(database.sql("SELECT count(*) FROM credentials"), produced.to_string());
+    assert_settled(&mut first, &Held::default(), &[], &head_before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_produces_under_the_open_epoch_after_another_one_shredded_the_one_it_knew() {
+    let (mut first, database) = site_on_postgres().await;
+    let replica = first.replica().await;
+    first.full_pool(POOL, 1).await;
+    // More slots than keys: the claim at the replica has the rest produced, by the replica.
+    let slots = [("a", POOL), ("b", POOL), ("c", POOL), ("d", POOL)];
+    let vnfci = first.register_one("amf-1", &slots, By::Certificate).await;
+    vnfci.boot(&replica).await;
+    let known = database.sql("SELECT max(upper(encode(id, 'hex'))) FROM epochs");
+    // Something is erased: the one that sweeps moves the rest, and shreds.
+    first.terminate_vnfci("amf-1").await;
+    let shredded = format!("SELECT state FROM epochs WHERE upper(encode(id, 'hex')) = '{known}'");
+    until(PATIENCE, "the end of the epoch", async || (database.sql(&shredded) == "DESTROYED").then_some(()))
+        .await;
+    let vnfci = first.register_one("amf-2", &slots, By::Certificate).await;
+    vnfci.boot(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_hands_its_work_over_at_once() {
+    let (mut first, _database) = site_on_postgres().await;
+    let mut replica = first.replica().await;
+    first.full_pool(POOL, 4).await;
+    first.stop().await;
+    let begun = Instant::now();
+    replica.full_pool("after", 4).await;
+    let took = begun.elapsed();
+    assert!(took < LEASE / 2, "the leases were not given back: {took:?}");
+    // An upgrade of one after the other: each serves while the other is away.
+    first.serve().await;
+    replica.stop().await;
+    first.full_pool("upgraded", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_added_at_one_broker_is_served_by_the_other() {
+    let (first, _database) = site_on_postgres().await;
+    let mut replica = first.replica().await;
+    first.add_tenant("other").await;
+    first.create_pool(POOL, 4, None).await;
+    replica.until_available(POOL, 4).await;
+    let vnfci = first.register_one("amf-1", &SLOTS, By::Token).await;
+    vnfci.boot(&replica).await;
+    assert_eq!(first.vnfci("amf-1").await.initial_credential_state, "SPENT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_sees_another_token_is_refused_with_an_explanation() {
+    let (mut first, _database) = site_on_postgres().await;
+    let other = first.path().join("other");
+    let token = fresh_token(&other, keybroker());
+    let text = std::fs::read_to_string(first.config()).unwrap();
+    let text = text
+        .replace(&*first.token.configuration.to_string_lossy(), &token.configuration.to_string_lossy())
+        .replace("pin_file = \"pin\"", &format!("pin_file = {:?}", token.pin_file.display().to_string()))
+        .replace("127.0.0.1:", "127.0.0.2:");
+    let config = first.path().join("other.toml");
+    std::fs::write(&config, text).unwrap();
+    let refused = first.cli(["serve", "--config", &config.display().to_string()]).await;
+    assert_ne!(refused.code, 0);
+    assert!(refused.err.contains("belongs to the token with serial number"), "{refused:?}");
+    assert!(refused.err.contains("--adopt-token"), "{refused:?}");
+    first.check();
+}
