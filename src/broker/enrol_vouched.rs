@@ -57,6 +57,7 @@ impl Broker {
         let target =
             Target { tenant: Some(&tenant), vnf_instance: Some(&found.pool.vnf_instance), vnfci: None };
         authorise(caller, Rpc::EnrolVouched, target)?;
+        self.not_rolled_back()?;
         let base = Event::new(self.store.now().await?, EventKind::EnrolmentStarted, caller.actor())
             .tenant(&tenant)
             .vnf_instance(&found.pool.vnf_instance);

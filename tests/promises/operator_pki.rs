@@ -131,6 +131,25 @@ async fn a_broker_fills_its_pool_from_another_brokers_est_and_openssl_verifies_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_database_was_rolled_back_certifies_nothing_for_another_one() {
+    let mut operator = operator().await;
+    let mut site = enrolling(&operator, &operator.est_url()).await;
+    operator.stop().await;
+    let (mirror, aside) = (operator.path().join("audit-mirror"), operator.path().join("aside"));
+    std::fs::rename(&mirror, &aside).unwrap();
+    operator.serve().await;
+    site.create_pool_of(PROFILE, POOL, 2).await;
+    site.until("a failed turn", async |site| {
+        let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
+        metrics.contains("keybroker_enrolment_failures_total{issuer=\"pki\"}").then_some(())
+    })
+    .await;
+    assert_eq!(site.levels(POOL).await.available, 0);
+    std::fs::rename(&aside, &mirror).unwrap();
+    site.until_available(POOL, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pool_of_1000_keys_over_a_link_of_50_ms_is_filled_in_seconds() {
     let operator = operator().await;
     let link = DelayedLink::to(operator.addresses.est, Duration::from_millis(50)).await;
