@@ -78,6 +78,9 @@ impl Tenant {
 
     /// A place within `patience`, or how many wait already.
     async fn place(self: &Arc<Self>, patience: Duration) -> Result<Place, u64> {
+        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(Place { tenant: Arc::clone(self), since: Instant::now(), _permit: permit });
+        }
         let (_waiting, ahead) = Waiting::join(&self.waiting);
         if ahead as f64 > self.rate() * patience.as_secs_f64() {
             return Err(ahead);

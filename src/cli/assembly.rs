@@ -99,6 +99,16 @@ pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failur
     Ok(Arc::new(store?))
 }
 
+/// Opens the same store to look at it; nothing can be changed.
+///
+/// # Errors
+/// [`Failure`] with the file.
+pub(super) async fn open_store_to_read(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    let StoreUrl::Sqlite(path) = &config.store.url;
+    let store = SqliteStore::open_to_read(path, Arc::new(SystemClock)).await;
+    Ok(Arc::new(store?))
+}
+
 /// What the use cases need of the configuration.
 pub(super) fn settings(config: &Config) -> Settings {
     let of_tenant = |tenant: &crate::config::Tenant| TenantSettings {

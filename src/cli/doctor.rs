@@ -1,8 +1,11 @@
 //! `keybroker doctor`: looks at everything that a broker needs and says what to do. Changes nothing.
 
+use super::assembly;
 use super::failure::Failure;
 use super::files;
 use super::output::OutputArgs;
+use crate::audit::mirror::Mirror;
+use crate::broker::mirror::{Comparison, compare};
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
@@ -61,6 +64,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     }
     clock(&args.config, &mut findings);
     store(&config, &mut findings);
+    mirror(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
     listeners(&config, &mut findings);
@@ -294,6 +298,44 @@ fn store(config: &Config, findings: &mut Findings) {
         }
         Err(error) => {
             findings.fail("store", format!("{}: {error}", path.display()), "give keybroker's user access");
+        }
+    }
+}
+
+/// Whether there is a mirror of the audit log, and whether the database has everything that it has.
+async fn mirror(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "audit mirror";
+    let StoreUrl::Sqlite(database) = &config.store.url;
+    let directory = &config.audit.mirror;
+    if !database.exists() {
+        return findings.ok(CHECK, "there is no database yet");
+    }
+    let compared = async {
+        let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
+        let compared = compare(&*store, &Mirror::new(directory), None).await;
+        store.close().await;
+        compared.map_err(|error| error.to_string())
+    };
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    match compared.await {
+        Err(problem) => findings.fail(CHECK, problem, "see the check store"),
+        Ok(Comparison::RolledBack(sentence)) => findings.fail(
+            CHECK,
+            format!("the database was rolled back: {sentence}"),
+            "stop the broker and run keybroker recover (docs/operations.md); if the mirror is away, put it back instead",
+        ),
+        Ok(Comparison::Agrees(None)) => findings.ok(CHECK, "keybroker serve will make it"),
+        Ok(Comparison::Agrees(Some(position))) => {
+            let finding = format!("{} events in {}", position.size, directory.display());
+            if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
+                let remedy = "let keybroker's user write to it: events that are not in it would be forgotten unnoticed";
+                findings.fail(CHECK, format!("{finding}, which may not be written to"), remedy);
+            } else if device(directory) == device(database) {
+                let remedy = "set [audit] mirror to other storage: one snapshot or failed disk would take both";
+                findings.warn(CHECK, format!("{finding}, on the same storage as the database"), remedy);
+            } else {
+                findings.ok(CHECK, finding);
+            }
         }
     }
 }

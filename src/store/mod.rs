@@ -7,7 +7,7 @@ pub mod records;
 mod recovery;
 pub mod sqlite;
 
-pub use recovery::RecoveryStore;
+pub use recovery::{Marks, RecoveryStore};
 
 use crate::audit::event::{Actor, Event};
 use crate::clock::Timestamp;

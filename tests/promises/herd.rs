@@ -295,7 +295,7 @@ async fn a_soft_limit_of_open_files_is_raised_and_a_hard_one_that_is_too_low_is_
         let finished = run("sh", ["-c", &doctor(limits)]).await;
         finished.objects().into_iter().find(|row| row["check"] == "descriptors").unwrap()
     };
-    let soft = finding("ulimit -Hn 4000; ulimit -Sn 200").await;
+    let soft = finding("ulimit -Sn 200 && ulimit -Hn 4000").await;
     assert!(soft["finding"].as_str().unwrap().starts_with("4000 files may be open"), "{soft}");
     assert_eq!(soft["status"], "warn");
     assert!(soft["remedy"].as_str().unwrap().contains("LimitNOFILE"), "{soft}");

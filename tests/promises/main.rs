@@ -7,6 +7,7 @@ mod support;
 
 mod at_claim;
 mod audit;
+mod backup;
 mod bad_requests;
 mod bad_start;
 mod certificates;

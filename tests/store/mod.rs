@@ -12,6 +12,7 @@ mod leases;
 mod lifecycle;
 mod production;
 mod rearming;
+mod recovery;
 mod renewal;
 mod requests;
 mod sequences;

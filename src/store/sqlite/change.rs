@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::SqliteConnection;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a change came to.
 pub(super) struct Done<T> {
@@ -136,10 +137,13 @@ async fn end_request<T: Serialize>(
     Ok(())
 }
 
-/// Forgets requests made before `before`; says how many.
-pub(super) async fn forget_requests(tx: &mut SqliteConnection, before: Timestamp) -> Result<u64> {
+/// How long a request is remembered.
+const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+/// Forgets requests that are too old; says how many.
+pub(super) async fn forget_requests(tx: &mut SqliteConnection, now: Timestamp) -> Result<u64> {
     Ok(sqlx::query("DELETE FROM requests WHERE created_at < $1")
-        .bind(before.unix_micros())
+        .bind(now.minus(REQUEST_MEMORY).unix_micros())
         .execute(tx)
         .await?
         .rows_affected())

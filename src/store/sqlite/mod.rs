@@ -37,24 +37,11 @@ mod vnfcis;
 mod vouched;
 mod writer;
 
-pub use open::SqliteOptions;
+pub use open::{SqliteOptions, SqliteStore};
 
 // The names that the trait speaks of.
 use super::*;
-use crate::clock::Clock;
 use change::Keep;
-use std::sync::Arc;
-use writer::Writer;
-
-/// How long a request is remembered.
-const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
-
-/// A store in one SQLite file. See [`Store`] for what it promises; `docs/schema.md` for what is in the file.
-pub struct SqliteStore {
-    writer: Writer,
-    readers: sqlx::SqlitePool,
-    clock: Arc<dyn Clock>,
-}
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -603,6 +590,6 @@ impl Store for SqliteStore {
     }
 
     async fn forget_requests(&self, now: Timestamp) -> Result<u64> {
-        write!(self, |tx, _now| change::forget_requests(tx, now.minus(REQUEST_MEMORY)))
+        write!(self, |tx, _now| change::forget_requests(tx, now))
     }
 }

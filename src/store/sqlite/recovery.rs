@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
 use crate::nfv::CredentialId;
 use crate::store::records::{CustodyEnd, Recovered, Recovery};
-use crate::store::{Mutation, RecoveryStore, Result};
+use crate::store::{Marks, Mutation, RecoveryStore, Result};
 use async_trait::async_trait;
 use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::HashSet;
@@ -27,9 +27,18 @@ impl RecoveryStore for SqliteStore {
         known_events(&mut connection, &events).await
     }
 
-    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered> {
+    async fn recover(
+        &self,
+        recovery: Recovery,
+        marks: Marks,
+        mutation: Mutation<Recovered>,
+    ) -> Result<Recovered> {
         change(&self.writer, self.clock.clone(), Keep::Outcome, mutation, move |tx, now| {
-            Box::pin(async move { recover(tx, &recovery, now).await.map(Into::into) })
+            Box::pin(async move {
+                let outcome = recover(tx, &recovery, now).await?;
+                set_marks(tx, &marks(&outcome)).await?;
+                Ok(outcome.into())
+            })
         })
         .await
     }
@@ -129,6 +138,10 @@ async fn restart_chain(tx: &mut SqliteConnection, event: &Event, marks: &[(Strin
     sqlx::query("DELETE FROM audit_chain").execute(&mut *tx).await?;
     sqlx::query("DELETE FROM heads").execute(&mut *tx).await?;
     audit::insert(tx, std::slice::from_ref(event)).await?;
+    set_marks(tx, marks).await
+}
+
+async fn set_marks(tx: &mut SqliteConnection, marks: &[(String, String)]) -> Result<()> {
     for (name, value) in marks {
         leases::set_mark(tx, name, value).await?;
     }
