@@ -9,9 +9,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
 
+mod ask;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test programs")]
 #[path = "../support/faults.rs"]
 mod faults;
+mod look;
 mod model;
 mod steps;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test programs")]

@@ -1,25 +1,18 @@
 //! The steps of a simulation: each asks something of a replica, and holds what comes back against the model.
 
-use crate::model::{Answered, Asked, Model, Unsealed, Vnfci};
-use crate::world::{LEASE_AND_MORE, LEASED, World, nfvo, tenant_id};
+use crate::ask::{claim_by, mutate, proof, request, signatures, unseal};
+use crate::model::{Answered, Asked, Model, Vnfci};
+use crate::world::{LEASE_AND_MORE, LEASED, World, tenant_id};
 use keybroker::audit::event::EventKind;
-use keybroker::authorisation::{Caller, Role};
+use keybroker::authorisation::Caller;
 use keybroker::broker::background::Work;
-use keybroker::broker::claim::{Claim, SealedClaim, TokenProof};
-use keybroker::broker::confirm::{Confirm, SlotSignature};
-use keybroker::broker::pools::{CreatePool, UpdatePool};
-use keybroker::broker::rearm::Rearm;
+use keybroker::broker::confirm::Confirm;
 use keybroker::broker::release::Release;
-use keybroker::broker::vnfcis::{Announcement, Registered};
-use keybroker::broker::{Broker, BrokerError, Peer, Request};
-use keybroker::ca::CertificateFacts;
+use keybroker::broker::{Broker, BrokerError};
 use keybroker::clock::Timestamp;
-use keybroker::credential::{CertificateState, KeyState, RevocationReason};
-use keybroker::identity::confirm::{confirm_message, release_message, sign};
-use keybroker::identity::token::{ProofFields, Token};
-use keybroker::nfv::{RequestId, Sha256Hash};
-use keybroker::sealing::{Binding, Envelope, RecipientKey, Suite, matches_public_key, open};
-use keybroker::store::records::{CertificateSelector, InitialCredentialKind, Slot};
+use keybroker::identity::confirm::{confirm_message, release_message};
+use keybroker::nfv::RequestId;
+use keybroker::sealing::RecipientKey;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -44,7 +37,7 @@ pub(crate) struct Simulation {
 }
 
 /// What may have been done.
-enum Told<T> {
+pub(crate) enum Told<T> {
     Done(T),
     /// Nothing was changed.
     Refused(BrokerError),
@@ -64,7 +57,7 @@ impl Simulation {
         simulation
     }
 
-    fn request_id(&mut self) -> RequestId {
+    pub(crate) fn request_id(&mut self) -> RequestId {
         RequestId(uuid::Builder::from_random_bytes(self.random.random()).into_uuid())
     }
 
@@ -142,7 +135,7 @@ impl Simulation {
     // What MANO asks.
 
     /// Asks for a mutation with a new request id and notes what came of it.
-    async fn ask(&mut self, asked: Asked) -> Told<Vec<String>> {
+    pub(crate) async fn ask(&mut self, asked: Asked) -> Told<Vec<String>> {
         let (id, index) = (self.request_id(), self.replica());
         let told = self.told(index, |broker| mutate(broker, id, asked.clone())).await;
         if let Told::Done(outcome) = &told {
@@ -166,7 +159,7 @@ impl Simulation {
         }
     }
 
-    async fn register(&mut self) {
+    pub(crate) async fn register(&mut self) {
         let count = self.random.random_range(1..=3);
         let ids: Vec<String> = (0..count)
             .map(|_| {
@@ -526,267 +519,5 @@ impl Simulation {
         let fault = if self.random.random_bool(0.3) { "crash" } else { "return 0x30" };
         self.world.faults.set(&format!("{function} {fault} times {}\n", self.random.random_range(1..=2)));
         self.model.count("HSM broken");
-    }
-
-    // What must be true.
-
-    /// Holds store, token and log against each other and against the model.
-    pub(crate) async fn look(&mut self) {
-        self.world.check().await;
-        for vnfci in &self.model.vnfcis {
-            let shown = self.world.store.vnfci(&tenant_id(), &vnfci.id.parse().unwrap()).await.unwrap();
-            for held in &shown.credentials {
-                let id = held.credential.id;
-                let holder = self.model.holders.get(&id);
-                assert!(
-                    holder.is_none_or(|(holder, _)| *holder == vnfci.id),
-                    "{id} is {holder:?}'s and {}'s",
-                    vnfci.id
-                );
-                let over = self.model.ended.contains(&id);
-                let kept =
-                    matches!(held.key_state, KeyState::Generated | KeyState::Available | KeyState::Claimed);
-                assert!(!(over && kept), "{id} has ended and is {}", held.key_state);
-                assert!(
-                    !(over && held.state == CertificateState::Valid),
-                    "{id} has ended and its certificate is valid"
-                );
-            }
-            if vnfci.uncertain {
-                continue;
-            }
-            let delivered = |id| {
-                shown
-                    .credentials
-                    .iter()
-                    .any(|held| held.credential.id == id && held.key_state == KeyState::Delivered)
-            };
-            for key in vnfci.confirmed.iter().flat_map(|confirmed| &confirmed.keys) {
-                assert!(
-                    delivered(key.credential),
-                    "{}: {} was acknowledged and is not delivered",
-                    vnfci.id,
-                    key.credential
-                );
-            }
-        }
-    }
-
-    /// Lets everything come to rest, then: every key that has ended is shredded and receipted, no claim is left half
-    /// way, and whoever may claim gets credentials.
-    pub(crate) async fn end(mut self) {
-        self.world.faults.clear();
-        for index in 0..self.world.replicas.len() {
-            self.world.restart(index).await;
-        }
-        self.world.settle().await;
-        self.look().await;
-        for id in &self.model.ended {
-            let custody = self.world.store.custody(None, *id).await.unwrap();
-            assert!(custody.shredded_at.is_some() && custody.receipt.is_some(), "{custody:?}");
-        }
-        for place in 0..self.model.vnfcis.len() {
-            let id = self.model.vnfcis[place].id.clone();
-            let shown = self.world.store.vnfci(&tenant_id(), &id.parse().unwrap()).await.unwrap();
-            let left = shown.credentials.iter().filter(|held| held.key_state == KeyState::Claimed);
-            assert_eq!(left.count(), 0, "{id}: claimed for ever");
-            // Whatever it went through, MANO can bring it back, unless it ended it.
-            let tokens = loop {
-                match self.ask(Asked::Rearm(id.clone())).await {
-                    Told::Done(tokens) => break tokens,
-                    Told::Unknown => {}
-                    Told::Refused(refusal) => panic!("{id}: {refusal}"),
-                }
-            };
-            if tokens[0].starts_with("refused") {
-                continue;
-            }
-            let now = self.world.now();
-            let vnfci = &mut self.model.vnfcis[place];
-            let lost = vnfci.uncertain;
-            vnfci.arm(tokens[0].clone(), now);
-            let open = vnfci.open.take().filter(|_| !lost);
-            self.model.end(open);
-            for _ in 0..50 {
-                // Whoever had the producer's lease may have died.
-                self.world.clock.advance(LEASE_AND_MORE);
-                self.world.round(0, Work::Producer).await;
-                self.claim_plainly(place).await;
-                if self.model.vnfcis[place].open.is_some() {
-                    break;
-                }
-            }
-            assert!(self.model.vnfcis[place].open.is_some(), "{id} gets nothing any more");
-        }
-        self.look().await;
-    }
-
-    /// Registers a VNFCI that claims and does not confirm; gives its deadline.
-    pub(crate) async fn one_open_claim(&mut self) -> Timestamp {
-        self.world.round(0, Work::Alive).await;
-        self.register().await;
-        self.claim_plainly(0).await;
-        self.model.vnfcis[0].open.as_ref().unwrap().confirm_by
-    }
-
-    async fn claim_plainly(&mut self, place: usize) {
-        let vnfci = &self.model.vnfcis[place];
-        let (recipient, token) = (Arc::clone(&vnfci.recipient), Arc::clone(&vnfci.token));
-        let (id, peer) = (self.request_id(), self.world.peer());
-        let claim = claim_by(&peer, &token, &recipient, id);
-        match self.world.replicas[0].broker.claim(&peer, claim).await {
-            Ok(sealed) => {
-                let answered = unseal(&recipient, &token, sealed);
-                self.model.unsealed(place, &answered);
-            }
-            Err(error @ (BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. })) => {
-                eprintln!("{}: {error}", self.model.vnfcis[place].id);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(error) => panic!("{}: {error}", self.model.vnfcis[place].id),
-        }
-    }
-}
-
-fn request(id: RequestId, what: &str, body: &[u8]) -> Request {
-    Request { id, body: Sha256Hash::of(&[what.as_bytes(), body].concat()) }
-}
-
-fn claim_by(peer: &Peer, token: &str, recipient: &RecipientKey, id: RequestId) -> Claim {
-    Claim {
-        request: request(id, "claim", &recipient.public_key().hash().0),
-        recipient: recipient.public_key().clone(),
-        suites: Suite::DEFAULT.to_vec(),
-        token: Some(proof(peer, token, id, recipient.public_key().hash())),
-    }
-}
-
-fn proof(peer: &Peer, token: &str, request: RequestId, recipient_key: Sha256Hash) -> TokenProof {
-    let token: Token = token.parse().unwrap();
-    let client_key = CertificateFacts::parse(&peer.chain_der[0]).unwrap().public_key;
-    let fields = ProofFields { exporter: peer.exporter, client_key, request, recipient_key };
-    TokenProof { id: token.id(), proof: token.prove(&fields) }
-}
-
-/// Opens every envelope; panics unless every key is its certificate's.
-fn unseal(recipient: &RecipientKey, token: &Arc<str>, sealed: SealedClaim) -> Answered {
-    let keys = sealed.credentials.into_iter().map(|one| {
-        let facts = CertificateFacts::parse(&one.certificate_der).unwrap();
-        let envelope = Envelope {
-            suite: sealed.suite,
-            hsm_point: one.hsm_point,
-            oaep_hash: one.oaep_hash,
-            wrapped_dek: one.wrapped_dek,
-            wrapped_key: one.wrapped_key,
-        };
-        let binding = Binding {
-            tenant: sealed.tenant.clone(),
-            request: sealed.context_request,
-            credential: one.credential,
-            certificate: facts.fingerprint,
-        };
-        let private_key = open(recipient, &envelope, &binding).unwrap();
-        assert!(matches_public_key(&private_key, &facts.public_key_der), "{}", one.slot);
-        Unsealed { slot: one.slot, credential: one.credential, certificate: facts.fingerprint, private_key }
-    });
-    Answered {
-        claim: sealed.claim,
-        recipient_key: recipient.public_key().hash(),
-        keys: keys.collect(),
-        confirm_by: sealed.confirm_by,
-        token: Arc::clone(token),
-    }
-}
-
-fn signatures(answered: &Answered, message: impl Fn(&Unsealed) -> Vec<u8>) -> Vec<SlotSignature> {
-    let signed = |key: &Unsealed| SlotSignature {
-        slot: key.slot.clone(),
-        signature: sign(&key.private_key, &message(key)).unwrap(),
-    };
-    answered.keys.iter().map(signed).collect()
-}
-
-/// Asks a broker for a mutation; its outcome in words, one per item.
-async fn mutate(broker: Arc<Broker>, id: RequestId, asked: Asked) -> Result<Vec<String>, BrokerError> {
-    let mano = nfvo();
-    let request = request(id, "mutation", format!("{asked:?}").as_bytes());
-    let registered = |answers: Vec<Registered>| {
-        let told = answers.into_iter().map(|answer| match answer {
-            Registered::Done(_, token) => token.map(|token| token.to_string()).unwrap_or_default(),
-            Registered::Refused(_, problem) => format!("refused: {problem}"),
-        });
-        told.collect()
-    };
-    match asked {
-        Asked::CreatePool(name, profile, target) => {
-            let create = CreatePool {
-                request,
-                tenant: None,
-                name: name.parse().unwrap(),
-                vnf_instance: "vnf-1".parse().unwrap(),
-                vdu: "vdu-1".parse().unwrap(),
-                profile: profile.parse().unwrap(),
-                target,
-                refill_below: None,
-            };
-            Ok(vec![broker.create_pool(&mano, create).await?.pool.id.to_string()])
-        }
-        Asked::ResizePool(name, target) => {
-            let name = name.parse().unwrap();
-            let update = UpdatePool { request, tenant: None, name, target, refill_below: None };
-            Ok(vec![broker.update_pool(&mano, update).await?.pool.target.to_string()])
-        }
-        Asked::Register(ids, pools) => {
-            let slots: Vec<Slot> = pools
-                .iter()
-                .enumerate()
-                .map(|(number, pool)| Slot {
-                    name: format!("slot-{number}").parse().unwrap(),
-                    pool: pool.parse().unwrap(),
-                })
-                .collect();
-            let announce = |id: &String| {
-                Ok(Announcement {
-                    id: id.parse().unwrap(),
-                    vnf_instance: "vnf-1".parse().unwrap(),
-                    vdu: "vdu-1".parse().unwrap(),
-                    slots: slots.clone(),
-                    initial_credential: InitialCredentialKind::Token,
-                    expires_at: None,
-                })
-            };
-            let items = ids.iter().map(announce).collect();
-            Ok(registered(broker.register_vnfcis(&mano, request, None, items).await?))
-        }
-        Asked::Rearm(id) => {
-            let item = Rearm {
-                id: id.parse().unwrap(),
-                initial_credential: InitialCredentialKind::Token,
-                expires_at: None,
-            };
-            Ok(registered(broker.rearm_vnfcis(&mano, request, None, vec![Ok(item)]).await?))
-        }
-        Asked::Terminate(id) => {
-            let ended = broker.terminate_vnfci(&mano, request, None, id.parse().unwrap(), false).await?;
-            Ok(vec![format!("{:?} {}", ended.serials, ended.newly_terminated)])
-        }
-        Asked::ScaleIn(ids) => {
-            let items = ids.iter().map(|id| Ok(id.parse().unwrap())).collect();
-            let ended = broker.scale_in(&mano, request, None, items, true).await?;
-            Ok(ended.iter().map(|one| format!("{one:?}")).collect())
-        }
-        Asked::Revoke(id) => {
-            let operator = Caller::registered(
-                Role::SecurityOperator,
-                &"so".parse().unwrap(),
-                Some(tenant_id()),
-                Vec::new(),
-            );
-            let selectors = vec![CertificateSelector::Vnfci(id.parse().unwrap())];
-            let reason = RevocationReason::KeyCompromise;
-            broker.revoke_certificates(&operator, request, None, selectors, reason).await?;
-            // What was pending is revoked by the time that it is asked again: the counts are not compared.
-            Ok(vec!["revoked".into()])
-        }
     }
 }
