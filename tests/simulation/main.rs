@@ -15,15 +15,19 @@ mod ask;
 mod faults;
 mod look;
 mod model;
+#[allow(dead_code, unreachable_pub, reason = "shared with other test programs")]
+#[path = "../support/postgres.rs"]
+mod postgres_server;
 mod steps;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test programs")]
 #[path = "../support/ca.rs"]
 mod support_ca;
 mod world;
 
-use keybroker::clock::ManualClock;
 use keybroker::store::Store;
+use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::sqlite::SqliteStore;
+use postgres_server::{Cluster, Database};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
@@ -75,18 +79,38 @@ pub(crate) async fn cut_off<F: Future>(future: F, polls: u32) -> Option<F::Outpu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_steps_on_sqlite_keep_every_promise() {
-    simulate(|directory, clock| Box::pin(sqlite(directory, clock))).await;
+    simulate(sqlite()).await;
 }
 
-async fn sqlite(directory: PathBuf, clock: Arc<ManualClock>) -> Arc<dyn Store> {
-    Arc::new(SqliteStore::open(&directory.join("store.db"), clock).await.unwrap())
+#[tokio::test(flavor = "multi_thread")]
+async fn random_steps_on_postgres_keep_every_promise() {
+    let database = Cluster::common().database();
+    simulate(postgres(&database)).await;
+}
+
+fn sqlite() -> OpenStore {
+    Box::new(|directory: PathBuf, clock| {
+        Box::pin(async move {
+            let store = SqliteStore::open(&directory.join("store.db"), clock).await.unwrap();
+            Arc::new(store) as Arc<dyn Store>
+        })
+    })
+}
+
+fn postgres(database: &Database) -> OpenStore {
+    let url = database.url();
+    Box::new(move |_, clock| {
+        let options = PostgresOptions::parse(&url).unwrap();
+        Box::pin(async move {
+            Arc::new(PostgresStore::open(options, Some(clock)).await.unwrap()) as Arc<dyn Store>
+        })
+    })
 }
 
 /// Found by the simulation: each start moved the deadlines by the whole absence again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_starts_twice_moves_deadlines_by_its_absence_once() {
-    let open_store: OpenStore = |directory, clock| Box::pin(sqlite(directory, clock));
-    let mut simulation = Simulation::begin(World::make(open_store, REPLICAS).await, 0).await;
+    let mut simulation = Simulation::begin(World::make(sqlite(), REPLICAS).await, 0).await;
     let before = simulation.one_open_claim().await;
     let world = &mut simulation.world;
     let absence = Duration::from_secs(3_600);

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Opens a store with its files in a directory, or finds it again.
-pub(crate) type OpenStore = fn(PathBuf, Arc<ManualClock>) -> LocalBoxFuture<'static, Arc<dyn Store>>;
+pub(crate) type OpenStore = Box<dyn Fn(PathBuf, Arc<ManualClock>) -> LocalBoxFuture<'static, Arc<dyn Store>>>;
 
 /// As the brokers are configured.
 pub(crate) const HORIZON: Duration = Duration::from_secs(15 * 60);
