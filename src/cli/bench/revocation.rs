@@ -92,51 +92,35 @@ pub(super) async fn ocsp(bench: &Bench) -> Result<Value, Failure> {
     Ok(Found { scenario: OCSP, goal: GOAL_OCSP, unit: "responses/s", ours, floor, idle: &idle, more }.line())
 }
 
-/// Runs `revoke_10000`: a pool per round, of which a few are withdrawn one by one and the rest at once.
+/// Runs `revoke_10000`: each round on a broker of its own, with a pool of which a few are withdrawn one by one and the rest
+/// at once.
 pub(super) async fn revoke(bench: &Bench) -> Result<Value, Failure> {
     let batch = if bench.quick { 200 } else { 10_000 };
     let rounds = bench.rounds.min(3);
     let mut idle = bench.gate();
-    let (mut site, _) = filled(bench, 1).await?;
     let (mut floor, mut ours) = (Series::default(), Series::default());
-    let mut listed = 0;
-    let mut bytes = 0;
+    let (mut listed, mut bytes) = (0, 0);
     let mut answers = Vec::new();
-    let mut seen = 1;
     for number in 1..=rounds {
-        let pool = format!("round-{number}");
-        let wanted = u32::try_from(batch + SINGLE).map_err(Failure::usage)?;
-        site.order(&pool, wanted).await?;
-        site.filled(&pool, wanted, Duration::from_millis(200)).await?;
-        let all = until(PATIENCE, "chaining of the events of production", async || {
-            let events = site.production().await?;
-            let credentials: usize = events.iter().map(|event| event.credentials.len()).sum();
-            Ok((credentials >= seen + batch + SINGLE).then_some(events))
-        })
-        .await?;
-        let issuer = issuer_of(&all)?;
-        let fresh: Vec<String> = all
-            .iter()
-            .flat_map(|event| event.credentials.iter().map(|credential| credential.id.to_string()))
-            .skip(seen)
-            .collect();
-        seen += fresh.len();
-        let (single, many) = fresh.split_at(SINGLE);
+        let (site, made) = filled(bench, batch + SINGLE).await?;
+        let issuer = issuer_of(&made)?;
+        let credentials = made.iter().flat_map(|event| event.credentials.iter());
+        let all: Vec<String> = credentials.map(|credential| credential.id.to_string()).collect();
+        let (single, many) = all.split_at(SINGLE);
         idle.pass().await?;
-        for one in single {
+        let mut times = Vec::new();
+        for (before, one) in single.iter().enumerate() {
             let begun = Instant::now();
             site.revoke(std::slice::from_ref(one)).await?;
-            listed += 1;
-            published(&site, &issuer, listed).await?;
-            let seconds = begun.elapsed().as_secs_f64();
-            floor.latencies.push(seconds * 1_000.0);
+            published(&site, &issuer, before + 1).await?;
+            times.push(begun.elapsed().as_secs_f64() * 1_000.0);
         }
-        floor.rates.push(1_000.0 / median(&floor.latencies).max(f64::MIN_POSITIVE));
+        floor.add(1_000.0 / median(&times).max(f64::MIN_POSITIVE), times);
         idle.pass().await?;
         let begun = Instant::now();
         let revoked = site.revoke(many).await?;
         answers.push(begun.elapsed().as_secs_f64() * 1_000.0);
-        listed += many.len();
+        listed = all.len();
         bytes = published(&site, &issuer, listed).await?;
         let seconds = begun.elapsed().as_secs_f64();
         if revoked != many.len() as u64 {
@@ -144,8 +128,8 @@ pub(super) async fn revoke(bench: &Bench) -> Result<Value, Failure> {
         }
         ours.add(many.len() as f64 / seconds, [seconds * 1_000.0]);
         bench.round(REVOKE, number, &floor, &ours);
+        site.end().await?;
     }
-    site.end().await?;
     let more = json!({
         "batch": batch,
         "wall_ms": rounded(median(&ours.latencies), 1),
