@@ -2,6 +2,7 @@
 # make test   everything that CI runs
 # make kryoptic  the tests of the token and of claims on a second, independent PKCS#11 module (part of make test)
 # make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
+# make simulation  random steps against a model for longer than `make test` does (SIMULATION=seconds)
 # make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
 # make decay  PostgreSQL's claims per second over six refills of one pool that nobody vacuums (DECAY=times 400 claims)
 # make fuzz   every fuzz target under libFuzzer for a minute (FUZZ=seconds); needs nightly and cargo-fuzz
@@ -10,12 +11,13 @@
 # make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
-.PHONY: help build demo test kryoptic storm scale decay fuzz lint tools docs clean
+.PHONY: help build demo test kryoptic storm simulation scale decay fuzz lint tools docs clean
 .DEFAULT_GOAL := help
 
 N ?=
 KEEP ?=
 STORM ?= 5
+SIMULATION ?= 600
 SCALE ?= 10
 DECAY ?= 10
 FUZZ ?= 60
@@ -57,6 +59,10 @@ test: lint tools kryoptic
 # In release builds: what is tried is the program as it is delivered.
 storm: tools
 	KEYBROKER_STORM=$(STORM) cargo test --locked --release --test promises storms -- --test-threads 1
+
+simulation:
+	@scripts/packages.sh test
+	KEYBROKER_SIMULATION_SECONDS=$(SIMULATION) cargo test --locked --test simulation -- --nocapture
 
 scale: tools
 	KEYBROKER_SCALE=$(SCALE) cargo test --locked --release --test promises scale -- --test-threads 1 --nocapture

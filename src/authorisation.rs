@@ -19,6 +19,9 @@ named!(
         Auditor = "auditor",
         /// Revokes in bulk.
         SecurityOperator = "security-operator",
+        /// Enrols, by EST, keys that it vouches for, with names of the VNF instances that the operator granted to it:
+        /// another broker, whose VNFCIs are not known here.
+        RegistrationAuthority = "registration-authority",
         /// A VNF component instance, for itself only.
         Vnfci = "vnfci",
     }
@@ -74,6 +77,8 @@ named!(
         GetDestructionReceipt = "GetDestructionReceipt",
         /// EST `simpleenroll` on behalf of a VNFCI.
         EnrolVnfci = "EnrolVnfci",
+        /// EST `simpleenroll` of a key that the caller vouches for.
+        EnrolVouched = "EnrolVouched",
         /// `AdminService.AddTenant`.
         AddTenant = "AddTenant",
         /// `AdminService.ListTenants`.
@@ -112,6 +117,13 @@ named!(
         GetHsmStatus = "GetHsmStatus",
     }
 );
+
+impl Role {
+    /// Whether the operator grants VNF instances to identities of this role.
+    pub fn is_granted_vnfs(self) -> bool {
+        matches!(self, Self::Vnfm | Self::RegistrationAuthority)
+    }
+}
 
 /// How far a permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +174,11 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
             Role::Vnfm => Some(GrantedVnfs),
             _ => None,
         },
+        // SEC 005 8.1.2.3: the enrolment server's client is the HSM's side, before there are VNFCIs.
+        Rpc::EnrolVouched => match role {
+            Role::RegistrationAuthority => Some(GrantedVnfs),
+            _ => None,
+        },
         Rpc::ListEvents | Rpc::TailEvents | Rpc::GetDestructionReceipt => match role {
             Role::Auditor | Role::SecurityOperator => Some(OwnTenant),
             _ => None,
@@ -204,7 +221,7 @@ pub struct Caller {
     pub name: String,
     /// The tenant; none reaches every tenant (an operator, or an auditor of the whole broker).
     pub tenant: Option<TenantId>,
-    /// For a VNFM: the VNF instances that the operator granted to it.
+    /// For a VNFM or a registration authority: the VNF instances that the operator granted to it.
     pub granted_vnfs: Vec<VnfInstanceId>,
     /// For a VNFCI: itself.
     pub vnfci: Option<VnfciId>,
@@ -347,50 +364,51 @@ mod tests {
     use proptest::prelude::*;
 
     /// The whole table once more, by hand: one line per RPC, one column per role in the order of [`Role::ALL`]
-    /// (operator, nfvo, vnfm, auditor, security-operator, vnfci): E everywhere, T own tenant, G granted VNF instances,
+    /// (operator, nfvo, vnfm, auditor, security-operator, registration-authority, vnfci): E everywhere, T own tenant, G granted VNF instances,
     /// I itself, - denied.
     const TABLE: &str = "
-        Confirm                - - - - - I
-        Release                - - - - - I
-        Renew                  - - - - - I
-        CreatePool             - T G - - -
-        UpdatePool             - T G - - -
-        WatchPool              - T G T T -
-        GetPool                - T G T T -
-        ListPools              - T G T T -
-        DeletePool             - T G - - -
-        RegisterVnfcis         - T G - - -
-        RearmVnfcis            - T G - - -
-        RequestRenewal         - T G - - -
-        GetVnfci               - T G T T -
-        ListVnfcis             - T G T T -
-        ScaleIn                - T G - - -
-        TerminateVnfci         - T G - - -
-        TerminateVnf           - T G - - -
-        RevokeCertificate      - T G - T -
-        ListEvents             - - - T T -
-        TailEvents             - - - T T -
-        GetCheckpoint          E - - E E -
-        GetDestructionReceipt  - - - T T -
-        EnrolVnfci             - - G - - -
-        AddTenant              E - - - - -
-        ListTenants            E - - - - -
-        RemoveTenant           E - - - - -
-        AddAnchor              E - - - - -
-        ListAnchors            E - - - - -
-        UpdateAnchor           E - - - - -
-        RemoveAnchor           E - - - - -
-        AddIdentity            E - - - - -
-        ListIdentities         E - - - - -
-        RemoveIdentity         E - - - - -
-        AddProfile             E - - - - -
-        ListProfiles           E - - - - -
-        RemoveProfile          E - - - - -
-        ListCas                E - - - - -
-        IssueCa                E - - - - -
-        RequestCa              E - - - - -
-        ImportCa               E - - - - -
-        GetHsmStatus           E - - - - -
+        Confirm                - - - - - - I
+        Release                - - - - - - I
+        Renew                  - - - - - - I
+        CreatePool             - T G - - - -
+        UpdatePool             - T G - - - -
+        WatchPool              - T G T T - -
+        GetPool                - T G T T - -
+        ListPools              - T G T T - -
+        DeletePool             - T G - - - -
+        RegisterVnfcis         - T G - - - -
+        RearmVnfcis            - T G - - - -
+        RequestRenewal         - T G - - - -
+        GetVnfci               - T G T T - -
+        ListVnfcis             - T G T T - -
+        ScaleIn                - T G - - - -
+        TerminateVnfci         - T G - - - -
+        TerminateVnf           - T G - - - -
+        RevokeCertificate      - T G - T - -
+        ListEvents             - - - T T - -
+        TailEvents             - - - T T - -
+        GetCheckpoint          E - - E E - -
+        GetDestructionReceipt  - - - T T - -
+        EnrolVnfci             - - G - - - -
+        EnrolVouched           - - - - - G -
+        AddTenant              E - - - - - -
+        ListTenants            E - - - - - -
+        RemoveTenant           E - - - - - -
+        AddAnchor              E - - - - - -
+        ListAnchors            E - - - - - -
+        UpdateAnchor           E - - - - - -
+        RemoveAnchor           E - - - - - -
+        AddIdentity            E - - - - - -
+        ListIdentities         E - - - - - -
+        RemoveIdentity         E - - - - - -
+        AddProfile             E - - - - - -
+        ListProfiles           E - - - - - -
+        RemoveProfile          E - - - - - -
+        ListCas                E - - - - - -
+        IssueCa                E - - - - - -
+        RequestCa              E - - - - - -
+        ImportCa               E - - - - - -
+        GetHsmStatus           E - - - - - -
     ";
 
     fn tenant(name: &str) -> TenantId {
@@ -399,7 +417,7 @@ mod tests {
 
     fn caller(role: Role, of: Option<&str>) -> Caller {
         let vnfci = (role == Role::Vnfci).then(|| "amf-1".parse().unwrap());
-        let granted_vnfs = if role == Role::Vnfm { vec!["vnf-1".parse().unwrap()] } else { Vec::new() };
+        let granted_vnfs = if role.is_granted_vnfs() { vec!["vnf-1".parse().unwrap()] } else { Vec::new() };
         Caller { role, name: "x".to_owned(), tenant: of.map(tenant), granted_vnfs, vnfci }
     }
 

@@ -160,6 +160,13 @@ pub struct Listen {
     pub limits: ListenLimits,
 }
 
+impl Listen {
+    /// How many listeners have TLS.
+    pub fn with_tls(&self) -> usize {
+        3 + usize::from(self.est.is_some())
+    }
+}
+
 /// `[listen.limits]`, of each gRPC listener; see [`Limits`], whose defaults it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -426,6 +433,7 @@ impl From<ListenLimits> for Limits {
             handshake_timeout: limits.handshake_timeout.0,
             handshakes: limits.handshakes.get(),
             connections: limits.connections.get(),
+            connections_together: Self::default().connections_together,
             handshakes_per_source: number(limits.handshakes_per_source),
             connections_per_source: number(limits.connections_per_source),
             rate_per_source: number(limits.rate_per_source),

@@ -153,7 +153,8 @@ impl CertificateState {
             (Valid, CertificateChange::Supersede) => Ok(Superseded),
             (Valid | Superseded, CertificateChange::Revoke) => Ok(RevocationPending),
             (RevocationPending, CertificateChange::Publish) => Ok(Revoked),
-            (Valid | Superseded, CertificateChange::Expire) => Ok(Expired),
+            // From `RevocationPending` only where no CRL of ours will ever list it: an issuer outside of the broker.
+            (Valid | Superseded | RevocationPending, CertificateChange::Expire) => Ok(Expired),
             _ => Err(InvalidTransition { what: "certificate", from: self.as_str(), change: change.as_str() }),
         }
     }

@@ -1,4 +1,5 @@
-//! What a process denies others on its host: cores, its memory to debuggers, its pages to the swap space.
+//! What a process asks of its host: for itself descriptors; for others no cores, no memory to debuggers, no pages in the
+//! swap space.
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -11,6 +12,16 @@ pub fn forbid_dumps() {
     // Neither can fail for a process that lowers its own; where a platform has no such call, nothing is lost.
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Lets this process open as many files as it is allowed at most (`RLIMIT_NOFILE`), and says how many that is.
+pub fn raise_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    // Cannot fail up to the hard limit; if a platform sees that otherwise, the soft one stays.
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    let current = rustix::process::getrlimit(Resource::Nofile).current;
+    current.and_then(|current| usize::try_from(current).ok()).unwrap_or(usize::MAX)
 }
 
 /// Keeps all pages of this process, now and later, out of the swap space. Whether that was allowed: it takes an

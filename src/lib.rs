@@ -13,6 +13,7 @@ pub mod ca;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod credential;
 pub mod est;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -174,6 +174,20 @@ fn libraries_stay_where_they_belong() {
 }
 
 #[test]
+fn a_certificate_is_accepted_by_one_module_only() {
+    // The demo plays VNFCIs and relying parties, which judge by another implementation, on purpose.
+    let allowed =
+        |source: &Source| source.path.starts_with("ca/path/") || source.path.starts_with("cli/demo/");
+    for needle in ["verify_for_usage", "WebPkiServerVerifier", "WebPkiClientVerifier", "RootCertStore"] {
+        // Nor are the floors of the benchmark part of the broker, nor clients in its tests.
+        let allowed = |source: &Source| {
+            allowed(source) || source.path.starts_with("cli/bench/") || source.path == "server/tests.rs"
+        };
+        assert_none(lines_with(needle, allowed), "paths are judged outside ca/path/");
+    }
+}
+
+#[test]
 fn nothing_is_unwrapped_without_a_reason() {
     let mut found = Vec::new();
     for source in sources() {

@@ -324,7 +324,7 @@ pub(super) fn new_identity(identity: Option<proto::Identity>) -> Result<NewIdent
         _ => {}
     }
     let grants = identity.granted_vnf_instance_ids;
-    if role != Role::Vnfm && !grants.is_empty() {
+    if !role.is_granted_vnfs() && !grants.is_empty() {
         return Err(invalid("identity.granted_vnf_instance_ids", format!("is given; a {role} has none")));
     }
     if grants.len() > GRANTS_MAX {
@@ -351,9 +351,11 @@ fn role(role: i32) -> Result<Role, BrokerError> {
         Ok(proto::Role::Vnfm) => Ok(Role::Vnfm),
         Ok(proto::Role::Auditor) => Ok(Role::Auditor),
         Ok(proto::Role::SecurityOperator) => Ok(Role::SecurityOperator),
-        Ok(proto::Role::Unspecified) | Err(_) => {
-            Err(invalid("identity.role", "is not one of operator, NFVO, VNFM, auditor, security operator"))
-        }
+        Ok(proto::Role::RegistrationAuthority) => Ok(Role::RegistrationAuthority),
+        Ok(proto::Role::Unspecified) | Err(_) => Err(invalid(
+            "identity.role",
+            "is not one of operator, NFVO, VNFM, auditor, security operator, registration authority",
+        )),
     }
 }
 
@@ -419,6 +421,7 @@ fn shown_identity(identity: Identity) -> proto::Identity {
         Role::Vnfm => proto::Role::Vnfm,
         Role::Auditor => proto::Role::Auditor,
         Role::SecurityOperator => proto::Role::SecurityOperator,
+        Role::RegistrationAuthority => proto::Role::RegistrationAuthority,
         // A VNFCI is known by a delivered certificate and never registered.
         Role::Vnfci => proto::Role::Unspecified,
     };

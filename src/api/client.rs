@@ -242,16 +242,26 @@ pub fn renew_request(request: RequestId, recipient: &RecipientPublicKey) -> prot
 /// # Errors
 /// [`ConnectError`], by whose fault it is.
 pub async fn connect(server: &str, tls: &ClientTls) -> Result<Connection, ConnectError> {
-    let Target { host, port, authority } = target(server)?;
+    let Target { host, port, .. } = target(server)?;
+    let unreachable = |reason: String| ConnectError::Unreachable { server: server.to_owned(), reason };
+    let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), port)))
+        .await
+        .map_err(|_| unreachable(format!("no answer within {CONNECT_TIMEOUT:?}")))?
+        .map_err(|e| unreachable(e.to_string()))?;
+    connect_over(tcp, server, tls).await
+}
+
+/// [`connect`] over a TCP connection to `server` that the caller has made its own way.
+///
+/// # Errors
+/// As there.
+pub async fn connect_over(tcp: TcpStream, server: &str, tls: &ClientTls) -> Result<Connection, ConnectError> {
+    let Target { host, authority, .. } = target(server)?;
     let name = ServerName::try_from(host.clone())
         .map_err(|e| ConnectError::Address { server: server.to_owned(), problem: e.to_string() })?;
     let connector = TlsConnector::from(Arc::new(tls.config()?));
     let unreachable = |reason: String| ConnectError::Unreachable { server: server.to_owned(), reason };
     let late = |_| unreachable(format!("no answer within {CONNECT_TIMEOUT:?}"));
-    let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), port)))
-        .await
-        .map_err(late)?
-        .map_err(|e| unreachable(e.to_string()))?;
     // Only a matter of latency.
     let _ = tcp.set_nodelay(true);
     let shaken = async {

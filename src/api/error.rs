@@ -104,13 +104,14 @@ pub(super) fn deadline_exceeded() -> Status {
     )
 }
 
-/// More calls at once than the listener takes.
+/// More calls at once than the listener takes. Those that are sent away at the same time do not return at the same time.
 pub(super) fn overloaded() -> Status {
+    let wait = Duration::from_secs(1).mul_f64(1.0 + 4.0 * rand::random::<f64>());
     answer(
         Code::Unavailable,
         "OVERLOADED",
         "too many calls at once; try again",
-        ErrorDetails::with_retry_info(Some(Duration::from_secs(1))),
+        ErrorDetails::with_retry_info(Some(wait)),
     )
 }
 

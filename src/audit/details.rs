@@ -120,6 +120,20 @@ details! {
         not_after: Timestamp,
     }
 
+    /// `ISSUER_CLIENT_RENEWED`
+    IssuerClientDetails {
+        /// The issuer, as configured.
+        issuer_name: IssuerName,
+        /// Label of the key on the token.
+        key_label: String,
+        /// SHA-256 of the certificate's DER.
+        certificate: Sha256Hash,
+        /// Its serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
+    }
+
     /// `CA_REQUESTED`
     CaRequestDetails {
         /// Which of the tenant's CAs.
@@ -332,14 +346,15 @@ details! {
     EnrolmentDetails {
         /// The enrolment.
         claim: ClaimId,
-        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI) or `CERTIFICATE` (that it follows).
+        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI), `CERTIFICATE` (that it follows) or `AUTHORITY`
+        /// (the actor, which vouches for the key and has it for no VNFCI that is known here).
         basis: String,
-        /// The arming that it belongs to.
-        initial_credential: InitialCredentialId,
+        /// The arming that it belongs to; none with `AUTHORITY`.
+        initial_credential: Option<InitialCredentialId>,
         /// SHA-256 of the certificate's DER that authenticated the caller.
         shown: Sha256Hash,
-        /// The slot.
-        slot: SlotName,
+        /// The slot; none with `AUTHORITY`.
+        slot: Option<SlotName>,
         /// The profile.
         profile: ProfileName,
         /// SHA-256 of the request's DER (PKCS#10), whose signature proved possession of the key.

@@ -31,6 +31,8 @@ named!(
         ProfileChanged = "PROFILE_CHANGED",
         /// A CA certificate was issued or taken into use.
         IssuerAdded = "ISSUER_ADDED",
+        /// A CA outside of the broker certified again the key by which the broker is its client.
+        IssuerClientRenewed = "ISSUER_CLIENT_RENEWED",
         /// A request was made for an external root to certify a CA key.
         CaRequested = "CA_REQUESTED",
         /// The root signed the certificate of a CA elsewhere.

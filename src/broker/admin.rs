@@ -8,6 +8,7 @@ use crate::broker::profiles::{self, Profiles};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, Profile};
+use crate::crash::{self, Point};
 use crate::hsm::HsmStatus;
 use crate::nfv::{IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
 use crate::store::Mutation;
@@ -55,7 +56,10 @@ impl Broker {
             .tenant(&tenant)
             .details(details::json(&TenantDetails { tenant }));
         self.store.add_tenant(record.clone(), one(event, &authorised, &request)).await?;
-        Ok(record)
+        crash::reached(Point::TenantCommitted);
+        // Repeated, it was added before.
+        let added = self.store.tenants().await?.into_iter().find(|known| known.id == record.id);
+        Ok(added.unwrap_or(record))
     }
 
     /// All tenants.
@@ -122,7 +126,8 @@ impl Broker {
         let event =
             identity_event(self.event(&authorised, EventKind::IdentityAdded, &request).await?, &identity);
         self.store.add_identity(identity.clone(), one(event, &authorised, &request)).await?;
-        Ok(identity)
+        // Repeated, it was added before.
+        Ok(self.store.identity_by_fingerprint(identity.fingerprint).await?.unwrap_or(identity))
     }
 
     async fn check_identity(&self, new: &NewIdentity) -> Result<(), BrokerError> {
@@ -137,13 +142,16 @@ impl Broker {
             (Role::Operator, Some(_)) => {
                 return Err(invalid(tenant_field, "an operator belongs to no tenant; leave it empty"));
             }
-            (Role::Nfvo | Role::Vnfm, None) => {
+            (Role::Nfvo | Role::Vnfm | Role::RegistrationAuthority, None) => {
                 return Err(invalid(tenant_field, format!("a {} belongs to a tenant; name it", new.role)));
             }
             _ => {}
         }
-        if new.role != Role::Vnfm && !new.granted_vnfs.is_empty() {
-            return Err(invalid("identity.granted_vnf_instance_ids", "only a vnfm is granted VNF instances"));
+        if !new.role.is_granted_vnfs() && !new.granted_vnfs.is_empty() {
+            return Err(invalid(
+                "identity.granted_vnf_instance_ids",
+                "only a vnfm or a registration-authority is granted VNF instances",
+            ));
         }
         if let Some(tenant) = &new.tenant
             && !self.store.tenants().await?.iter().any(|known| known.id == *tenant)

@@ -99,7 +99,10 @@ impl Broker {
         let event = self.event(&authorised, EventKind::AnchorAdded, &request).await?;
         let event = anchor_event(event, &anchor, &facts);
         self.store.add_anchor(anchor.clone(), one(event, &authorised, &request)).await?;
-        Ok(AnchorWithCrls { anchor, crls: Vec::new() })
+        // Repeated, it was added before.
+        let mut added = self.store.anchors(Some(&anchor.tenant)).await?;
+        added.retain(|known| known.name == anchor.name);
+        Ok(AnchorWithCrls { anchor: added.pop().unwrap_or(anchor), crls: Vec::new() })
     }
 
     /// Changes what is demanded of CRLs under an anchor, and adds CRLs: each replaces that of the same issuer and scope.

@@ -13,6 +13,7 @@ use crate::broker::profiles::Profiles;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::{self, NameValues, Profile, Tbs};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::Issue;
 use crate::hsm::Lane;
 use crate::nfv::{ClaimId, CredentialId, IssuerId, PoolName, Sha256Hash, TenantId};
@@ -100,7 +101,9 @@ impl Broker {
                     certificates.push((slot.credential.id, intent.signed(der)));
                 }
             }
+            crash::reached(Point::ClaimSigned);
             let recorded = self.record_issued(record, issuer, &certificates).await?;
+            crash::reached(Point::ClaimCertified);
             for ((place, (_, signed)), outcome) in places.into_iter().zip(certificates).zip(recorded) {
                 let der = match outcome {
                     RecordOutcome::Recorded(_) => signed.der,

@@ -4,6 +4,7 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::ocsp::IssuerHashes;
 use crate::ca::{self, SigningCa, Tbs};
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{CaName, IssuerId, IssuerName, TenantId};
 use crate::store::records::IssuerRecord;
@@ -224,6 +225,7 @@ impl Broker {
         let now = self.store.now().await?;
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
+        crash::reached(Point::RootCertified);
         self.record_authority(None, &CaName::main(), 1, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
@@ -233,6 +235,7 @@ impl Broker {
         let mac = ObjectId::TokenMac(tenant.clone());
         if !self.hsm.object_exists(&mac).await? {
             self.hsm.create_mac_key(&mac).await?;
+            crash::reached(Point::TenantMacKeyMade);
         }
         if let Some(authority) = self.authorities.load().issuing(Some(tenant), &CaName::main()) {
             return Ok(authority);
@@ -248,6 +251,7 @@ impl Broker {
             .sub_ca(tenant, CaName::main().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        crash::reached(Point::TenantCertified);
         let chain = vec![root.certificate_der.clone()];
         self.record_authority(Some(tenant), &CaName::main(), 1, &key, certificate_der, chain).await?;
         self.issuing(tenant).await
@@ -287,7 +291,11 @@ impl Broker {
     ) -> Result<Vec<u8>, BrokerError> {
         match self.hsm.public_key(key).await? {
             Some(spki) => Ok(spki),
-            None => Ok(self.hsm.create_key_pair(key, algorithm).await?),
+            None => {
+                let spki = self.hsm.create_key_pair(key, algorithm).await?;
+                crash::reached(Point::KeyPairMade);
+                Ok(spki)
+            }
         }
     }
 

@@ -3,9 +3,10 @@
 
 use crate::broker::enrol_pool::Enrolments;
 use crate::broker::{Broker, BrokerError};
+use crate::nfv::PoolId;
 use crate::store::records::Lease;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,150 @@ const PUBLISHER_PERIOD: Duration = Duration::from_secs(10);
 const MIRROR_PERIOD: Duration = Duration::from_secs(1);
 const ALIVE_PERIOD: Duration = Duration::from_secs(5);
 
+/// A kind of background work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Refills pools.
+    Producer,
+    /// Fills pools of CAs outside.
+    Enroller,
+    /// Destroys, shreds, expires, receipts.
+    Sweeper,
+    /// Chains events.
+    Sequencer,
+    /// Has the chain's head signed.
+    Head,
+    /// Signs CRLs and certifies OCSP responders.
+    Publisher,
+    /// Looks for a rollback and mirrors the log. Of every broker, without a lease.
+    Mirror,
+    /// Notes that the broker lives. Of every broker, without a lease.
+    Alive,
+}
+
+impl Work {
+    /// All of it.
+    pub const ALL: [Self; 8] = [
+        Self::Producer,
+        Self::Enroller,
+        Self::Sweeper,
+        Self::Sequencer,
+        Self::Head,
+        Self::Publisher,
+        Self::Mirror,
+        Self::Alive,
+    ];
+
+    /// Its name, and its lease's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Enroller => "enroller",
+            Self::Sweeper => "sweeper",
+            Self::Sequencer => "sequencer",
+            Self::Head => "head",
+            Self::Publisher => "publisher",
+            Self::Mirror => "mirror",
+            Self::Alive => "alive",
+        }
+    }
+
+    /// From a round that nothing woke to the next.
+    const fn period(self) -> Duration {
+        match self {
+            Self::Producer | Self::Enroller => PRODUCER_PERIOD,
+            Self::Sweeper => SWEEPER_PERIOD,
+            Self::Sequencer => SEQUENCER_PERIOD,
+            Self::Head => HEAD_PERIOD,
+            Self::Publisher => PUBLISHER_PERIOD,
+            Self::Mirror => MIRROR_PERIOD,
+            Self::Alive => ALIVE_PERIOD,
+        }
+    }
+}
+
+/// The rounds of one broker, one after the other, and what it remembers between them.
+pub struct Rounds {
+    broker: Arc<Broker>,
+    holder: String,
+    full: HashMap<PoolId, u32>,
+    enrolments: Enrolments,
+    /// The lease of the latest round.
+    held: Option<Lease>,
+}
+
+impl Rounds {
+    /// Of a broker that `holder` names among replicas.
+    pub fn new(broker: &Arc<Broker>, holder: &str) -> Self {
+        let (full, enrolments) = (HashMap::new(), Enrolments::default());
+        Self { broker: Arc::clone(broker), holder: holder.to_owned(), full, enrolments, held: None }
+    }
+
+    /// One round, if this broker has the lease for it; true while there is more to do.
+    ///
+    /// # Errors
+    /// What failed: it is to be tried again.
+    pub async fn take(&mut self, work: Work) -> Result<bool, BrokerError> {
+        match work {
+            Work::Mirror | Work::Alive => self.take_without_lease(work).await,
+            _ => match self.lease(work).await {
+                Some(lease) => {
+                    self.held = Some(lease.clone());
+                    self.take_under(work, &lease).await
+                }
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// One round under a lease that this broker was given, however long ago.
+    ///
+    /// # Errors
+    /// As [`Rounds::take`]; `LEASE_LOST` if another broker has it by now and something was to be changed.
+    pub async fn take_under(&mut self, work: Work, lease: &Lease) -> Result<bool, BrokerError> {
+        match work {
+            Work::Producer => self.broker.refill_pools(&mut self.full, lease).await,
+            Work::Enroller => self.broker.enrol_pools(&mut self.enrolments, lease).await,
+            Work::Sweeper => self.broker.sweep(lease).await,
+            Work::Sequencer => self.broker.chain_events().await,
+            Work::Head => self.broker.sign_head().await.map(|()| false),
+            Work::Publisher => self.broker.publish(lease).await.map(|()| false),
+            Work::Mirror | Work::Alive => self.take_without_lease(work).await,
+        }
+    }
+
+    async fn take_without_lease(&self, work: Work) -> Result<bool, BrokerError> {
+        match work {
+            Work::Mirror => self.broker.mirror_log().await,
+            _ => Ok(self.broker.note_alive().await.map(|()| false)?),
+        }
+    }
+
+    /// Lets another replica do this work from now on.
+    async fn give_back(&mut self) {
+        if let Some(lease) = self.held.take()
+            && let Err(error) = self.broker.store.release_lease(&lease).await
+        {
+            tracing::warn!(work = lease.name, %error, "the lease was not given back; it runs out");
+        }
+    }
+
+    /// The lease, while this broker has it. Nothing goes on by itself on a database that was rolled back: it would go on
+    /// from a state that is not the last one.
+    pub async fn lease(&self, work: Work) -> Option<Lease> {
+        if self.broker.rolled_back().is_some() {
+            return None;
+        }
+        match self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                tracing::warn!(work = work.as_str(), %error, "no lease");
+                None
+            }
+        }
+    }
+}
+
 /// The running background work.
 pub struct Background {
     tasks: JoinSet<()>,
@@ -36,21 +181,10 @@ impl Background {
     pub fn start(broker: &Arc<Broker>, holder: &str) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let shift = |name: &'static str| Shift {
-            broker: Arc::clone(broker),
-            name,
-            holder: holder.to_owned(),
-            stop: stop.clone(),
-            held: Mutex::new(None),
-        };
-        tasks.spawn(shift("producer").produce());
-        tasks.spawn(shift("enroller").enrol());
-        tasks.spawn(shift("sweeper").sweep());
-        tasks.spawn(shift("sequencer").sequence());
-        tasks.spawn(shift("head").sign_heads());
-        tasks.spawn(shift("publisher").publish());
-        tasks.spawn(shift("alive").note_alive());
-        tasks.spawn(shift("mirror").mirror());
+        for work in Work::ALL {
+            let (broker, rounds) = (Arc::clone(broker), Rounds::new(broker, holder));
+            tasks.spawn(Shift { broker, rounds, work, stop: stop.clone() }.run());
+        }
         Self { tasks, stop }
     }
 
@@ -64,160 +198,61 @@ impl Background {
 /// One kind of background work of this process.
 struct Shift {
     broker: Arc<Broker>,
-    name: &'static str,
-    holder: String,
+    rounds: Rounds,
+    work: Work,
     stop: CancellationToken,
-    /// The lease of the latest round.
-    held: Mutex<Option<Lease>>,
 }
 
 impl Shift {
-    async fn produce(self) {
-        let mut full = HashMap::new();
-        while self.on().await {
-            let round = match self.lease().await {
-                Some(lease) => self.broker.refill_pools(&mut full, &lease).await,
-                None => Ok(false),
-            };
-            let more = matches!(round, Ok(true));
-            self.rest(round, PRODUCER_PERIOD, Some(&self.broker.wake.producer)).await;
-            if !more && self.on().await {
+    async fn run(mut self) {
+        while !self.stop.is_cancelled() {
+            let round = self.rounds.take(self.work).await;
+            let settled = !matches!(round, Ok(true));
+            self.rest(round).await;
+            if self.work == Work::Producer && settled && !self.stop.is_cancelled() {
                 tokio::time::sleep(PRODUCER_SETTLING).await;
             }
         }
-        self.give_back().await;
-    }
-
-    async fn enrol(self) {
-        let mut enrolments = Enrolments::default();
-        while self.on().await {
-            let round = match self.lease().await {
-                Some(lease) => self.broker.enrol_pools(&mut enrolments, &lease).await,
-                None => Ok(false),
-            };
-            let period = enrolments.pause().map_or(PRODUCER_PERIOD, |pause| pause.min(PRODUCER_PERIOD));
-            self.rest(round, period, Some(&self.broker.wake.enroller)).await;
-        }
-    }
-
-    async fn sweep(self) {
-        while self.on().await {
-            let round = match self.lease().await {
-                Some(lease) => self.broker.sweep(&lease).await,
-                None => Ok(false),
-            };
-            self.rest(round, SWEEPER_PERIOD, Some(&self.broker.wake.sweeper)).await;
-        }
-        self.give_back().await;
-    }
-
-    async fn sequence(self) {
-        while self.on().await {
-            let round = match self.lease().await {
-                Some(_) => self.broker.chain_events().await,
-                None => Ok(false),
-            };
-            self.rest(round, SEQUENCER_PERIOD, None).await;
-        }
-        // What the last requests committed is chained and signed before the process ends.
-        let last = async {
-            if self.broker.rolled_back().is_some() {
-                return Ok(());
-            }
-            while self.broker.chain_events().await? {}
-            self.broker.sign_head().await?;
-            while self.broker.mirror_log().await? {}
-            Ok::<(), BrokerError>(())
-        };
-        if let Err(error) = last.await {
+        if self.work == Work::Sequencer
+            && let Err(error) = self.close_log().await
+        {
             tracing::warn!(%error, "the last events are not chained yet; the next start does it");
         }
-        self.give_back().await;
+        self.rounds.give_back().await;
     }
 
-    async fn sign_heads(self) {
-        while self.on().await {
-            let round = match self.lease().await {
-                Some(_) => self.broker.sign_head().await.map(|()| false),
-                None => Ok(false),
-            };
-            self.rest(round, HEAD_PERIOD, None).await;
-        }
-        self.give_back().await;
-    }
-
-    async fn publish(self) {
-        while self.on().await {
-            let round = match self.lease().await {
-                Some(lease) => self.broker.publish(&lease).await.map(|()| false),
-                None => Ok(false),
-            };
-            self.rest(round, PUBLISHER_PERIOD, Some(&self.broker.wake.publisher)).await;
-        }
-        self.give_back().await;
-    }
-
-    /// Of every broker: each looks for itself whether the database was rolled back.
-    async fn mirror(self) {
-        while self.on().await {
-            let round = self.broker.mirror_log().await;
-            self.rest(round, MIRROR_PERIOD, None).await;
-        }
-    }
-
-    async fn note_alive(self) {
-        while self.on().await {
-            let round = self.broker.note_alive().await.map(|()| false).map_err(BrokerError::from);
-            self.rest(round, ALIVE_PERIOD, None).await;
-        }
-    }
-
-    /// Lets another replica do this work from now on.
-    async fn give_back(self) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(lease) = held
-            && let Err(error) = self.broker.store.release_lease(&lease).await
-        {
-            tracing::warn!(work = self.name, %error, "the lease was not given back; it runs out");
-        }
-    }
-
-    async fn on(&self) -> bool {
-        !self.stop.is_cancelled()
-    }
-
-    /// The lease, while this process has it. Nothing goes on by itself on a database that was rolled back: it would go on
-    /// from a state that is not the last one.
-    async fn lease(&self) -> Option<Lease> {
+    /// What the last requests committed is chained, signed and mirrored before the process ends.
+    async fn close_log(&self) -> Result<(), BrokerError> {
         if self.broker.rolled_back().is_some() {
-            return None;
+            return Ok(());
         }
-        match self.broker.store.acquire_lease(self.name, &self.holder, LEASE).await {
-            Ok(lease) => {
-                self.held.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&lease);
-                lease
-            }
-            Err(error) => {
-                tracing::warn!(work = self.name, %error, "no lease");
-                None
-            }
-        }
+        while self.broker.chain_events().await? {}
+        self.broker.sign_head().await?;
+        while self.broker.mirror_log().await? {}
+        Ok(())
     }
 
     /// Waits until the next round is due: at once if there is more to do, soon after a failure, else when woken or after
     /// the period.
-    async fn rest(
-        &self,
-        round: Result<bool, BrokerError>,
-        period: Duration,
-        wake: Option<&tokio::sync::Notify>,
-    ) {
+    async fn rest(&self, round: Result<bool, BrokerError>) {
+        let period = match (self.work, self.rounds.enrolments.pause()) {
+            (Work::Enroller, Some(pause)) => pause.min(self.work.period()),
+            _ => self.work.period(),
+        };
+        let wake = match self.work {
+            Work::Producer => Some(&self.broker.wake.producer),
+            Work::Enroller => Some(&self.broker.wake.enroller),
+            Work::Sweeper => Some(&self.broker.wake.sweeper),
+            Work::Publisher => Some(&self.broker.wake.publisher),
+            Work::Sequencer | Work::Head | Work::Mirror | Work::Alive => None,
+        };
         let pause = match round {
             Ok(true) => return tokio::task::yield_now().await,
             Ok(false) => period,
             Err(error) => {
-                metrics::counter!("keybroker_background_failures_total", "work" => self.name).increment(1);
-                tracing::warn!(work = self.name, %error, "a round failed; it is tried again");
+                metrics::counter!("keybroker_background_failures_total", "work" => self.work.as_str())
+                    .increment(1);
+                tracing::warn!(work = self.work.as_str(), %error, "a round failed; it is tried again");
                 AFTER_FAILURE.min(period)
             }
         };

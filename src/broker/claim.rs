@@ -14,6 +14,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::broker::confirm::vnfci_actor;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::HolderCopy;
 use crate::hsm::{HsmError, ObjectId, SealItem, SealRequest, SealedKey, WrappedKey};
 use crate::identity::token::{ProofFields, Token, secret_input};
@@ -151,19 +152,25 @@ impl Broker {
         claim: Claim,
     ) -> Result<SealedClaim, BrokerError> {
         self.not_rolled_back()?;
+        crash::reached(Point::ClaimVerified);
+        let _place = self.place_to_claim(&claimant.tenant).await?;
         // 2. Agree on a sealing suite.
         let suite = trace_span!("2 agree on suite")
             .in_scope(|| self.agree_on_suite(&claimant.tenant, &claim.recipient, &claim.suites))?;
         // 3. Draw, bind, record.
         let mut record =
             self.reserve(claimant, &claim, suite).instrument(trace_span!("3 draw, bind, record")).await?;
+        crash::reached(Point::ClaimDrawn);
         // 4. Have signed.
         if let Err(error) = self.certify_claim(&mut record).instrument(trace_span!("4 have signed")).await {
             return Err(self.record_failure(&record, "sign", error).await);
         }
         // 5. Seal. 6. Answer.
         match self.seal(&record, suite, &claim.recipient).instrument(trace_span!("5 seal")).await {
-            Ok(sealed) => self.answer(record, suite, sealed).instrument(trace_span!("6 answer")).await,
+            Ok(sealed) => {
+                crash::reached(Point::ClaimSealed);
+                self.answer(record, suite, sealed).instrument(trace_span!("6 answer")).await
+            }
             Err(error) => Err(self.record_failure(&record, "seal", error).await),
         }
     }
@@ -290,7 +297,6 @@ impl Broker {
             }
             ClaimOutcome::Empty { pool } => {
                 metrics::counter!("keybroker_claims_total", "outcome" => "empty").increment(1);
-                self.wake.filling();
                 let retry_after = self.retry_after(tenant, &pool).await?;
                 Err(BrokerError::PoolEmpty { pool, retry_after })
             }

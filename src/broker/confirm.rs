@@ -11,6 +11,7 @@ use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::claim::TokenProof;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::RevocationReason;
 use crate::identity::Purpose;
 use crate::identity::confirm::{confirm_message, verify_signature};
@@ -109,6 +110,7 @@ impl Broker {
         let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
             confirm_message(claim.id, certificate, recipient_key)
         })?;
+        crash::reached(Point::ConfirmVerified);
         let actor = vnfci_actor(&claim.tenant, &claim.vnfci);
         let event = Event::new(self.store.now().await?, EventKind::Confirmed, actor.clone())
             .tenant(&claim.tenant)
@@ -130,6 +132,7 @@ impl Broker {
         let newly_confirmed =
             match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
                 ConfirmOutcome::Confirmed { superseded, .. } => {
+                    crash::reached(Point::ConfirmCommitted);
                     metrics::counter!("keybroker_confirmations_total").increment(1);
                     if !superseded.keys.is_empty() {
                         self.wake.publisher.notify_one();

@@ -4,6 +4,7 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::{BrokerCopy, BrokerCopyState, DestructionReceipt, SignedReceipt};
 use crate::broker::{Broker, BrokerError};
 use crate::clock::{Timestamp, parse_duration};
+use crate::crash::{self, Point};
 use crate::credential::KeyState;
 use crate::store::Mutation;
 use crate::store::records::{Custody, Lease};
@@ -33,7 +34,9 @@ impl Broker {
             receipts.push((custody.credential.id, json));
         }
         let more = due.len() == BATCH as usize;
+        crash::reached(Point::ReceiptsSigned);
         self.store.record_receipts(receipts, Mutation::new(move |()| events).lease(lease)).await?;
+        crash::reached(Point::ReceiptsCommitted);
         Ok(more)
     }
 

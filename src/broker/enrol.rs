@@ -1,7 +1,7 @@
 //! A certificate for a key that its holder made and keeps (ETSI GR NFV-SEC 005 8.1.2.1 and 8.1.2.2, RFC 7030).
 //!
-//! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one, or a VNFCI by a certificate that it has
-//!    ([`Broker::identify_enroller`]).
+//! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one, a VNFCI by a certificate that it has, or a
+//!    registration authority ([`Broker::identify_enroller`]), whose way is that of `enrol_vouched.rs` from here on.
 //! 2. Read the request: its own signature proves possession of the key.
 //! 3. Find the slot that is to be filled, and its profile. The same key again gets the same certificate again.
 //! 4. Hold the request's wishes against the profile, which gives the names; record the intent with serial number and
@@ -12,17 +12,17 @@
 
 use crate::audit::details::{self, EnrolmentDetails, FailedDetails, RevocationDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
-use crate::authorisation::{Caller, Denied, Rpc, Target, authorise};
+use crate::authorisation::{Caller, Denied, Rpc, Target, authorise, reach};
 use crate::broker::authorities::unissued;
 use crate::broker::claim::REDRAWS_ALLOWED;
 use crate::broker::confirm::vnfci_actor;
-use crate::broker::initialise::default_tenant;
 use crate::broker::{Broker, BrokerError, Peer};
-use crate::ca::csr::{csr_attributes, names_of};
+use crate::ca::csr::names_of;
 use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
 use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile, Tbs};
+use crate::crash::{self, Point};
 use crate::credential::{CertificateState, RevocationReason};
-use crate::identity::{Purpose, Verified, x509};
+use crate::identity::{Purpose, Verified};
 use crate::nfv::{
     ClaimId, CredentialId, IssuerId, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
 };
@@ -54,6 +54,7 @@ pub struct Enroller {
 enum EnrollerKind {
     InitialCredential(Verified),
     Agent(Caller),
+    Authority(Caller),
     Holder(Caller, Box<Enrolment>),
 }
 
@@ -64,7 +65,9 @@ impl Enroller {
             EnrollerKind::InitialCredential(verified) => {
                 Caller::vnfci(verified.tenant().clone(), verified.vnfci().clone())
             }
-            EnrollerKind::Agent(caller) | EnrollerKind::Holder(caller, _) => caller.clone(),
+            EnrollerKind::Agent(caller)
+            | EnrollerKind::Authority(caller)
+            | EnrollerKind::Holder(caller, _) => caller.clone(),
         }
     }
 }
@@ -100,10 +103,16 @@ impl Broker {
         } else if self.store.identity_by_fingerprint(shown).await?.is_some() {
             let caller = self.identify_registered(peer).await?;
             // It does not show the certificate that is to be followed.
-            if again || crate::authorisation::reach(caller.role, Rpc::EnrolVnfci).is_none() {
+            if again {
                 return Err(Denied::Role(caller.role, Rpc::EnrolVnfci).into());
             }
-            EnrollerKind::Agent(caller)
+            if reach(caller.role, Rpc::EnrolVouched).is_some() {
+                EnrollerKind::Authority(caller)
+            } else if reach(caller.role, Rpc::EnrolVnfci).is_some() {
+                EnrollerKind::Agent(caller)
+            } else {
+                return Err(Denied::Role(caller.role, Rpc::EnrolVnfci).into());
+            }
         } else {
             let unused = (RequestId::generate(), Sha256Hash([0; 32]));
             let verified =
@@ -129,6 +138,13 @@ impl Broker {
         // 2.
         let request = CertificationRequest::parse(request_der).map_err(|error| invalid(error.to_string()))?;
         let key = Sha256Hash::of(request.public_key_der());
+        if let EnrollerKind::Authority(caller) = &enroller.kind {
+            if let Some(named) = on_behalf_of {
+                let reason = format!("{} named VNFCI {named}, and is nobody's agent", caller.name);
+                return Err(BrokerError::refused("VNFCI_FOREIGN", reason));
+            }
+            return self.enrol_vouched(caller, enroller.shown, label, &request, request_der).await;
+        }
         // 3.
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
         self.not_rolled_back()?;
@@ -162,6 +178,7 @@ impl Broker {
         let details = describe(enroller, &place, request_der, id, authority.id, &tbs);
         let started = Event { kind: EventKind::EnrolmentStarted, ..base.clone() };
         self.store.append_events(vec![started.details(details::json(&details))]).await?;
+        crash::reached(Point::EnrolmentIntended);
         // 5.
         let der = match self.sign_certificate(&authority.key, &tbs).await {
             Ok(der) => der,
@@ -170,6 +187,7 @@ impl Broker {
                 return Err(error);
             }
         };
+        crash::reached(Point::EnrolmentSigned);
         // 6.
         let enrolment = NewEnrolment {
             id,
@@ -192,6 +210,7 @@ impl Broker {
         let outcome = self.record_enrolment(enrolment, base.clone(), details).await;
         match outcome {
             Ok(EnrolmentOutcome::Enrolled { replaced, superseded, .. }) => {
+                crash::reached(Point::EnrolmentCommitted);
                 if replaced != DestroyedKeys::default() || superseded != DestroyedKeys::default() {
                     self.wake.publisher.notify_one();
                     self.wake.sweeper.notify_one();
@@ -218,55 +237,6 @@ impl Broker {
         }
     }
 
-    /// CA certificates for enrolment clients (RFC 7030 4.1): of the label's tenant, else of the one that the client's
-    /// certificate leads to, else of the default tenant. Issuing CA first, root last.
-    ///
-    /// # Errors
-    /// [`BrokerError::NotFound`] for an unknown tenant or profile.
-    pub async fn enrolment_chain(&self, peer: &Peer, label: &Label) -> Result<Vec<Vec<u8>>, BrokerError> {
-        if let Some(profile) = &label.profile {
-            self.known_profile(profile)?;
-        }
-        let tenant = match &label.tenant {
-            Some(tenant) => tenant.clone(),
-            None => self.tenant_of_peer(peer).await?,
-        };
-        let chain = self.trust_chain(&tenant).await?;
-        Ok(chain.chain_der.into_iter().chain([chain.root_der]).collect())
-    }
-
-    /// What a request should have (CsrAttrs, RFC 7030 4.5.2, DER); none without a profile in the label: clients may ask
-    /// before they are known.
-    ///
-    /// # Errors
-    /// [`BrokerError::NotFound`] for an unknown profile.
-    pub fn enrolment_attributes(&self, label: &Label) -> Result<Option<Vec<u8>>, BrokerError> {
-        let profile = label.profile.as_ref().map(|name| self.known_profile(name)).transpose()?;
-        Ok(profile.map(|profile| csr_attributes(&profile)))
-    }
-
-    fn known_profile(&self, name: &ProfileName) -> Result<Arc<Profile>, BrokerError> {
-        self.profiles.load().get(name).ok_or_else(|| BrokerError::NotFound(format!("profile {name}")))
-    }
-
-    /// The tenant that a client certificate leads to; the default one if it leads nowhere.
-    async fn tenant_of_peer(&self, peer: &Peer) -> Result<TenantId, BrokerError> {
-        if let Some(leaf) = peer.chain_der.first() {
-            let shown = Sha256Hash::of(leaf);
-            if let Some(held) = self.store.enrolment_by_certificate(shown).await? {
-                return Ok(held.tenant);
-            }
-            if let Some(identity) = self.store.identity_by_fingerprint(shown).await? {
-                return Ok(identity.tenant.unwrap_or_else(default_tenant));
-            }
-            let anchors = self.x509_anchors().await?;
-            if let Ok(evidence) = x509::verify(&peer.chain_der, &anchors, self.store.now().await?) {
-                return Ok(evidence.tenant().clone());
-            }
-        }
-        Ok(default_tenant())
-    }
-
     /// Whose slot is to be filled, and which.
     async fn place(
         &self,
@@ -285,6 +255,7 @@ impl Broker {
                 let id = self.principal(caller, &tenant, request, on_behalf_of.as_ref()).await?;
                 (tenant, id)
             }
+            EnrollerKind::Authority(caller) => return Err(Denied::NoTarget(caller.name.clone()).into()),
         };
         let refused =
             |code, reason: String| BrokerError::refused(code, reason).concerning(&tenant, Some(&id));
@@ -301,8 +272,8 @@ impl Broker {
             EnrollerKind::InitialCredential(verified) => {
                 (EnrolmentBasis::InitialCredential(verified.credential()), None)
             }
-            EnrollerKind::Agent(_) => (EnrolmentBasis::Agent(arming.id), None),
             EnrollerKind::Holder(_, held) => (EnrolmentBasis::Certificate(enroller.shown), Some(&**held)),
+            _ => (EnrolmentBasis::Agent(arming.id), None),
         };
         if matches!(vnfci.state, VnfciState::Released | VnfciState::Terminated) {
             return Err(refused("VNFCI_ENDED", format!("VNFCI {id} is {}", vnfci.state)));
@@ -505,7 +476,7 @@ impl Broker {
     }
 
     /// What the intent announced did not happen.
-    async fn record_failed_enrolment(&self, base: &Event, claim: ClaimId, error: &BrokerError) {
+    pub(super) async fn record_failed_enrolment(&self, base: &Event, claim: ClaimId, error: &BrokerError) {
         let mut event = base.clone();
         event.id = uuid::Uuid::now_v7();
         event.kind = EventKind::OutcomeFailed;
@@ -530,7 +501,7 @@ impl Broker {
     }
 }
 
-fn invalid(problem: String) -> BrokerError {
+pub(super) fn invalid(problem: String) -> BrokerError {
     BrokerError::Invalid { field: "request".to_owned(), problem }
 }
 
@@ -565,12 +536,11 @@ fn describe_place(
     EnrolmentDetails {
         claim,
         basis: basis.to_owned(),
-        initial_credential: place
-            .follows
-            .as_ref()
-            .map_or(place.vnfci.initial_credential.id, |held| held.initial_credential),
+        initial_credential: Some(
+            place.follows.as_ref().map_or(place.vnfci.initial_credential.id, |held| held.initial_credential),
+        ),
         shown: enroller.shown,
-        slot: place.slot.clone(),
+        slot: Some(place.slot.clone()),
         profile: place.profile.name().clone(),
         request: Sha256Hash::of(request_der),
         issuer,

@@ -1,6 +1,6 @@
 //! Pools whose certificates come from a CA outside of the broker (SEC 005 8.1.2.3 steps 1 to 8).
 
-use crate::audit::details::{self, CertificateRejectedDetails, IssuerDetails};
+use crate::audit::details::{self, CertificateRejectedDetails, IssuerClientDetails, IssuerDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::at_claim;
@@ -14,9 +14,10 @@ use crate::ca::issuers::{
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, NameValues, Profile};
 use crate::clock::HumaneDuration;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
+use crate::hsm::ObjectId;
 use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
-use crate::pool;
 use crate::store::records::{
     AwaitingKey, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, NewCertificate, Page, Pool, PoolFilter,
 };
@@ -115,6 +116,27 @@ impl Broker {
         self.wake.enroller.notify_one();
     }
 
+    /// Notes that an issuer certified our client key for it again.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`]: then the certificate must not be used.
+    pub async fn record_issuer_client(
+        &self,
+        name: &IssuerName,
+        key: &ObjectId,
+        certificate: &CertificateFacts,
+    ) -> Result<(), BrokerError> {
+        let event = Event::new(self.store.now().await?, EventKind::IssuerClientRenewed, Actor::broker())
+            .details(details::json(&IssuerClientDetails {
+                issuer_name: name.clone(),
+                key_label: key.to_string(),
+                certificate: certificate.fingerprint,
+                serial: hex::encode(&certificate.serial),
+                not_after: certificate.not_after,
+            }));
+        Ok(self.store.append_events(vec![event]).await?)
+    }
+
     /// The issuer outside of the broker that fills a pool, if one does.
     pub(super) fn external_issuer_of(&self, pool: &Pool) -> Option<IssuerName> {
         match self.profiles.load().get(&pool.profile)?.issuer() {
@@ -201,7 +223,7 @@ impl Broker {
         // 1.
         let levels = self.store.pool_levels(pool.id).await?;
         let filling = state.full.get(&pool.id) != Some(&pool.target);
-        let missing = pool::refill(pool.target, pool.refill_below, levels.available, filling);
+        let missing = self.missing_in(pool, levels.available, filling).await?;
         if missing == 0 {
             state.full.insert(pool.id, pool.target);
         } else {
@@ -292,6 +314,7 @@ impl Broker {
                 Err(error) => self.shredded_meanwhile(&pool.tenant, epoch, error).await?,
             }
         };
+        crash::reached(Point::IssuerRequested);
         let batch = Batch { pool, profile, issuer: None, epoch, produced, certified, basis: Some(basis) };
         self.commit(batch, Some(lease)).await
     }
@@ -377,6 +400,7 @@ impl Broker {
                     Err(error) => failure = Some(error.to_string()),
                 }
             }
+            crash::reached(Point::IssuerAnswered);
             let lease = self.keep_lease(lease).await?;
             self.record_enrolled(filling, enrolled, &lease).await?;
         }
@@ -449,6 +473,7 @@ impl Broker {
         let mutation = at_claim::issued(event, None, issuer, &certificates);
         let recorded = certificates.len() as u64;
         self.store.record_certificates(certificates, mutation.lease(lease)).await?;
+        crash::reached(Point::IssuerRecorded);
         metrics::counter!("keybroker_certificates_enrolled_total", "issuer" => filling.name.to_string())
             .increment(recorded);
         Ok(())

@@ -3,6 +3,7 @@
 use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::{Broker, BrokerError};
+use crate::crash::{self, Point};
 use crate::credential::{EpochChange, EpochState, StepReason};
 use crate::hsm::{HsmError, ObjectId};
 use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, plan};
@@ -33,6 +34,7 @@ impl Broker {
                 // 1. Record the intent, 2. act, 3. record the result.
                 let event = self.epoch_event(EventKind::EpochCreating, tenant, id, None).await?;
                 self.store.create_epoch(id, tenant, Mutation::new(move |_| vec![event])).await?;
+                crash::reached(Point::EpochIntended);
                 self.create_kek(tenant, id).await?
             }
         };
@@ -82,8 +84,10 @@ impl Broker {
             self.check_token_of(tenant).await?;
             self.hsm.create_kek(tenant, &epoch).await?;
         }
+        crash::reached(Point::EpochKekCreated);
         let event = self.epoch_event(EventKind::EpochOpened, tenant, epoch, None).await?;
         self.store.advance_epoch(epoch, EpochChange::Open, None, Mutation::new(move |_| vec![event])).await?;
+        crash::reached(Point::EpochOpened);
         Ok(epoch)
     }
 
@@ -140,6 +144,7 @@ impl Broker {
                 let event = self.epoch_event(EventKind::EpochClosed, tenant, epoch, Some(reason)).await?;
                 let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
                 self.store.advance_epoch(epoch, EpochChange::Close, None, mutation).await?;
+                crash::reached(Point::EpochClosed);
                 self.forget_open_epoch(tenant);
                 self.wake.sweeper.notify_one();
             }
@@ -173,6 +178,7 @@ impl Broker {
                     continue;
                 }
             };
+            crash::reached(Point::EpochRewrapped);
             let credentials: HashMap<CredentialId, EventCredential> =
                 keys.iter().map(|key| (key.credential.id, key.credential.clone())).collect();
             let moved = keys.iter().map(|key| key.credential.id).zip(rewrapped).collect();
@@ -183,7 +189,7 @@ impl Broker {
                 vec![event.credentials(moved.iter().filter_map(|id| credentials.get(id).cloned()))]
             });
             match self.store.rewrapped(from, to, moved, mutation.lease(lease)).await {
-                Ok(_) => {}
+                Ok(_) => crash::reached(Point::EpochMoved),
                 // The target was closed meanwhile: the next round finds the new one.
                 Err(StoreError::Conflict(_)) => self.forget_open_epoch(tenant),
                 Err(error) => return Err(error.into()),
@@ -210,9 +216,11 @@ impl Broker {
             let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
             self.store.advance_epoch(epoch, EpochChange::Shred, None, mutation).await?;
         }
+        crash::reached(Point::ShredIntended);
         let (event, token_serial) = self.destroy_kek(tenant, epoch).await?;
         let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
         self.store.advance_epoch(epoch, EpochChange::Verify, Some(&token_serial), mutation).await?;
+        crash::reached(Point::ShredCommitted);
         tracing::info!(%tenant, %epoch, "epoch shredded");
         self.wake.sweeper.notify_one();
         Ok(())
@@ -226,7 +234,9 @@ impl Broker {
     ) -> Result<(Event, String), BrokerError> {
         self.check_token_of(tenant).await?;
         self.hsm.destroy_kek(tenant, epoch).await?;
+        crash::reached(Point::ShredDestroyed);
         let gone = self.hsm.verify_destroyed(vec![ObjectId::Kek(tenant.clone(), epoch)]).await?;
+        crash::reached(Point::ShredVerified);
         let event = Event::new(self.store.now().await?, EventKind::EpochShredded, Actor::broker())
             .tenant(tenant)
             .details(details::json(&ShreddedDetails {

@@ -55,7 +55,7 @@ impl Broker {
         Ok(true)
     }
 
-    /// When a claimer that found a pool empty should come again: once the producer has made what is refilled first, by
+    /// When a claimer that found too little in a pool should come again: once the producer has made what is refilled first, by
     /// the pool's own rate where it is known.
     pub(super) async fn retry_after(
         &self,
@@ -64,6 +64,8 @@ impl Broker {
     ) -> Result<Duration, BrokerError> {
         let pool = self.store.pool(tenant, pool).await?;
         let levels = self.store.pool_levels(pool.id).await?;
+        self.note_too_few(&pool, levels.ready(pool.issue)).await?;
+        self.wake.filling();
         let own = self.observe(&pool, &levels).production;
         let rate = if own > 0.0 { own } else { *self.production_rate.borrow() };
         Ok(pool::retry_after(u64::from(pool.refill_below), rate, rand::random()))

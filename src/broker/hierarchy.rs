@@ -14,10 +14,11 @@ use crate::ca::path::{self, Purpose, Rules};
 use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
-use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId};
-use crate::store::Mutation;
+use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId, labelled_fields};
 use crate::store::records::IssuerRecord;
+use crate::store::{Mutation, RequestKey};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,13 @@ impl Broker {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::IssueCa, target)?;
         let _one_at_a_time = self.ca_making.lock().await;
+        let key_of_request = request.key(authorised.actor());
+        let id = made_by(&key_of_request);
+        if let Some(made) = self.store.issuers().await?.into_iter().find(|record| record.id == id) {
+            // The store has its outcome; another body under the same id is refused there.
+            let event = Event::new(made.created_at, EventKind::IssuerAdded, authorised.actor());
+            return self.take_into_use(made, event, Some(key_of_request)).await;
+        }
         let current = self.current_ca(&tenant, &name).await?;
         let root = self.authorities.load().root();
         let root = root.ok_or_else(|| BrokerError::Precondition("there is no own root".to_owned()))?;
@@ -131,10 +139,11 @@ impl Broker {
             .sub_ca(&tenant, name.as_str(), generation, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        crash::reached(Point::CaCertified);
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
         let record = IssuerRecord {
             external: None,
-            id: IssuerId::generate(),
+            id,
             tenant: Some(tenant),
             name,
             generation,
@@ -143,7 +152,7 @@ impl Broker {
             chain_der: vec![root.certificate_der.clone()],
             created_at: now,
         };
-        self.take_into_use(record, event, Some(request.key(authorised.actor()))).await
+        self.take_into_use(record, event, Some(key_of_request)).await
     }
 
     /// The request that an external root is to sign, for the tenant's next CA key. Asked again before the import, it is
@@ -168,6 +177,7 @@ impl Broker {
         let signatures = self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
         let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
         let der = tbs.assemble(signature);
+        crash::reached(Point::CaRequestSigned);
         let event = Event::new(self.store.now().await?, EventKind::CaRequested, authorised.actor())
             .tenant(&tenant)
             .request(request.id)
@@ -178,6 +188,7 @@ impl Broker {
                 request: Sha256Hash::of(&der),
             }));
         self.store.append_events(vec![event]).await?;
+        crash::reached(Point::CaRequestCommitted);
         Ok(CaCertificateRequest { der, generation })
     }
 
@@ -238,6 +249,7 @@ impl Broker {
         path::validate_chain(&chain, root, &Rules::new(Purpose::TlsClient, now)).map_err(|error| {
             invalid("certificate_der", format!("cannot issue: a certificate under it is refused: {error}"))
         })?;
+        crash::reached(Point::CaTried);
         // 4.
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
         let record = IssuerRecord {
@@ -373,7 +385,7 @@ impl Broker {
         &self,
         record: IssuerRecord,
         event: Event,
-        request: Option<crate::store::RequestKey>,
+        request: Option<RequestKey>,
     ) -> Result<Ca, BrokerError> {
         let facts = CertificateFacts::parse(&record.certificate_der)
             .map_err(|error| BrokerError::Internal(error.to_string()))?;
@@ -387,14 +399,15 @@ impl Broker {
             not_after: facts.not_after,
         }));
         event.tenant = record.tenant.clone();
-        let (tenant, name) = (record.tenant.clone(), record.name.clone());
+        let id = record.id;
         let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) };
         self.store.add_issuer(record, mutation).await?;
+        crash::reached(Point::CaCommitted);
         self.load_authorities().await?;
         self.wake.publisher.notify_one();
-        let issuing = self.authorities.load().issuing(tenant.as_ref(), &name);
-        let issuing = issuing.ok_or_else(|| BrokerError::Internal("the new CA is gone".to_owned()))?;
-        Ok(self.shown(&issuing))
+        let taken = self.authorities.load().get(id);
+        let taken = taken.ok_or_else(|| BrokerError::Internal("the new CA is gone".to_owned()))?;
+        Ok(self.shown(&taken))
     }
 
     fn shown(&self, authority: &Authority) -> Ca {
@@ -414,6 +427,15 @@ impl Broker {
             not_after: authority.ca.not_after(),
         }
     }
+}
+
+/// The id of the CA that a request makes: repeated, it finds what it made, and no second key is made for it.
+fn made_by(request: &RequestKey) -> IssuerId {
+    let fields = [request.caller.0.as_bytes(), request.id.0.as_bytes()];
+    let hash = Sha256Hash::of(&labelled_fields("keybroker-issuer-v1", &fields));
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(hash.0).for_each(|(byte, of_hash)| *byte = of_hash);
+    IssuerId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 fn parsed(field: &str, der: &[u8]) -> Result<CertificateFacts, BrokerError> {

@@ -6,6 +6,7 @@ use crate::authorisation::Role;
 use crate::broker::authorities::unissued;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::CertificateFacts;
+use crate::crash::{self, Point};
 use crate::hsm::ObjectId;
 use crate::hsm::SignatureAlgorithm;
 use crate::nfv::{IdentityName, TenantId, VnfInstanceId};
@@ -132,6 +133,7 @@ impl Broker {
             .client(name.as_str(), role.as_str(), spki_der, CLIENT_VALIDITY, now, &mut rand::rng())
             .map_err(unissued)?;
         let leaf = self.sign_certificate(&authority.key, &tbs).await?;
+        crash::reached(Point::IdentityCertified);
         let facts =
             CertificateFacts::parse(&leaf).map_err(|error| BrokerError::Internal(error.to_string()))?;
         let identity = Identity {

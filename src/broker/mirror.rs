@@ -1,9 +1,13 @@
 //! The log outside the database: what a signed head covers is appended to the mirror, and the database is held against it.
 //! A database that has less than the mirror, or something else, was rolled back: it would deliver keys a second time.
 
+use crate::audit::export::ExportError;
 use crate::audit::mirror::{Mirror, Position};
 use crate::audit::{ChainedEntry, SignedHead, genesis};
+use crate::broker::sequence::ORIGIN;
 use crate::broker::{Broker, BrokerError};
+use crate::crash::{self, Point};
+use crate::store::Store;
 use crate::store::records::AuditQuery;
 use arc_swap::ArcSwapOption;
 use std::path::Path;
@@ -103,57 +107,20 @@ impl Broker {
 
     /// A sentence on what the mirror has and the database has not.
     pub(super) async fn compare_mirror(&self) -> Result<Option<String>, BrokerError> {
-        if self.store.mark(RECOVERY).await?.is_some_and(|begun| !begun.is_empty()) {
-            return Ok(Some("a recovery was begun and is not finished".to_owned()));
-        }
-        let directory = self.mirror.mirror.directory().display();
-        let Some(position) = self.mirror_position().await? else {
-            let existed = self.store.mark(MIRROR).await?.filter(|existed| !existed.is_empty());
-            let Some(existed) = existed else { return Ok(None) };
-            return match self.mirror.seen() {
-                // It was lost while this process was looking on: the database is the one that it was.
-                Some(seen) if self.extends_position(&seen).await? => Ok(None),
-                _ => Ok(Some(format!(
-                    "there is no mirror of the audit log in {directory}, and there was one in {existed}: whether the \
-                     database is the latest cannot be known (put the mirror back if it was moved)"
-                ))),
-            };
-        };
-        let origin = self.audit_origin().await?;
-        if position.origin != origin {
-            return Ok(Some(format!(
-                "the mirror in {directory} is of the log {}, the database has {origin}",
-                position.origin
-            )));
-        }
-        if !self.extends_position(&position).await? {
-            let size = self.store.chain_tip().await?.size;
-            return Ok(Some(format!(
-                "the mirror in {directory} has {} events up to {}, the database has {size} events and not that one",
-                position.size, position.hash
-            )));
-        }
-        self.mirror.see(position);
-        Ok(None)
+        let found = compare(&*self.store, &self.mirror.mirror, self.mirror.seen()).await?;
+        Ok(match found {
+            Comparison::Agrees(position) => {
+                if let Some(position) = position {
+                    self.mirror.see(position);
+                }
+                None
+            }
+            Comparison::RolledBack(sentence) => Some(sentence),
+        })
     }
 
     pub(super) async fn mirror_position(&self) -> Result<Option<Position>, BrokerError> {
         self.with_mirror(|mirror| mirror.position()).await
-    }
-
-    /// Whether the database's chain has the last row of a position.
-    async fn extends_position(&self, position: &Position) -> Result<bool, BrokerError> {
-        if position.origin != self.audit_origin().await? {
-            return Ok(false);
-        }
-        match position.size.checked_sub(1) {
-            None => Ok(position.hash == genesis(&position.origin)),
-            Some(last) => {
-                let query = AuditQuery { from_index: last, limit: 1, ..AuditQuery::default() };
-                let rows = self.store.audit_entries(&query).await?;
-                Ok(rows.first().is_some_and(|row| row.index == last && row.hash == position.hash))
-            }
-        }
     }
 
     /// One round: looks for a rollback; then appends what the latest signed head covers. Says whether there is more.
@@ -165,12 +132,13 @@ impl Broker {
         let Some(json) = self.store.latest_head().await? else { return Ok(false) };
         let head: SignedHead =
             serde_json::from_str(&json).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        // Before the mirror is touched: whose storage is away lags.
+        let seen = self.mirror.seen().map_or(0, |seen| seen.size);
+        metrics::gauge!("keybroker_audit_mirror_lag_events").set(head.head.size.saturating_sub(seen) as f64);
         let Some(lock) = self.with_mirror(|mirror| mirror.lock()).await? else { return Ok(false) };
         let position = self.mirror_position().await?;
         let position = position.unwrap_or_else(|| Mirror::empty(&head.head.origin));
-        let behind = head.head.size.saturating_sub(position.size);
-        metrics::gauge!("keybroker_audit_mirror_lag_events").set(behind as f64);
-        if behind == 0 {
+        if head.head.size <= position.size {
             return Ok(false);
         }
         let mut next = position;
@@ -189,6 +157,7 @@ impl Broker {
             let from = next.clone();
             next = self.with_mirror(move |mirror| mirror.append(&from, &entries)).await?;
         }
+        crash::reached(Point::MirrorAppended);
         let finished = next.clone();
         // Before the mirror counts: one that is lost from now on is missed.
         let directory = self.mirror.mirror.directory().display().to_string();
@@ -205,11 +174,93 @@ impl Broker {
     /// Works on the mirror's files where waiting for a disk holds up nobody.
     pub(super) async fn with_mirror<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Mirror) -> Result<T, crate::audit::export::ExportError> + Send + 'static,
+        work: impl FnOnce(&Mirror) -> Result<T, ExportError> + Send + 'static,
     ) -> Result<T, BrokerError> {
-        let mirror = self.mirror.mirror.clone();
-        let done = tokio::task::spawn_blocking(move || work(&mirror)).await;
-        done.map_err(|error| BrokerError::Internal(error.to_string()))?
-            .map_err(|error| BrokerError::Internal(format!("the mirror of the audit log: {error}")))
+        let done = off_thread(&self.mirror.mirror, work).await?;
+        done.map_err(|error| BrokerError::Internal(format!("the mirror of the audit log: {error}")))
     }
+}
+
+/// What a database shows when it is held against the mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// It has everything that the mirror has, which goes so far; none if there is no mirror yet.
+    Agrees(Option<Position>),
+    /// It was rolled back, or may have been: a sentence.
+    RolledBack(String),
+}
+
+/// Holds a database against the mirror of its log. `seen` is how far this process has seen the mirror go: a mirror that is
+/// lost while a process looks on proves nothing.
+///
+/// # Errors
+/// The store's.
+pub async fn compare(
+    store: &dyn Store,
+    mirror: &Mirror,
+    seen: Option<Position>,
+) -> Result<Comparison, BrokerError> {
+    if store.mark(RECOVERY).await?.is_some_and(|begun| !begun.is_empty()) {
+        return Ok(Comparison::RolledBack("a recovery was begun and is not finished".to_owned()));
+    }
+    let directory = mirror.directory().display();
+    let position = match off_thread(mirror, Mirror::position).await? {
+        Ok(Some(position)) => position,
+        gone => {
+            if let Some(seen) = seen
+                && extends(store, &seen).await?
+            {
+                return Ok(Comparison::Agrees(None));
+            }
+            let existed = store.mark(MIRROR).await?.filter(|existed| !existed.is_empty());
+            return Ok(match (gone, existed) {
+                (Err(error), _) => Comparison::RolledBack(format!(
+                    "the mirror of the audit log cannot be read ({error}): whether the database is the latest cannot be \
+                     known"
+                )),
+                (Ok(_), Some(existed)) => Comparison::RolledBack(format!(
+                    "there is no mirror of the audit log in {directory}, and there was one in {existed}: whether the \
+                     database is the latest cannot be known (put the mirror back if it was moved)"
+                )),
+                (Ok(_), None) => Comparison::Agrees(None),
+            });
+        }
+    };
+    if extends(store, &position).await? {
+        return Ok(Comparison::Agrees(Some(position)));
+    }
+    let origin = store.mark(ORIGIN).await?.unwrap_or_default();
+    Ok(Comparison::RolledBack(if position.origin == origin {
+        let size = store.chain_tip().await?.size;
+        format!(
+            "the mirror in {directory} has {} events up to {}, the database has {size} events and not that one",
+            position.size, position.hash
+        )
+    } else {
+        format!("the mirror in {directory} is of the log {}, the database has {origin:?}", position.origin)
+    }))
+}
+
+/// Whether the database's chain has the last row of a position.
+async fn extends(store: &dyn Store, position: &Position) -> Result<bool, BrokerError> {
+    if store.mark(ORIGIN).await?.as_ref() != Some(&position.origin) {
+        return Ok(false);
+    }
+    match position.size.checked_sub(1) {
+        None => Ok(position.hash == genesis(&position.origin)),
+        Some(last) => {
+            let query = AuditQuery { from_index: last, limit: 1, ..AuditQuery::default() };
+            let rows = store.audit_entries(&query).await?;
+            Ok(rows.first().is_some_and(|row| row.index == last && row.hash == position.hash))
+        }
+    }
+}
+
+async fn off_thread<T: Send + 'static>(
+    mirror: &Mirror,
+    work: impl FnOnce(&Mirror) -> T + Send + 'static,
+) -> Result<T, BrokerError> {
+    let mirror = mirror.clone();
+    let done = tokio::task::spawn_blocking(move || work(&mirror)).await;
+    done.map_err(|error| BrokerError::Internal(error.to_string()))
 }

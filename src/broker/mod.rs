@@ -1,6 +1,7 @@
 //! The use cases: one file each, a numbered script. Only this module (and `main.rs`) touches the store.
 
 pub mod admin;
+mod admission;
 pub mod anchors;
 mod at_claim;
 pub mod audit;
@@ -11,11 +12,13 @@ pub mod confirm;
 mod custody;
 pub mod enrol;
 pub mod enrol_pool;
+mod enrol_terms;
+mod enrol_vouched;
 mod epochs;
 mod generate;
 pub mod hierarchy;
 pub mod initialise;
-mod mirror;
+pub mod mirror;
 pub mod ocsp;
 pub mod pools;
 mod produce;
@@ -105,10 +108,12 @@ pub struct TenantSettings {
     pub renewal_overlap: Duration,
     /// Whether an initial credential is spent once every slot of its VNFCI has a certificate by enrolment.
     pub spend_on_enrolment: bool,
+    /// Claims that are worked on at the same time; further ones wait or are told when to come back.
+    pub claims_at_once: usize,
 }
 
 impl Default for TenantSettings {
-    /// 15 minutes, 15 minutes, 1 hour; spent.
+    /// 15 minutes, 15 minutes, 1 hour; spent; 64.
     fn default() -> Self {
         let quarter = Duration::from_secs(15 * 60);
         Self {
@@ -116,6 +121,7 @@ impl Default for TenantSettings {
             confirm_deadline: quarter,
             renewal_overlap: Duration::from_secs(3_600),
             spend_on_enrolment: true,
+            claims_at_once: 64,
         }
     }
 }
@@ -151,6 +157,8 @@ pub struct Broker {
     chained: watch::Sender<u64>,
     /// How fast each pool fills and empties, as seen here; owner: `pools`.
     flows: Mutex<HashMap<PoolId, pool::Flow>>,
+    /// Places for each tenant's claims; owner: `admission`.
+    admission: admission::Admission,
     /// Places for claims that produce what their pools lack; owner: `generate`.
     generating: Semaphore,
     /// Credentials per second of the last refill; owner: `produce`.
@@ -225,10 +233,10 @@ pub enum BrokerError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The HSM or the database is away. Nothing is lost; try again.
+    /// The HSM or the database is away, or too much is asked at once. Nothing is lost; try again.
     #[error("not available now: {reason}")]
     Unavailable {
-        /// Stable code: `HSM_UNAVAILABLE`, `STORE_UNAVAILABLE`, `STORE_FULL`.
+        /// Stable code: `HSM_UNAVAILABLE`, `STORE_UNAVAILABLE`, `STORE_FULL`, `OVERLOADED`.
         code: &'static str,
         /// What is away.
         reason: String,
@@ -357,6 +365,7 @@ impl Broker {
             epoch_making: tokio::sync::Mutex::new(()),
             ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
+            admission: admission::Admission::default(),
             generating: Semaphore::new(generate::PLACES),
             chained: watch::Sender::new(0),
             production_rate: watch::Sender::new(0.0),

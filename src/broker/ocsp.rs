@@ -1,8 +1,9 @@
 //! The OCSP responder (RFC 6960): what the store knows now, signed by a key of each CA's responder on the token.
 //!
 //! Responses without a nonce are signed once and given out until they are due again. Every request asks the store where
-//! the certificate stands, and a response that says something else is not given out any more: a revocation counts from its
-//! commit on, whichever replica made it and whether the HSM is there or not.
+//! the certificate stands, unless nothing was committed since it was asked last, and a response that says something else is
+//! not given out any more: a revocation counts from its commit on, whichever replica made it and whether the HSM is there
+//! or not.
 
 use crate::audit::details::{self, OcspResponderDetails};
 use crate::audit::event::{Actor, Event, EventKind};
@@ -13,6 +14,7 @@ use crate::ca::ocsp::{
     Asked, CertStatus, OcspRequest, ResponseData, Unanswered, responder_key_hash, response,
 };
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{IssuerId, Sha256Hash};
 use crate::store::Mutation;
@@ -78,6 +80,8 @@ struct Responder {
 #[derive(Clone)]
 struct Kept {
     status: CertStatus,
+    /// [`crate::store::Store::generation`] from before the store was asked for the status.
+    generation: Option<u64>,
     der: Bytes,
     this_update: Timestamp,
     next_update: Timestamp,
@@ -118,6 +122,8 @@ impl Broker {
     /// 4. The response that was signed for that before, or a new one.
     pub async fn ocsp(&self, request_der: &[u8]) -> OcspAnswer {
         let answered = match OcspRequest::parse(request_der) {
+            // What the database forgot may be withdrawn: nothing that it says of a certificate is signed.
+            Ok(_) if self.rolled_back().is_some() => Err(Unanswered::TryLater),
             Ok(request) => self.answer_ocsp(request).await,
             Err(unanswered) => Err(unanswered),
         };
@@ -145,6 +151,15 @@ impl Broker {
         };
         // 3.
         let now = self.store.now().await.map_err(|error| unanswered(error.into()))?;
+        let generation = self.store.generation();
+        if let ([asked], None, true) = (&*request.certificates, &request.nonce, generation.is_some())
+            && let Some(kept) = self.signed().get(&asked.id_der)
+            && kept.generation == generation
+            && now < kept.due
+        {
+            count(kept.status.as_str(), "kept");
+            return Ok(kept.answer(now));
+        }
         let mut answers = Vec::with_capacity(request.certificates.len());
         for (asked, issuer) in request.certificates.iter().zip(&issuers) {
             let status = match issuer {
@@ -155,7 +170,9 @@ impl Broker {
         }
         // 4.
         match (answers.as_slice(), &request.nonce) {
-            (&[(id_der, status)], None) => self.kept_or_signed(&authority, id_der, status, now).await,
+            (&[(id_der, status)], None) => {
+                self.kept_or_signed(&authority, id_der, status, generation, now).await
+            }
             _ => {
                 let signed = self.sign_answers(&authority, &answers, request.nonce.as_deref(), now).await?;
                 count(answers.first().map_or("none", |(_, status)| status.as_str()), "signed");
@@ -180,16 +197,19 @@ impl Broker {
         authority: &Authority,
         id_der: &[u8],
         status: CertStatus,
+        generation: Option<u64>,
         now: Timestamp,
     ) -> Result<OcspAnswer, Unanswered> {
         let kept = self.signed().get(id_der).filter(|kept| kept.status == status && now < kept.next_update);
         if let Some(kept) = kept.as_ref().filter(|kept| now < kept.due) {
             count(status.as_str(), "kept");
+            self.signed().put(id_der, Kept { generation, ..kept.clone() });
             return Ok(kept.answer(now));
         }
         match self.sign_answers(authority, &[(id_der, status)], None, now).await {
             Ok(signed) => {
                 count(status.as_str(), "signed");
+                let signed = Kept { generation, ..signed };
                 self.signed().put(id_der, signed.clone());
                 Ok(signed.answer(now))
             }
@@ -230,7 +250,7 @@ impl Broker {
         let der = response(&data, RESPONDER_ALGORITHM, signature, &responder.certificate_der);
         let status = answers.first().map_or(CertStatus::Unknown, |(_, status)| *status);
         let due = this_update.plus(settings.refresh).min(next_update);
-        Ok(Kept { status, der: der.into(), this_update, next_update, due })
+        Ok(Kept { status, generation: None, der: der.into(), this_update, next_update, due })
     }
 
     /// The responder of a CA; before its first certificate there is none.
@@ -293,6 +313,7 @@ impl Broker {
         let tbs = authority.ca.ocsp_responder(&spki, validity, now, &mut rand::rng());
         let tbs = tbs.map_err(super::authorities::unissued)?;
         let certificate_der = self.sign_certificate(&authority.key, &tbs).await?;
+        crash::reached(Point::OcspCertified);
         let event = Event::new(now, EventKind::OcspResponderCertified, Actor::broker())
             .tenant(tenant)
             .details(details::json(&OcspResponderDetails {
@@ -306,6 +327,7 @@ impl Broker {
             OcspResponder { issuer: authority.id, key: key.to_string(), certificate_der, created_at: now };
         let mutation = Mutation::new(move |()| vec![event]).lease(lease);
         self.store.record_ocsp_responder(record, mutation).await?;
+        crash::reached(Point::OcspCommitted);
         self.load_responders().await
     }
 }

@@ -6,6 +6,7 @@ use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::NameValues;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::Issue;
 use crate::nfv::{CredentialId, PoolId, PoolName, ProfileName, TenantId, VduId, VnfInstanceId, VnfciId};
 use crate::pool::{Rates, runs_dry_in};
@@ -98,6 +99,7 @@ impl Broker {
         let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(create.request.key(authorised.actor()));
         let pool = self.store.create_pool(pool, mutation).await?;
+        crash::reached(Point::PoolCreated);
         self.wake.filling();
         self.status_of(pool).await
     }
@@ -186,6 +188,7 @@ impl Broker {
             .request(update.request.key(actor));
         let pool =
             self.store.update_pool(&pool.tenant, &pool.name, update.target, refill_below, mutation).await?;
+        crash::reached(Point::PoolUpdated);
         self.wake.filling();
         self.wake.sweeper.notify_one();
         self.status_of(pool).await
@@ -239,6 +242,7 @@ impl Broker {
         let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(request.key(actor));
         let pool = self.store.delete_pool(&tenant, &name, mutation).await?;
+        crash::reached(Point::PoolDeleted);
         self.wake.sweeper.notify_one();
         let status = self.status_of(pool).await?;
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&status.pool.id);

@@ -7,6 +7,7 @@ use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{self, NameValues, Profile};
+use crate::crash::{self, Point};
 use crate::credential::{Issue, KeyType};
 use crate::hsm::{HsmError, Lane, ObjectId, Produced, ProducedKey};
 use crate::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
@@ -37,6 +38,11 @@ const PAGE: u32 = 500;
 
 /// Epochs under which one chunk is wrapped in turn, each because the one before it closed in the meantime.
 const EPOCHS_TRIED: u32 = 3;
+
+/// Mark of a pool in which a claim found too few: how many; empty once that is seen to.
+fn too_few(pool: PoolId) -> String {
+    format!("too_few:{pool}")
+}
 
 /// Credentials that are ready to be committed.
 pub(super) struct Batch<'a> {
@@ -103,12 +109,8 @@ impl Broker {
             // The enroller's.
             return Ok(false);
         }
-        let missing = pool::refill(
-            pool.target,
-            pool.refill_below,
-            levels.ready(pool.issue),
-            full.get(&pool.id) != Some(&pool.target),
-        );
+        let filling = full.get(&pool.id) != Some(&pool.target);
+        let missing = self.missing_in(pool, levels.ready(pool.issue), filling).await?;
         if missing == 0 {
             full.insert(pool.id, pool.target);
             return Ok(false);
@@ -134,6 +136,32 @@ impl Broker {
         }
         self.production_rate.send_replace(f64::from(made) / begun.elapsed().as_secs_f64());
         Ok(made < missing)
+    }
+
+    /// How many to produce for a pool now. A VNFCI takes all its slots at once: a pool that had too few for one is filled,
+    /// although it is above its watermark and nothing else would ever change that.
+    pub(super) async fn missing_in(&self, pool: &Pool, ready: u64, filling: bool) -> Result<u32, StoreError> {
+        let missing = pool::refill(pool.target, pool.refill_below, ready, filling);
+        if missing > 0 || ready >= u64::from(pool.target) {
+            return Ok(missing);
+        }
+        let mark = too_few(pool.id);
+        if self.store.mark(&mark).await?.is_none_or(|noted| noted.is_empty()) {
+            return Ok(0);
+        }
+        // A producer that dies after this is followed by one that fills every pool.
+        self.store.set_mark(&mark, "").await?;
+        Ok(pool::refill(pool.target, pool.refill_below, ready, true))
+    }
+
+    /// Tells the producer, whichever replica it is, that a claim found too few in a pool that it would leave as it is.
+    pub(super) async fn note_too_few(&self, pool: &Pool, ready: u64) -> Result<(), StoreError> {
+        let mark = too_few(pool.id);
+        let left = (u64::from(pool.refill_below)..u64::from(pool.target)).contains(&ready);
+        if left && self.store.mark(&mark).await?.is_none_or(|noted| noted.is_empty()) {
+            self.store.set_mark(&mark, &ready.to_string()).await?;
+        }
+        Ok(())
     }
 
     /// The profile of a pool.
@@ -176,6 +204,7 @@ impl Broker {
                 Err(error) => self.shredded_meanwhile(&pool.tenant, epoch, error).await?,
             }
         };
+        crash::reached(Point::ProductionGenerated);
         // 2.
         let (issuer, certified) = match pool.issue {
             Issue::Ahead => {
@@ -186,6 +215,7 @@ impl Broker {
                 (None, produced.keys.iter().map(|_| (CredentialId::generate(), None)).collect())
             }
         };
+        crash::reached(Point::ProductionCertified);
         // 3.
         let batch = Batch { pool, profile: &profile, issuer, epoch, produced, certified, basis: None };
         self.commit(batch, lease).await
@@ -201,6 +231,7 @@ impl Broker {
         for _ in 0..EPOCHS_TRIED {
             match self.insert(&batch, lease).await {
                 Ok(()) => {
+                    crash::reached(Point::ProductionCommitted);
                     metrics::counter!("keybroker_credentials_produced_total").increment(count);
                     return Ok(());
                 }

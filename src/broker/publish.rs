@@ -10,6 +10,7 @@ use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError};
 use crate::ca;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::Lane;
 use crate::nfv::{IssuerId, Sha256Hash};
 use crate::store::records::{CrlEntry, CrlHead, CrlRecord, Lease};
@@ -148,6 +149,7 @@ impl Broker {
         if signatures.len() != unsigned.len() {
             return Err(BrokerError::Internal("a CRL has no signature".to_owned()));
         }
+        crash::reached(Point::CrlSigned);
         let mut crls = Vec::with_capacity(unsigned.len());
         let mut events = Vec::with_capacity(unsigned.len());
         for ((head, tbs), signature) in unsigned.into_iter().zip(signatures) {
@@ -173,6 +175,7 @@ impl Broker {
         let mutation = Mutation::new(move |_| events).lease(lease);
         match self.store.record_crls(authority.id, crls, serials, mutation).await {
             Ok(published) => {
+                crash::reached(Point::CrlCommitted);
                 tracing::info!(issuer = %authority.id, number, published, crls = signed.len(), "CRLs signed");
                 measure(authority, &signed, 0, now);
                 Ok(())

@@ -10,10 +10,11 @@ use crate::audit::event::{Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::vnfcis::{
-    INITIAL_CREDENTIAL_VALIDITY, LARGEST_BATCH, Registered, authorise_each, in_order, recognition,
+    INITIAL_CREDENTIAL_VALIDITY, LARGEST_BATCH, Registered, authorise_each, recognition,
 };
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{InitialCredentialId, TenantId, VnfciId};
 use crate::store::Mutation;
@@ -58,7 +59,7 @@ impl Broker {
         authorise_each(caller, Rpc::RearmVnfcis, &tenant, vnf_instances.values())?;
         // 2.
         let now = self.store.now().await?;
-        let mut answers: Vec<Option<Registered>> = Vec::with_capacity(items.len());
+        let mut judged = Vec::with_capacity(items.len());
         let mut accepted = Vec::new();
         for item in items {
             let checked = item.and_then(|item| {
@@ -79,15 +80,12 @@ impl Broker {
                     }),
                 }
             });
-            match checked {
-                Ok(rearming) => {
-                    accepted.push(rearming);
-                    answers.push(None);
-                }
-                Err((id, problem)) => answers.push(Some(Registered::Refused(id, problem))),
-            }
+            judged.push(checked.map(|rearming| {
+                let id = rearming.id.clone();
+                accepted.push(rearming);
+                id
+            }));
         }
-        let ids: Vec<VnfciId> = accepted.iter().map(|rearming| rearming.id.clone()).collect();
         let end = CustodyEnd {
             reason: DestructionReason::Rearmed,
             // It was sealed to the VNFCI, which may have unsealed it without telling.
@@ -99,19 +97,15 @@ impl Broker {
         let mutation = Mutation::new(move |outcomes: &Vec<RearmOutcome>| rearm_events(event, outcomes));
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.rearm_vnfcis(&tenant, accepted, end, mutation).await?;
+        crash::reached(Point::RearmingCommitted);
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();
         // 3.
-        let mut rearmed = Vec::with_capacity(outcomes.len());
-        for (id, outcome) in ids.into_iter().zip(outcomes) {
-            rearmed.push(match outcome {
-                RearmOutcome::Rearmed { credential, .. } => {
-                    Registered::Done(id, self.token_of(&credential).await?)
-                }
-                RearmOutcome::Refused(problem) => Registered::Refused(id.to_string(), problem),
-            });
-        }
-        in_order(answers, rearmed)
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
+            RearmOutcome::Rearmed { credential, .. } => Ok(credential),
+            RearmOutcome::Refused(problem) => Err(problem),
+        });
+        self.armed(judged, outcomes.collect()).await
     }
 }
 

@@ -32,6 +32,8 @@ impl Broker {
             let absence = now.since(crate::clock::Timestamp::from_unix_micros(alive));
             self.store.extend_open_claims(absence, Mutation::new(|_| Vec::new())).await?;
         }
+        // At once: a broker that dies again soon, or another one that starts, does not count the same absence twice.
+        self.note_alive().await?;
         self.store.set_mark(INCARNATION, &incarnation.to_string()).await?;
         let event = Event::new(now, EventKind::BrokerStarted, Actor::broker()).details(details::json(
             &BrokerStartedDetails {

@@ -7,7 +7,8 @@
 //! 4. Erase every waiting key, destroy every KEK, look for each from a fresh process.
 //! 5. Put the mirror aside, begin a new log with every event that the database has, mirror it.
 //!
-//! Each step is the same when it is taken again: what was interrupted is run again.
+//! Each step is the same when it is taken again: what was interrupted is run again, and comes to the same. What a step is
+//! about to do is noted before it does it, so that the operator is told of it even if the process dies in between.
 
 use crate::audit::details::{self, ErasedDetails, LogSide, RecoveredDetails, TerminatedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
@@ -22,13 +23,14 @@ use crate::clock::Timestamp;
 use crate::credential::{EpochState, HolderCopy, RevocationReason, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
-use crate::nfv::{TenantId, VnfciId};
-use crate::store::Mutation;
+use crate::nfv::{ClaimId, EpochId, TenantId, VnfciId};
 use crate::store::records::{
     CustodyEnd, Lease, Page, PoolFilter, Recovered, Recovery, TerminateOutcome, VnfciFilter,
 };
+use crate::store::{Marks, Mutation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -36,6 +38,8 @@ use uuid::Uuid;
 const BATCH: u32 = 500;
 /// Keys in one event: a client reads it in one message.
 const EVENT_KEYS: usize = 1_000;
+/// Mark of what the last recovery did, JSON.
+const LAST: &str = "last_recovery";
 /// Nobody else works on the database: the lease outlasts any recovery.
 const LEASE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -67,12 +71,12 @@ pub struct Plan {
     pub archive: String,
 }
 
-/// What a recovery did.
-#[derive(Debug, Clone, Serialize)]
+/// What a recovery did, in all its runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
     /// Origin of the new log.
     pub origin: String,
-    /// Certificates that were withdrawn.
+    /// Certificates that were withdrawn since it was begun.
     pub revoked: u64,
     /// Serial numbers on CRLs whose certificates the database does not know.
     pub unknown_certificates: u64,
@@ -94,16 +98,20 @@ struct Begun {
     old_origin: String,
     new_origin: String,
     findings: Vec<String>,
+    /// Certificates that were pending before.
+    pending: u64,
     /// What earlier runs, or this one, came to.
     done: Done,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Done {
-    revoked: u64,
     unknown_certificates: u64,
-    epochs_shredded: u64,
-    claims_destroyed: u64,
+    /// Labels of KEKs.
+    epochs: BTreeSet<String>,
+    /// Of those, the ones that only the token knows and that are not done yet.
+    of_token_only: BTreeSet<(TenantId, EpochId)>,
+    claims: BTreeSet<ClaimId>,
     terminated: BTreeSet<String>,
     rearm: BTreeSet<String>,
 }
@@ -113,6 +121,8 @@ struct Comparison {
     database: LogSide,
     mirror: Option<LogSide>,
     common: u64,
+    /// Of every mirror that was read.
+    origins: BTreeSet<String>,
     lost: Lost,
 }
 
@@ -155,12 +165,16 @@ impl Broker {
         // 1.
         let comparison = self.compare_logs(&plan.origin).await?;
         // 2.
+        let new_origin = format!("keybroker/{}", Uuid::now_v7());
         let mut begun = match self.recovery_begun().await? {
+            // The backup is from the middle of a recovery that was finished: its new log is an old one now.
+            Some(begun) if comparison.origins.contains(&begun.new_origin) => Begun { new_origin, ..begun },
             Some(begun) => begun,
             None => Begun {
                 old_origin: plan.origin,
-                new_origin: format!("keybroker/{}", Uuid::now_v7()),
+                new_origin,
                 findings: plan.findings,
+                pending: self.pending_certificates().await?,
                 done: Done::default(),
             },
         };
@@ -179,19 +193,36 @@ impl Broker {
         // 5.
         let register = self.unknown_vnfcis(&comparison.lost, &mut begun).await?;
         self.store.release_lease(&lease).await?;
-        self.begin_new_log(&begun, &comparison).await?;
-        let done = begun.done;
-        let terminated = done.terminated;
-        Ok(Outcome {
-            origin: begun.new_origin,
-            revoked: done.revoked,
+        let done = &begun.done;
+        let outcome = Outcome {
+            origin: begun.new_origin.clone(),
+            revoked: self.pending_certificates().await?.saturating_sub(begun.pending),
             unknown_certificates: done.unknown_certificates,
-            epochs_shredded: done.epochs_shredded,
-            claims_destroyed: done.claims_destroyed,
-            rearm: done.rearm.into_iter().filter(|id| !terminated.contains(id)).collect(),
-            terminated: terminated.into_iter().collect(),
+            epochs_shredded: done.epochs.len() as u64,
+            claims_destroyed: done.claims.len() as u64,
+            rearm: done.rearm.difference(&done.terminated).cloned().collect(),
+            terminated: done.terminated.iter().cloned().collect(),
             register,
-        })
+        };
+        self.begin_new_log(&begun, &comparison, &outcome).await?;
+        Ok(outcome)
+    }
+
+    /// What the last recovery did: for the operator whose run of it ended before it could say so.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn last_recovery(&self) -> Result<Option<Outcome>, BrokerError> {
+        self.noted(LAST).await
+    }
+
+    /// Certificates that are withdrawn and on no CRL: nobody publishes meanwhile.
+    async fn pending_certificates(&self) -> Result<u64, BrokerError> {
+        let mut pending = 0;
+        for issuer in self.store.issuers().await? {
+            pending += self.store.pending_revocations(issuer.id).await?;
+        }
+        Ok(pending)
     }
 
     /// Fails while a broker works on the database. For databases that several share: an embedded one is locked.
@@ -212,7 +243,12 @@ impl Broker {
     }
 
     async fn recovery_begun(&self) -> Result<Option<Begun>, BrokerError> {
-        match self.store.mark(RECOVERY).await? {
+        self.noted(RECOVERY).await
+    }
+
+    /// What a mark holds as JSON; an empty one is as good as none.
+    async fn noted<T: DeserializeOwned>(&self, mark: &str) -> Result<Option<T>, BrokerError> {
+        match self.store.mark(mark).await? {
             Some(json) if !json.is_empty() => serde_json::from_str(&json)
                 .map(Some)
                 .map_err(|error| BrokerError::Internal(error.to_string())),
@@ -221,8 +257,7 @@ impl Broker {
     }
 
     async fn note_recovery(&self, begun: &Begun) -> Result<(), BrokerError> {
-        let json = serde_json::to_string(begun).map_err(|error| BrokerError::Internal(error.to_string()))?;
-        Ok(self.store.set_mark(RECOVERY, &json).await?)
+        Ok(self.store.set_mark(RECOVERY, &details::json(begun).to_string()).await?)
     }
 
     /// Holds what every mirror says, of this log and of those that earlier recoveries ended, against the events that the
@@ -231,10 +266,12 @@ impl Broker {
         let unreadable = |error: ExportError| BrokerError::Precondition(error.to_string());
         let tip = self.store.chain_tip().await?;
         let database = LogSide { size: tip.size, hash: tip.hash.unwrap_or_else(|| genesis(origin)) };
-        let mut comparison = Comparison { database, mirror: None, common: 0, lost: Lost::default() };
+        let mut comparison =
+            Comparison { database, mirror: None, common: 0, origins: BTreeSet::new(), lost: Lost::default() };
         for mirror in self.mirror.files().with_archives().map_err(unreadable)? {
             let Some(position) = mirror.position().map_err(unreadable)? else { continue };
             let of_this_log = position.origin == origin;
+            comparison.origins.insert(position.origin);
             if of_this_log {
                 comparison.mirror = Some(LogSide { size: position.size, hash: position.hash });
             }
@@ -280,16 +317,27 @@ impl Broker {
             };
             recovered.keys.chunks(EVENT_KEYS).map(one).collect()
         });
-        let recovered = self.store.recover(recovery, mutation).await?;
-        begun.done.revoked += recovered.revoked;
-        begun.done.unknown_certificates += recovered.unknown_serials;
-        begun.done.rearm.extend(recovered.voided.iter().map(name));
         begun.done.rearm.extend(lost.armed.iter().map(name));
-        self.note_recovery(begun).await
+        let with = |mut begun: Begun, recovered: &Recovered| {
+            begun.done.unknown_certificates += recovered.unknown_serials;
+            begun.done.rearm.extend(recovered.voided.iter().map(name));
+            begun
+        };
+        let before = begun.clone();
+        let marks: Marks = Box::new(move |recovered| {
+            vec![(RECOVERY.to_owned(), details::json(&with(before, recovered)).to_string())]
+        });
+        let recovered = self.store.recover(recovery, marks, mutation).await?;
+        *begun = with(begun.clone(), &recovered);
+        Ok(())
     }
 
     /// VNFCIs that MANO ended are ended again.
     async fn end_again(&self, lost: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
+        let ended =
+            lost.terminated.iter().flat_map(|(tenant, vnfcis)| vnfcis.keys().map(move |id| (tenant, id)));
+        begun.done.terminated.extend(ended.map(|(tenant, id)| format!("{tenant}/{id}")));
+        self.note_recovery(begun).await?;
         for (tenant, vnfcis) in &lost.terminated {
             for (vnfci, holder_copy) in vnfcis {
                 let end = CustodyEnd {
@@ -310,27 +358,25 @@ impl Broker {
                         _ => Vec::new(),
                     });
                 let items = vec![(vnfci.clone(), None)];
-                let ended = self.store.terminate_vnfcis(tenant, items, end, mutation).await?;
-                if let Some(TerminateOutcome::Terminated(keys)) = ended.first() {
-                    begun.done.revoked += keys.revoked.len() as u64;
-                }
-                begun.done.terminated.insert(format!("{tenant}/{vnfci}"));
+                self.store.terminate_vnfcis(tenant, items, end, mutation).await?;
             }
         }
-        self.note_recovery(begun).await
+        Ok(())
     }
 
     async fn destroy_open_claims(&self, begun: &mut Begun, lease: &Lease) -> Result<(), BrokerError> {
         loop {
             let open = self.store.overdue_claims(Timestamp::from_unix_micros(i64::MAX), BATCH).await?;
             if open.is_empty() {
-                return self.note_recovery(begun).await;
+                return Ok(());
             }
+            for claim in &open {
+                begun.done.claims.insert(claim.id);
+                begun.done.rearm.insert(format!("{}/{}", claim.tenant, claim.vnfci));
+            }
+            self.note_recovery(begun).await?;
             for claim in open {
                 self.destroy_open(&claim, DestructionReason::Recovered, lease).await?;
-                begun.done.claims_destroyed += 1;
-                begun.done.revoked += claim.credentials.len() as u64;
-                begun.done.rearm.insert(format!("{}/{}", claim.tenant, claim.vnfci));
             }
         }
     }
@@ -353,6 +399,24 @@ impl Broker {
 
     /// Destroys the KEK of every epoch, known to the database or not.
     async fn shred_all(&self, begun: &mut Begun, lease: &Lease) -> Result<(), BrokerError> {
+        let known: BTreeMap<String, EpochState> = self
+            .store
+            .epochs(None, EpochState::ALL)
+            .await?
+            .into_iter()
+            .map(|epoch| (ObjectId::Kek(epoch.tenant, epoch.id).to_string(), epoch.state))
+            .collect();
+        let living = known.iter().filter(|(_, state)| **state != EpochState::Destroyed);
+        begun.done.epochs.extend(living.map(|(label, _)| label.clone()));
+        for (id, _) in self.compare_tokens().await?.1 {
+            if let ObjectId::Kek(tenant, epoch) = &id
+                && !known.contains_key(&id.to_string())
+            {
+                begun.done.epochs.insert(id.to_string());
+                begun.done.of_token_only.insert((tenant.clone(), *epoch));
+            }
+        }
+        self.note_recovery(begun).await?;
         let living = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
         for epoch in self.store.epochs(None, &living).await? {
             let (tenant, id) = (&epoch.tenant, epoch.id);
@@ -367,23 +431,10 @@ impl Broker {
                 _ => StepReason::Recovered,
             };
             self.take_step(tenant, EpochStep::Shred(id, reason), lease).await?;
-            begun.done.epochs_shredded += 1;
         }
-        let known: BTreeSet<String> = self
-            .store
-            .epochs(None, EpochState::ALL)
-            .await?
-            .into_iter()
-            .map(|epoch| ObjectId::Kek(epoch.tenant, epoch.id).to_string())
-            .collect();
-        for (id, _) in self.compare_tokens().await?.1 {
-            if let ObjectId::Kek(tenant, epoch) = &id
-                && !known.contains(&id.to_string())
-            {
-                let (event, _) = self.destroy_kek(tenant, *epoch).await?;
-                self.store.append_events(vec![event]).await?;
-                begun.done.epochs_shredded += 1;
-            }
+        for (tenant, epoch) in std::mem::take(&mut begun.done.of_token_only) {
+            let (event, _) = self.destroy_kek(&tenant, epoch).await?;
+            self.store.append_events(vec![event]).await?;
         }
         self.note_recovery(begun).await
     }
@@ -406,10 +457,13 @@ impl Broker {
         Ok(unknown.into_iter().collect())
     }
 
-    async fn begin_new_log(&self, begun: &Begun, comparison: &Comparison) -> Result<(), BrokerError> {
-        if let Some(position) = self.mirror_position().await?
-            && position.origin != begun.new_origin
-        {
+    async fn begin_new_log(
+        &self,
+        begun: &Begun,
+        comparison: &Comparison,
+        outcome: &Outcome,
+    ) -> Result<(), BrokerError> {
+        if let Some(position) = self.mirror_position().await? {
             self.with_mirror(move |mirror| mirror.archive(&position.origin)).await?;
         }
         let details = RecoveredDetails {
@@ -424,7 +478,12 @@ impl Broker {
         let event = Event::new(self.store.now().await?, EventKind::Recovered, Actor::broker())
             .details(details::json(&details));
         let mark = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let marks = vec![mark(ORIGIN, &begun.new_origin), mark(MIRROR, ""), mark(RECOVERY, "")];
+        let marks = vec![
+            mark(ORIGIN, &begun.new_origin),
+            mark(MIRROR, ""),
+            mark(RECOVERY, ""),
+            mark(LAST, &details::json(outcome).to_string()),
+        ];
         self.store.restart_chain(event, marks).await?;
         self.mirror.set_token_evidence(Vec::new());
         while self.chain_events().await? {}

@@ -10,6 +10,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::authorisation::{Caller, Rpc};
 use crate::broker::confirm::{SlotSignature, check_signatures};
 use crate::broker::{Broker, BrokerError, Request};
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::identity::confirm::release_message;
 use crate::nfv::ClaimId;
@@ -63,6 +64,7 @@ impl Broker {
             Mutation::new(move |outcome: &DestroyedKeys| vec![event.credentials(outcome.keys.clone())]);
         let mutation = mutation.request(release.request.key(caller.actor()));
         let outcome = self.store.release_claim(claim.id, end, mutation).await?;
+        crash::reached(Point::ReleaseCommitted);
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();
         Ok(outcome.revoked.into_iter().map(|(_, serial)| serial).collect())

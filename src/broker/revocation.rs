@@ -4,6 +4,7 @@ use crate::audit::details::{self, RevocationDetails};
 use crate::audit::event::{Event, EventCredential, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Peer, Request};
+use crate::crash::{self, Point};
 use crate::credential::RevocationReason;
 use crate::identity::x509;
 use crate::nfv::{IssuerId, TenantId, VnfInstanceId, VnfciId};
@@ -82,6 +83,7 @@ impl Broker {
             Mutation::new(move |outcomes: &Vec<RevokeOutcome>| events(&base, reason, &named, outcomes))
                 .request(request.key(caller.actor()));
         let outcomes = self.store.revoke_certificates(&tenant, certificates, reason, mutation).await?;
+        crash::reached(Point::RevocationCommitted);
         self.wake.publisher.notify_one();
         let mut outcomes = outcomes.into_iter();
         Ok(selected

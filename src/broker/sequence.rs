@@ -4,6 +4,7 @@ use crate::audit::chain::{StoredEvent, genesis, next_hash};
 use crate::audit::head::{Head, SignedHead};
 use crate::audit::signature::{AuditAlgorithm, AuditPublicKey, AuditSignature};
 use crate::broker::{Broker, BrokerError};
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::store::StoreError;
 use crate::store::records::{AuditQuery, ChainTip};
@@ -35,6 +36,7 @@ impl Broker {
         }
         match self.store.chain_events(&tip, entries).await {
             Ok(()) => {
+                crash::reached(Point::EventsChained);
                 self.chained.send_replace(tip.size + events.len() as u64);
                 Ok(waiting > events.len() as u64)
             }
@@ -66,9 +68,11 @@ impl Broker {
         let head =
             Head { origin: self.audit_origin().await?, size: tip.size, hash, time: self.store.now().await? };
         let signature = self.sign_for_audit(head.bytes()).await?;
+        crash::reached(Point::HeadSigned);
         let json = serde_json::to_string(&SignedHead { head, signature })
             .map_err(|error| BrokerError::Internal(error.to_string()))?;
         self.store.record_head(tip.size, json).await?;
+        crash::reached(Point::HeadCommitted);
         Ok(())
     }
 

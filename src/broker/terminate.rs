@@ -9,6 +9,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::vnfcis::{LARGEST_BATCH, authorise_each};
 use crate::broker::{Broker, BrokerError, Request};
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{TenantId, VnfInstanceId, VnfciId};
 use crate::store::Mutation;
@@ -171,6 +172,7 @@ impl Broker {
     }
 
     fn after_termination(&self) {
+        crash::reached(Point::TerminationCommitted);
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();
     }

@@ -5,6 +5,7 @@ use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Reach, Rpc, Target, authorise};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::hsm::ObjectId;
 use crate::identity::token::{Token, secret_input};
 use crate::nfv::{InitialCredentialId, TenantId, VduId, VnfInstanceId, VnfciId};
@@ -74,7 +75,7 @@ impl Broker {
             items.iter().flatten().map(|item| &item.vnf_instance),
         )?;
         let now = self.store.now().await?;
-        let mut answers: Vec<Option<Registered>> = Vec::with_capacity(items.len());
+        let mut judged = Vec::with_capacity(items.len());
         let mut accepted = Vec::new();
         let mut profiles = HashMap::new();
         for item in items {
@@ -87,15 +88,12 @@ impl Broker {
             {
                 checked = Err((vnfci.id.to_string(), problem));
             }
-            match checked {
-                Ok(vnfci) => {
-                    accepted.push(vnfci);
-                    answers.push(None);
-                }
-                Err((id, problem)) => answers.push(Some(Registered::Refused(id, problem))),
-            }
+            judged.push(checked.map(|vnfci| {
+                let id = vnfci.id.clone();
+                accepted.push(vnfci);
+                id
+            }));
         }
-        let ids: Vec<VnfciId> = accepted.iter().map(|vnfci| vnfci.id.clone()).collect();
         let event =
             Event::new(now, EventKind::VnfcisRegistered, caller.actor()).tenant(&tenant).request(request.id);
         let slots: Vec<Vec<Slot>> = accepted.iter().map(|vnfci| vnfci.slots.clone()).collect();
@@ -112,16 +110,47 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
-        let mut registered = Vec::with_capacity(outcomes.len());
-        for (id, outcome) in ids.into_iter().zip(outcomes) {
-            registered.push(match outcome {
-                RegisterOutcome::Registered(credential) => {
-                    Registered::Done(id, self.token_of(&credential).await?)
+        crash::reached(Point::RegistrationCommitted);
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
+            RegisterOutcome::Registered(credential) => Ok(credential),
+            RegisterOutcome::Refused(problem) => Err(problem),
+        });
+        self.armed(judged, outcomes.collect()).await
+    }
+
+    /// The answers of a batch in the order of its items, of which `judged` has the accepted ids and the refusals (the id as
+    /// sent, and why). Who has an initial credential by this very request is told so, whatever is wrong with the item by
+    /// now: a request that is repeated after a while has the same outcome, and a token never stands beside another id.
+    pub(super) async fn armed(
+        &self,
+        judged: Vec<Result<VnfciId, (String, String)>>,
+        outcomes: Vec<Result<InitialCredential, String>>,
+    ) -> Result<Vec<Registered>, BrokerError> {
+        let mut done = HashMap::new();
+        let mut refusals = Vec::new();
+        for outcome in outcomes {
+            match outcome {
+                Ok(credential) => drop(done.insert(credential.vnfci.to_string(), credential)),
+                Err(problem) => refusals.push(problem),
+            }
+        }
+        let mut refusals = refusals.into_iter();
+        let mut answers = Vec::with_capacity(judged.len());
+        for item in judged {
+            let id = item.as_ref().map_or_else(|(id, _)| id.clone(), VnfciId::to_string);
+            answers.push(match (done.remove(&id), item) {
+                (Some(credential), _) => {
+                    let token = self.token_of(&credential).await?;
+                    Registered::Done(credential.vnfci, token)
                 }
-                RegisterOutcome::Refused(problem) => Registered::Refused(id.to_string(), problem),
+                (None, Err((id, problem))) => Registered::Refused(id, problem),
+                (None, Ok(_)) => {
+                    let unknown = "was refused when this request was first made; make a new one";
+                    Registered::Refused(id, refusals.next().unwrap_or_else(|| unknown.to_owned()))
+                }
             });
         }
-        in_order(answers, registered)
+        Ok(answers)
     }
 
     /// The one-time token of an initial credential, computed by the HSM; none for other kinds.
@@ -134,6 +163,7 @@ impl Broker {
         }
         let input = secret_input(&credential.tenant, &credential.vnfci, credential.generation);
         let mac = Zeroizing::new(self.hsm.mac(&ObjectId::TokenMac(credential.tenant.clone()), &input).await?);
+        crash::reached(Point::TokenComputed);
         Ok(Some(Token::new(credential.id, mac.as_slice())?.to_text()))
     }
 
@@ -190,16 +220,6 @@ impl Broker {
         authorise(caller, rpc, target)?;
         Ok(vnfci)
     }
-}
-
-/// The answers of a batch in the order of its items: what was refused at once, and the outcomes of the rest.
-pub(super) fn in_order(
-    answers: Vec<Option<Registered>>,
-    outcomes: Vec<Registered>,
-) -> Result<Vec<Registered>, BrokerError> {
-    let mut outcomes = outcomes.into_iter();
-    let missing = || BrokerError::Internal("an item of the batch has no outcome".to_owned());
-    answers.into_iter().map(|answer| answer.or_else(|| outcomes.next()).ok_or_else(missing)).collect()
 }
 
 /// Authorises a call on every VNF instance that it touches; on none, the tenant alone.

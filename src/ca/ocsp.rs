@@ -34,7 +34,7 @@ pub enum Unanswered {
     MalformedRequest,
     /// A fault of ours.
     InternalError,
-    /// The token or the store is away, or too many wait.
+    /// The token or the store is away, the database was rolled back, or too many wait.
     TryLater,
     /// Its certificates have different issuers: no one response could be authoritative for all.
     Unauthorized,

@@ -7,6 +7,7 @@ use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings}
 use crate::ca::certificates_from_pem;
 use crate::ca::issuers::Issuer;
 use crate::ca::issuers::est::{EstClient, EstConfig};
+use crate::ca::path::ServersUnder;
 use crate::clock::SystemClock;
 use crate::config::{self, Config, IssuerKind, StoreUrl};
 use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
@@ -50,7 +51,11 @@ pub(super) fn issuers(broker: &Arc<Broker>, config: &Config) -> ExternalIssuers 
     config.issuers.iter().map(of_config).collect()
 }
 
-fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) -> Result<EstClient, String> {
+pub(super) fn est_client(
+    broker: &Arc<Broker>,
+    name: &IssuerName,
+    issuer: &config::Issuer,
+) -> Result<EstClient, String> {
     let certificates = |path: &Path| {
         let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         certificates_from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))
@@ -74,7 +79,8 @@ fn est_client(broker: &Arc<Broker>, name: &IssuerName, issuer: &config::Issuer) 
         hsm.sign_blocking(&key, algorithm, message).map_err(|error| error.to_string())
     };
     let material = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(|error| error.to_string())?;
-    let tls = client_config(&material, &root_der).map_err(|error| error.to_string())?;
+    let servers = ServersUnder::new(&[&root_der]).map_err(|error| error.to_string())?;
+    let tls = client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
     let config = EstConfig {
         url: issuer.url.as_str().to_owned(),
         label: issuer.label.clone(),
@@ -118,6 +124,17 @@ pub(super) async fn look_at_postgres(config: &Config) -> Result<String, Failure>
     Ok(PostgresStore::look(&postgres(config, url)?).await?)
 }
 
+/// Opens the same store to look at it; nothing can be changed.
+///
+/// # Errors
+/// [`Failure`] with the file.
+pub(super) async fn open_store_to_read(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open_to_read(path, Arc::new(SystemClock)).await?)),
+        StoreUrl::Postgres(url) => Ok(Arc::new(PostgresStore::open_to_read(postgres(config, url)?).await?)),
+    }
+}
+
 /// What the use cases need of the configuration.
 pub(super) fn settings(config: &Config) -> Settings {
     let of_tenant = |tenant: &crate::config::Tenant| TenantSettings {
@@ -125,6 +142,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         confirm_deadline: tenant.confirm_deadline.0,
         renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
+        claims_at_once: tenant.claims_at_once.get(),
     };
     Settings {
         directory: config.directory.clone(),

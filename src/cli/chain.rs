@@ -1,46 +1,45 @@
 //! Whether a delivered certificate leads to the root that the VNFCI trusts.
 
 use super::failure::Failure;
+use crate::ca::path::{Certificate, PathError, Purpose, Rules, Work, validate};
 use crate::clock::Timestamp;
-use rustls_pki_types::{CertificateDer, UnixTime};
-use std::time::Duration;
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 /// Verifies the path (RFC 5280 6) from `leaf` over `intermediates` to one of `anchors`, all DER, for a TLS client or a
 /// TLS server, whichever the certificate is for.
 ///
 /// # Errors
-/// [`Failure`] with what webpki found.
+/// [`Failure`] with what is nearest to a valid path.
 pub(super) fn verify_chain(
     leaf: &[u8],
     intermediates: &[Vec<u8>],
     anchors: &[Vec<u8>],
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let invalid = |error: webpki::Error| {
+    valid(leaf, intermediates, anchors, now).map_err(|error| {
         Failure::failed(format!("the certificate does not lead to the trust anchor: {error}"))
-    };
-    let leaf = CertificateDer::from(leaf);
-    let leaf = EndEntityCert::try_from(&leaf).map_err(invalid)?;
-    let anchors: Vec<CertificateDer<'_>> =
-        anchors.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let anchors =
-        anchors.iter().map(anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
-    let intermediates: Vec<CertificateDer<'_>> =
-        intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let time =
-        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
-    let verify = |usage| {
-        leaf.verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            &anchors,
-            &intermediates,
-            time,
-            usage,
-            None,
-            None,
-        )
-        .map(|_| ())
-    };
-    verify(KeyUsage::client_auth()).or_else(|_| verify(KeyUsage::server_auth())).map_err(invalid)
+    })
+}
+
+fn valid(
+    leaf: &[u8],
+    intermediates: &[Vec<u8>],
+    anchors: &[Vec<u8>],
+    now: Timestamp,
+) -> Result<(), PathError> {
+    let leaf = Certificate::from_der(leaf)?;
+    let all =
+        |ders: &[Vec<u8>]| ders.iter().map(|der| Certificate::from_der(der)).collect::<Result<Vec<_>, _>>();
+    let (intermediates, anchors) = (all(intermediates)?, all(anchors)?);
+    let work = Work::default();
+    let mut nearest = PathError::Empty;
+    for anchor in &anchors {
+        for purpose in [Purpose::TlsClient, Purpose::TlsServerOfAnyName] {
+            match validate(&leaf, &intermediates, anchor, &[], &Rules::new(purpose, now), &work) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.nearness() > nearest.nearness() => nearest = error,
+                Err(_) => {}
+            }
+        }
+    }
+    Err(nearest)
 }

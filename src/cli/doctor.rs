@@ -4,12 +4,16 @@ use super::assembly;
 use super::failure::Failure;
 use super::files;
 use super::output::OutputArgs;
+use crate::audit::mirror::Mirror;
+use crate::broker::mirror::{Comparison, compare};
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
+use crate::hardening;
 use crate::hsm::{Hsm, HsmConfig, HsmStatus};
 use crate::nfv::ProfileName;
 use crate::sealing::Suite;
+use crate::server::Limits;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -60,6 +64,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     }
     clock(&args.config, &mut findings);
     store(&config, &mut findings).await;
+    mirror(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
     listeners(&config, &mut findings);
@@ -309,6 +314,47 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
     }
 }
 
+/// Whether there is a mirror of the audit log, and whether the database has everything that it has.
+async fn mirror(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "audit mirror";
+    let database = match &config.store.url {
+        StoreUrl::Sqlite(database) if !database.exists() => {
+            return findings.ok(CHECK, "there is no database yet");
+        }
+        StoreUrl::Sqlite(database) => Some(database),
+        StoreUrl::Postgres(_) => None,
+    };
+    let directory = &config.audit.mirror;
+    let compared = async {
+        let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
+        let compared = compare(&*store, &Mirror::new(directory), None).await;
+        store.close().await;
+        compared.map_err(|error| error.to_string())
+    };
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    match compared.await {
+        Err(problem) => findings.fail(CHECK, problem, "see the check store"),
+        Ok(Comparison::RolledBack(sentence)) => findings.fail(
+            CHECK,
+            format!("the database was rolled back: {sentence}"),
+            "stop the broker and run keybroker recover (docs/operations.md); if the mirror is away, put it back instead",
+        ),
+        Ok(Comparison::Agrees(None)) => findings.ok(CHECK, "keybroker serve will make it"),
+        Ok(Comparison::Agrees(Some(position))) => {
+            let finding = format!("{} events in {}", position.size, directory.display());
+            if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
+                let remedy = "let keybroker's user write to it: events that are not in it would be forgotten unnoticed";
+                findings.fail(CHECK, format!("{finding}, which may not be written to"), remedy);
+            } else if database.is_some_and(|database| device(directory) == device(database)) {
+                let remedy = "set [audit] mirror to other storage: one snapshot or failed disk would take both";
+                findings.warn(CHECK, format!("{finding}, on the same storage as the database"), remedy);
+            } else {
+                findings.ok(CHECK, finding);
+            }
+        }
+    }
+}
+
 fn certificates(config: &Config, findings: &mut Findings) {
     let mut paths: Vec<PathBuf> =
         ["root.pem", "tls/bootstrap.pem", "tls/server.pem"].map(|name| config.directory.join(name)).into();
@@ -394,6 +440,14 @@ fn listeners(config: &Config, findings: &mut Findings) {
                 findings.fail(&check, format!("{address}: {error}"), remedy);
             }
         }
+    }
+    let (may, need) = (hardening::raise_descriptors(), Limits::from(listen.limits).need(listen.with_tls()));
+    let finding = format!("{may} files may be open, all listeners need {need} at most");
+    if may < need {
+        let remedy = "raise the limit (LimitNOFILE, ulimit -n), or lower [listen.limits] connections";
+        findings.warn("descriptors", finding, remedy);
+    } else {
+        findings.ok("descriptors", finding);
     }
     if !listen.admin.ip().is_loopback() {
         let remedy = "keep metrics and health on a loopback address or behind a firewall";

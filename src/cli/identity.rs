@@ -49,7 +49,7 @@ pub(super) struct AddArgs {
     /// Its tenant; an operator has none, an auditor or security operator of the whole broker neither
     #[arg(long)]
     tenant: Option<TenantId>,
-    /// For a VNFM: a VNF instance that it manages (may be repeated)
+    /// For a VNFM: a VNF instance that it manages; for a registration authority: one that it enrols for (may be repeated)
     #[arg(long, value_name = "ID")]
     vnf_instance: Vec<VnfInstanceId>,
     /// Its client certificate, PEM
@@ -72,6 +72,8 @@ pub(super) enum Role {
     Auditor,
     /// Reads everything and revokes
     SecurityOperator,
+    /// Enrols by EST the keys that it vouches for: another broker
+    RegistrationAuthority,
 }
 
 /// Runs the command.
@@ -122,6 +124,7 @@ impl Role {
             Self::Vnfm => proto::Role::Vnfm,
             Self::Auditor => proto::Role::Auditor,
             Self::SecurityOperator => proto::Role::SecurityOperator,
+            Self::RegistrationAuthority => proto::Role::RegistrationAuthority,
         }
     }
 }

@@ -13,6 +13,7 @@ mod claim;
 mod connection;
 mod demo;
 mod doctor;
+mod est_clients;
 pub mod failure;
 mod files;
 mod identity;

@@ -32,7 +32,8 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
     let recovered = async {
         let plan = broker.plan_recovery().await?;
         if plan.findings.is_empty() && !args.force {
-            output.object(&json!({ "done": false, "needed": false, "plan": plan }));
+            let last = broker.last_recovery().await?;
+            output.object(&json!({ "done": false, "needed": false, "plan": plan, "last": last }));
             return Ok(());
         }
         if !args.yes {

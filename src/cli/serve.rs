@@ -2,11 +2,13 @@
 
 use super::assembly;
 use super::certificates::listener_tls;
+use super::est_clients;
 use super::failure::Failure;
 use crate::api::Face;
 use crate::broker::Broker;
 use crate::broker::background::Background;
 use crate::config::{Config, StoreUrl};
+use crate::hardening;
 use crate::server::{self, Limits, Listeners, Running, TlsListener};
 use crate::telemetry;
 use arc_swap::ArcSwap;
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often the readiness probe's answer is made anew.
@@ -74,6 +76,16 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     let tls = listener_tls(&broker, &config).await?;
     broker.set_issuers(assembly::issuers(&broker, &config));
     // 3.
+    let limits = Limits::from(config.listen.limits);
+    let (descriptors, need) = (hardening::raise_descriptors(), limits.need(config.listen.with_tls()));
+    if descriptors < need {
+        tracing::warn!(
+            descriptors,
+            need,
+            "fewer files may be open than connections are configured: some will wait; raise the limit (LimitNOFILE, ulimit -n) \
+             or lower [listen.limits] connections"
+        );
+    }
     let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
     let seen = Arc::clone(&readiness);
     let upkeep = metrics.clone();
@@ -85,7 +97,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
         est: config.listen.est.map(|address| TlsListener { address, tls: est_tls }),
         http: config.listen.http,
         admin: config.listen.admin,
-        limits: Limits::from(config.listen.limits),
+        limits: limits.within(descriptors),
         metrics,
         ready: Arc::new(move || Result::clone(&seen.load())),
     };
@@ -103,6 +115,9 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
         bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,
         est = addresses.est.map(tracing::field::display), http = %addresses.http, admin = %addresses.admin, findings = findings.len(), "serving"
     );
+    let (reloaded_config, seen_config) = watch::channel(config.clone());
+    let renewing =
+        tokio::spawn(est_clients::keep_renewed(Arc::clone(&broker), seen_config, signals.stop.child_token()));
     // 4.
     let mut config = config;
     let mut look = tokio::time::interval(READINESS_PERIOD);
@@ -121,6 +136,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
                 Ok(()) => {
                     config = reloaded;
                     broker.set_issuers(assembly::issuers(&broker, &config));
+                    reloaded_config.send_replace(config.clone());
                     renew_certificates(&broker, &config, &running).await;
                     tracing::info!("reloaded: profiles, PIN, tenants' settings, issuers; other changes need a restart");
                 }
@@ -132,6 +148,8 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     tracing::info!("stopping: what is under way is finished");
     let drained = running.finished().await.map_err(Failure::failed);
     background.stop().await;
+    // It ends by itself, at the latest when its enrolment server does not answer.
+    renewing.abort();
     broker.close().await;
     drained
 }

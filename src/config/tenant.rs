@@ -1,6 +1,6 @@
 //! `[tenant.NAME]`, and the tokens that tenants have of their own.
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Count};
 use crate::clock::HumaneDuration;
 use crate::hsm::HsmConfig;
 use crate::nfv::TenantId;
@@ -25,6 +25,9 @@ pub struct Tenant {
     /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
     #[serde(default = "default_spend_on_enrolment")]
     pub spend_on_enrolment: bool,
+    /// Claims that are worked on at the same time.
+    #[serde(default = "default_claims_at_once")]
+    pub claims_at_once: Count,
     /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
     #[serde(default)]
     pub token: Option<String>,
@@ -101,6 +104,7 @@ impl Default for Tenant {
             confirm_deadline: default_confirm_deadline(),
             renewal_overlap: default_renewal_overlap(),
             spend_on_enrolment: default_spend_on_enrolment(),
+            claims_at_once: default_claims_at_once(),
             token: None,
             pin_file: None,
             module: None,
@@ -126,4 +130,9 @@ fn default_renewal_overlap() -> HumaneDuration {
 /// Single use, as for a claim.
 fn default_spend_on_enrolment() -> bool {
     true
+}
+
+/// As many as a module with a few sessions answers within a moment.
+fn default_claims_at_once() -> Count {
+    Count(64)
 }

@@ -33,6 +33,13 @@ pub(super) struct Worker {
     received: BytesMut,
 }
 
+const ENDED_WHILE_LOADING: &str = "the worker failed while it loaded the module";
+
+/// Whether a start failed because its process ended before it had answered: the module's doing, and not its last word.
+pub(super) fn ended_while_loading(error: &HsmError) -> bool {
+    matches!(error, HsmError::Unavailable(text) if text.starts_with(ENDED_WHILE_LOADING))
+}
+
 impl Worker {
     /// Reads the PIN file, starts the process and waits for its log-in: one attempt.
     ///
@@ -122,7 +129,7 @@ impl Starting {
                     Ok(Some(status)) => format!("it ended with {status}"),
                     _ => error.to_string(),
                 };
-                Err(HsmError::Unavailable(format!("the worker failed while it loaded the module: {end}")))
+                Err(HsmError::Unavailable(format!("{ENDED_WHILE_LOADING}: {end}")))
             }
         }
     }

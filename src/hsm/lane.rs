@@ -4,7 +4,7 @@
 //! in the queue is served by its successor. After repeated failures to start, the lane's circuit is open: calls fail
 //! at once, while its slots keep trying, until one start succeeds.
 
-use super::child::Worker;
+use super::child::{Worker, ended_while_loading};
 use super::protocol::{Reply, Response, Task, Welcome};
 use super::{HsmConfig, HsmError, Lane};
 use metrics::Label;
@@ -21,6 +21,8 @@ use zeroize::Zeroizing;
 
 /// Failed starts in a row, and no live worker, that open a lane's circuit.
 const CIRCUIT_OPENS_AFTER: u32 = 3;
+/// Starts of a prober whose process ends before it has answered.
+const PROBES: u32 = 3;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 
@@ -138,9 +140,20 @@ impl Shared {
     }
 }
 
-/// Starts the prober, which logs in first and runs the self-test, and ends it.
+/// Starts the prober, which logs in first and runs the self-test, and ends it. A module that ends its process while it is
+/// loaded is tried again: SoftHSM 2.6 aborts when it reads a token that another process is just writing.
 pub(super) async fn probe(config: &HsmConfig) -> Result<Welcome, HsmError> {
-    let prober = Worker::start(config, Task::Probe(config.sealing.clone())).await?;
+    let mut failures = 0;
+    let prober = loop {
+        match Worker::start(config, Task::Probe(config.sealing.clone())).await {
+            Err(error) if failures + 1 < PROBES && ended_while_loading(&error) => {
+                failures += 1;
+                tracing::warn!(%error, failures, "the HSM's module is tried again");
+                sleep(back_off(failures)).await;
+            }
+            started => break started?,
+        }
+    };
     let welcome = prober.welcome.clone();
     prober.retire().await;
     Ok(welcome)

@@ -32,6 +32,8 @@ pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
     pub(super) config: Arc<ArcSwap<ServerConfig>>,
     pub(super) limits: Limits,
+    /// Open connections that it shares with other listeners.
+    pub(super) together: Arc<Semaphore>,
     /// No more connections are accepted.
     pub(super) stopping: CancellationToken,
     /// Open connections are cut.
@@ -59,9 +61,10 @@ impl Acceptor {
         let mut backoff = ACCEPT_BACKOFF.0;
         loop {
             // The permits come first: what we cannot serve waits in the kernel's queue and costs us nothing.
-            let (Ok(handshake), Ok(connection)) = (
+            let (Ok(handshake), Ok(connection), Ok(shared)) = (
                 Arc::clone(&handshakes).acquire_owned().await,
                 Arc::clone(&connections).acquire_owned().await,
+                Arc::clone(&self.together).acquire_owned().await,
             ) else {
                 return; // Never: nobody closes these semaphores.
             };
@@ -85,7 +88,7 @@ impl Acceptor {
                 config: self.config.load_full(),
                 closing: self.closing.clone(),
                 admission,
-                connection,
+                permits: [connection, shared],
             };
             let sender = sender.clone();
             tokio::spawn(async move {
@@ -116,7 +119,7 @@ struct Begun {
     config: Arc<ServerConfig>,
     closing: CancellationToken,
     admission: Admission,
-    connection: OwnedSemaphorePermit,
+    permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Begun {
@@ -161,7 +164,7 @@ impl Begun {
             closing: Box::pin(self.closing.cancelled_owned()),
             open,
             _admission: self.admission,
-            _connection: self.connection,
+            _permits: self.permits,
         })
     }
 }
@@ -186,7 +189,7 @@ pub(super) struct TlsConnection {
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     open: metrics::Gauge,
     _admission: Admission,
-    _connection: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl TlsConnection {

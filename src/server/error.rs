@@ -25,6 +25,9 @@ pub enum ServeError {
         /// Why.
         source: TlsError,
     },
+    /// No threads for the listeners.
+    #[error("the listeners' threads cannot be started: {0}; allow this user more processes (ulimit -u)")]
+    Threads(io::Error),
     /// A listener ended that should not.
     #[error("a listener ended by itself: {0}")]
     Ended(String),

@@ -45,7 +45,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 16 * 1024;
 /// Open connections of one listener.
-const CONNECTIONS_MAX: usize = 1_024;
+pub(super) const CONNECTIONS_MAX: usize = 1_024;
 /// How long a CA certificate may be kept by a cache.
 const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 3600);
 /// How long a trust chain may be kept by a cache: short, since a rollover changes it.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Bounds of the listeners; the defaults suit a broker whose VNFCIs may all come through one address translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// Open connections of one listener; further ones wait in the kernel. Default 16,384.
     pub connections: usize,
+    /// Open connections of all listeners with TLS together, management's apart: see [`Limits::within`]. Default: no bound.
+    pub connections_together: usize,
     /// Handshakes of one source at the same time. Default 256.
     pub handshakes_per_source: u32,
     /// Open connections of one source. Default 4,096.
@@ -32,12 +35,36 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             handshakes: 1_024,
             connections: 16_384,
+            connections_together: Semaphore::MAX_PERMITS,
             handshakes_per_source: 256,
             connections_per_source: 4_096,
             rate_per_source: 2_000,
             burst_per_source: 4_000,
             drain: Duration::from_secs(20),
         }
+    }
+}
+
+/// Open connections of the management listener, whatever is configured for the others: few call there, and what they need
+/// is kept free for them.
+pub(super) const MANAGEMENT_CONNECTIONS: usize = 1_024;
+/// What the process opens beside connections with TLS: the plain listeners, the database, the workers' sockets, files.
+const OTHER_DESCRIPTORS: usize = 2 * super::http::CONNECTIONS_MAX + 512;
+
+impl Limits {
+    /// Descriptors that `listeners` of them need at most, management among them.
+    pub fn need(&self, listeners: usize) -> usize {
+        let connections = self.connections.saturating_mul(listeners.saturating_sub(1));
+        connections.saturating_add(MANAGEMENT_CONNECTIONS + OTHER_DESCRIPTORS)
+    }
+
+    /// The same limits for a process that may have so many descriptors open: connections beyond wait in the kernel, and
+    /// what the process needs for itself, and for management, is not taken by a herd.
+    #[must_use]
+    pub fn within(self, descriptors: usize) -> Self {
+        let left = descriptors.saturating_sub(MANAGEMENT_CONNECTIONS + OTHER_DESCRIPTORS);
+        // At the least half: with fewer than some thousands of descriptors the reserve is more than is likely to be used.
+        Self { connections_together: left.max(descriptors / 2).max(1), ..self }
     }
 }
 
@@ -142,6 +169,14 @@ mod tests {
 
     fn sources(limits: Limits) -> (Arc<Sources>, IpAddr, Instant) {
         (Sources::new(limits), IpAddr::from([192, 0, 2, 1]), Instant::now())
+    }
+
+    #[test]
+    fn the_connections_of_a_herd_leave_management_its_descriptors() {
+        let limits = Limits::default();
+        assert_eq!(limits.within(20_000).connections_together, 20_000 - 1_024 - 2_560);
+        assert_eq!(limits.within(1_024).connections_together, 512);
+        assert_eq!(limits.need(3), 2 * 16_384 + 1_024 + 2_560);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`http`] has the plain faces.
 
 mod accept;
+mod apart;
 mod error;
 mod http;
 mod limits;
@@ -22,13 +23,17 @@ use crate::api::{self, Face, Gate};
 use crate::broker::Broker;
 use crate::est;
 use accept::Acceptor;
+use apart::Apart;
 use arc_swap::ArcSwap;
+use limits::MANAGEMENT_CONNECTIONS;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,6 +107,8 @@ pub struct Bound {
     est: Option<(TcpListener, Arc<ArcSwap<ServerConfig>>)>,
     http: TcpListener,
     admin: TcpListener,
+    /// Where VNFCIs are served.
+    apart: Apart,
     limits: Limits,
     metrics: PrometheusHandle,
     ready: Ready,
@@ -138,7 +145,18 @@ pub fn bind(listeners: Listeners) -> Result<Bound, ServeError> {
         http: http_address,
         admin: admin_address,
     };
-    Ok(Bound { addresses, grpc: [bootstrap, vnfci, management], est, http, admin, limits, metrics, ready })
+    let apart = Apart::start().map_err(ServeError::Threads)?;
+    Ok(Bound {
+        addresses,
+        grpc: [bootstrap, vnfci, management],
+        est,
+        http,
+        admin,
+        apart,
+        limits,
+        metrics,
+        ready,
+    })
 }
 
 fn bind_one(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -179,18 +197,28 @@ impl Bound {
         let closing = CancellationToken::new();
         let certificates = self.grpc.each_ref().map(|(face, _, config)| (*face, Arc::clone(config)));
         let mut draining = JoinSet::new();
+        let together = Arc::new(Semaphore::new(self.limits.connections_together));
         for (face, listener, config) in self.grpc {
             let gate = Gate::new(Arc::clone(&broker), face, running.clone(), shutdown.clone());
+            let (limits, together, threads) = match face {
+                Face::Bootstrap | Face::Vnfci => (self.limits, Arc::clone(&together), self.apart.handle()),
+                Face::Management => {
+                    let connections = self.limits.connections.min(MANAGEMENT_CONNECTIONS);
+                    let limits = Limits { connections, ..self.limits };
+                    (limits, Arc::new(Semaphore::new(connections)), Handle::current())
+                }
+            };
             let acceptor = Acceptor {
                 name: face.as_str(),
                 listener,
                 config,
-                limits: self.limits,
+                limits,
+                together,
                 stopping: shutdown.clone(),
                 closing: closing.clone(),
             };
             let routes = with_health(face, api::services(gate), &self.ready, &shutdown);
-            draining.spawn(serve_grpc(acceptor, routes, shutdown.clone()));
+            draining.spawn_on(serve_grpc(acceptor, routes, shutdown.clone()), &threads);
         }
         let est_certificate = self.est.as_ref().map(|(_, config)| Arc::clone(config));
         if let Some((listener, config)) = self.est {
@@ -199,15 +227,17 @@ impl Bound {
                 listener,
                 config,
                 limits: self.limits,
+                together,
                 stopping: shutdown.clone(),
                 closing: closing.clone(),
             };
             let routes = est::routes(Arc::clone(&broker), running.clone());
-            let served = http::serve_tls(acceptor.incoming(), routes, shutdown.clone());
-            draining.spawn(async {
-                served.await;
+            let stopping = shutdown.clone();
+            let served = async {
+                http::serve_tls(acceptor.incoming(), routes, stopping).await;
                 Ok(())
-            });
+            };
+            draining.spawn_on(served, &self.apart.handle());
         }
         let public = http::serve(self.http, http::public(broker), shutdown.clone());
         draining.spawn(async {
@@ -216,7 +246,15 @@ impl Bound {
         });
         let admin = http::admin(self.metrics, self.ready, shutdown.clone());
         let admin = tokio::spawn(http::serve(self.admin, admin, closing.clone()));
-        let supervisor = Supervisor { draining, running, closing, admin, drain: self.limits.drain, shutdown };
+        let supervisor = Supervisor {
+            draining,
+            running,
+            closing,
+            admin,
+            drain: self.limits.drain,
+            shutdown,
+            _apart: self.apart,
+        };
         Running {
             addresses: self.addresses,
             certificates,
@@ -336,6 +374,8 @@ struct Supervisor {
     admin: JoinHandle<()>,
     drain: Duration,
     shutdown: CancellationToken,
+    /// Ends with the supervisor.
+    _apart: Apart,
 }
 
 impl Supervisor {

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -132,6 +133,7 @@ impl Listening {
             listener,
             config: Arc::clone(&config),
             limits,
+            together: Arc::new(Semaphore::new(limits.connections_together)),
             stopping: stopping.clone(),
             closing: closing.clone(),
         };
@@ -453,6 +455,7 @@ fn supervised(
         closing,
         drain: Duration::from_millis(200),
         shutdown: shutdown.clone(),
+        _apart: super::Apart::start().unwrap(),
     }
 }
 
@@ -527,6 +530,7 @@ async fn health_follows_readiness_and_management_reflects_its_services() {
         listener,
         config: Arc::clone(&listening.config),
         limits: Limits::default(),
+        together: Arc::new(Semaphore::new(1)),
         stopping: listening.stopping.clone(),
         closing: listening.closing.clone(),
     };

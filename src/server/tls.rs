@@ -4,7 +4,7 @@
 //! A client certificate is not judged here beyond possession of its key: anchors, registration and expiry are judged
 //! in the handler, so that every refusal is the same generic answer and its reason goes to the auditor.
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
 };
@@ -14,8 +14,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use std::fmt;
 use std::path::Path;
@@ -142,16 +142,17 @@ fn config(
 /// to no other root. It speaks HTTP/1.1.
 ///
 /// # Errors
-/// [`TlsError`] for a root that is no certificate.
-pub fn client_config(material: &TlsMaterial, root_der: &[u8]) -> Result<ClientConfig, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from(root_der))
-        .map_err(|e| TlsError(format!("the trust anchor is no CA certificate: {e}")))?;
+/// [`TlsError`] if the provider lacks TLS 1.3: never with ours.
+pub fn client_config(
+    material: &TlsMaterial,
+    servers: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError(e.to_string()))?
-        .with_root_certificates(roots)
+        // The verifier is the one of `ca::path`: rustls calls every verifier of a caller's dangerous.
+        .dangerous()
+        .with_custom_certificate_verifier(servers)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&material.0))));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

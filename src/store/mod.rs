@@ -9,7 +9,7 @@ mod recovery;
 mod sql;
 pub mod sqlite;
 
-pub use recovery::RecoveryStore;
+pub use recovery::{Marks, RecoveryStore};
 
 use crate::audit::event::{Actor, Event};
 use crate::clock::Timestamp;
@@ -24,9 +24,9 @@ use records::{
     CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
     Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, OcspResponder, Page, Pool, PoolFilter, PoolLevels,
-    RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome, Tenant,
-    TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter,
+    NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter,
+    PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome,
+    Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -126,6 +126,9 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// The time that leases and deadlines are held against: the database's in production, the injected
     /// clock's in tests.
     async fn now(&self) -> Result<Timestamp>;
+    /// A number that another commit changes before its caller is answered: what was read after asking for it is still so
+    /// while it is the same. None if others than this process commit, too. Costs nothing.
+    fn generation(&self) -> Option<u64>;
     /// Fails unless the store can be written to now.
     async fn check(&self) -> Result<()>;
 
@@ -391,6 +394,17 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn enrolment_by_certificate(&self, fingerprint: Sha256Hash) -> Result<Option<Enrolment>>;
     /// What one arming of a VNFCI was enrolled for and nothing took the place of, oldest first.
     async fn enrolments(&self, arming: &InitialCredential) -> Result<Vec<Enrolment>>;
+    /// Records a certificate that was signed for a key that a registration authority vouches for, in a pool that is not
+    /// deleted (`NotFound`). The same key again, of the same pool and while its certificate is good: `Replayed`, no change.
+    /// Any other key that is known, and a credential id that is taken: `Refused`. The events closure sees `Enrolled` and
+    /// `Replayed`.
+    async fn record_vouched(
+        &self,
+        new: NewVouched,
+        mutation: Mutation<EnrolmentOutcome>,
+    ) -> Result<EnrolmentOutcome>;
+    /// The certificate of a key (SHA-256 of its SubjectPublicKeyInfo) that was vouched for.
+    async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
     /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).
@@ -473,7 +487,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn record_ocsp_responder(&self, responder: OcspResponder, mutation: Mutation<()>) -> Result<()>;
     /// The OCSP responders of all issuers.
     async fn ocsp_responders(&self) -> Result<Vec<OcspResponder>>;
-    /// Marks up to `limit` valid or superseded certificates whose notAfter has passed `EXPIRED`; says how many.
+    /// Marks certificates whose notAfter has passed `EXPIRED`: up to `limit` that are valid or superseded, and as many that are
+    /// `REVOCATION_PENDING` of an issuer outside of the broker, for which no CRL of ours waits. Says how many.
     async fn expire_certificates(&self, now: Timestamp, limit: u32) -> Result<u64>;
 
     // Custody and receipts.

@@ -26,7 +26,9 @@ pub use claim::{
     CertificateIntent, ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, Renewal, RenewalRequestOutcome, UncertifiedKey,
 };
-pub use enrolment::{Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment};
+pub use enrolment::{
+    Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment, NewVouched, Vouched,
+};
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 pub use recovery::{Recovered, Recovery};
 

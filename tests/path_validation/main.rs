@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like the tests themselves")]
 
 mod bounds;
+mod issuers;
 mod limbo;
 mod pkits;

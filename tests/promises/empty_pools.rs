@@ -76,3 +76,19 @@ async fn retry_says_when_to_come_again_and_draws_nothing() {
     assert_eq!(claimed.keys.len(), 3);
     assert!(vnfci.confirm(&site, &claimed).await.unwrap());
 }
+
+/// Found by the simulation: one is above a watermark of one, and too few for two slots, and stayed so for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vnfci_with_more_slots_than_are_ready_is_served_although_the_pool_is_above_its_watermark() {
+    let mut site = Site::start().await;
+    site.add_profile("retry", "on_empty = \"RETRY\"").await;
+    site.create_pool_of("retry", "pool", 4).await;
+    site.until_available("pool", 4).await;
+    let three =
+        site.register_one("amf-0001", &[("a", "pool"), ("b", "pool"), ("c", "pool")], By::Token).await;
+    three.boot(&site).await;
+    assert_eq!(site.levels("pool").await.ready, 1, "a quarter of four is left and enough");
+    let two = site.register_one("amf-0002", &[("a", "pool"), ("b", "pool")], By::Token).await;
+    assert_eq!(two.claim_patiently(&site).await.keys.len(), 2);
+    site.check();
+}

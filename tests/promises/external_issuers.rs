@@ -7,25 +7,42 @@ use crate::support::site::{ANCHOR, Options, Site};
 use keybroker::api::proto;
 use keybroker::api::proto::admin_service_client::AdminServiceClient;
 use keybroker::api::proto::pool_service_client::PoolServiceClient;
-use keybroker::ca::pem;
+use keybroker::ca::{CertificateFacts, certificates_from_pem, pem};
+use keybroker::nfv::Sha256Hash;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 const POOL: &str = "operator-pki";
 
-/// A broker with the issuer `pki`, and profiles `enrolled` (3 days) and `lasting` (30 days) that name it.
 async fn site(server: &EstServer) -> Site {
+    site_on(server, Site::prepare).await
+}
+
+/// A broker with the issuer `pki`, and profiles `enrolled` (3 days) and `lasting` (30 days) that name it.
+pub(crate) async fn site_on(server: &EstServer, prepare: fn(Options) -> Site) -> Site {
+    let (mut site, request) = prepared(server, prepare).await;
+    let certificate = server.client_certificate(&request).await;
+    std::fs::write(site.path().join("est-client.pem"), certificate).unwrap();
+    serve(&mut site).await;
+    site
+}
+
+/// The same before it is started and has a client certificate; with the request for that.
+async fn prepared(server: &EstServer, prepare: fn(Options) -> Site) -> (Site, String) {
     let more_toml = format!(
         "[issuer.pki]\nkind = \"est\"\nurl = {:?}\ntrust_anchor = {:?}\nclient_certificate = \"est-client.pem\"\n",
         server.url(),
         server.root_pem(),
     );
-    let mut site = Site::prepare(Options { more_toml, ..Options::default() });
+    let site = prepare(Options { more_toml, ..Options::default() });
     site.init().await;
     let config = site.config().display().to_string();
     let requested = site.cli(["issuer", "request", "pki", "--config", &config]).await.ok().object();
-    let certificate = server.client_certificate(requested["request"].as_str().unwrap()).await;
-    std::fs::write(site.path().join("est-client.pem"), certificate).unwrap();
+    let request = requested["request"].as_str().unwrap().to_owned();
+    (site, request)
+}
+
+async fn serve(site: &mut Site) {
     site.serve().await;
     site.add_anchor("default", ANCHOR, &site.mano_ca).await;
     for (name, validity) in [("enrolled", "3d"), ("lasting", "30d")] {
@@ -37,7 +54,6 @@ async fn site(server: &EstServer) -> Site {
         let request = proto::AddProfileRequest { request_id: request_id(), profile };
         AdminServiceClient::new(site.management("operator").await).add_profile(request).await.unwrap();
     }
-    site
 }
 
 /// Public keys that were produced for pools.
@@ -178,4 +194,42 @@ async fn a_pool_whose_certificates_nobody_could_revoke_is_refused_with_the_remed
     for part in ["nobody can revoke", "7d", "out-of-band"] {
         assert!(refused.message().contains(part), "{refused:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tls_client_certificate_is_followed_by_another_one_before_it_ends() {
+    let server = EstServer::start(Duration::ZERO).await;
+    // Asked again when the server says so, with the same request.
+    server.behave(Behaviour { pending_once: true, ..Behaviour::default() });
+    let (mut site, request) = prepared(&server, Site::prepare).await;
+    let file = site.path().join("est-client.pem");
+    let aged = server.aged_client_certificate(&request).await;
+    std::fs::write(&file, &aged).unwrap();
+    serve(&mut site).await;
+    let renewed = site
+        .until("another client certificate", async |_| {
+            let now = std::fs::read_to_string(&file).unwrap();
+            (now != aged).then_some(now)
+        })
+        .await;
+    let [before, after] = [&aged, &renewed].map(|text| {
+        let chain = certificates_from_pem(text.as_bytes()).unwrap();
+        assert_eq!(chain.len(), 2, "leaf and sub-CA");
+        CertificateFacts::parse(&chain[0]).unwrap()
+    });
+    assert_eq!((&after.public_key, &after.subject), (&before.public_key, &before.subject));
+    assert!(after.not_after > before.not_after);
+    let shown = server.followed();
+    assert!(shown.len() >= 2 && shown.iter().all(|der| Sha256Hash::of(der) == before.fingerprint));
+    let event = site
+        .until("the renewal in the log", async |site| {
+            site.events("ISSUER_CLIENT_RENEWED").await.into_iter().next()
+        })
+        .await;
+    assert_eq!(event["details"]["certificate"], after.fingerprint.to_string().as_str(), "{event}");
+    assert_eq!(event["details"]["key_label"], "keybroker:est:pki");
+    // It is in use without a restart, and not renewed again.
+    site.full_pool_of("enrolled", POOL, 3).await;
+    assert_eq!(site.events("ISSUER_CLIENT_RENEWED").await.len(), 1);
+    assert!(server.shown().contains(&after.fingerprint.to_string()), "the old certificate is still shown");
 }

@@ -236,14 +236,14 @@ async fn a_rollover_overlaps_and_a_vnf_has_a_ca_of_its_own_for_its_inside() {
 }
 
 /// A root and a CA below it, made by `openssl`.
-struct Foreign {
+pub(crate) struct Foreign {
     directory: PathBuf,
-    root: PathBuf,
-    tier: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) tier: PathBuf,
 }
 
 impl Foreign {
-    async fn make(directory: &Path) -> Self {
+    pub(crate) async fn make(directory: &Path) -> Self {
         let path = |name: &str| text(&directory.join(name));
         let new =
             ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"];
@@ -260,7 +260,7 @@ impl Foreign {
         Self { directory: directory.to_owned(), root: root.into(), tier: tier.into() }
     }
 
-    async fn sign(&self, csr: &Path, name: &str, extensions: &str) -> PathBuf {
+    pub(crate) async fn sign(&self, csr: &Path, name: &str, extensions: &str) -> PathBuf {
         let (out, file) =
             (self.directory.join(format!("{name}.pem")), self.directory.join(format!("{name}.ext")));
         std::fs::write(&file, extensions).unwrap();

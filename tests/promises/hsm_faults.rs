@@ -83,6 +83,22 @@ async fn a_passing_fault_of_the_module_costs_a_claim_a_retry_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_crashes_while_it_is_loaded_is_loaded_again_before_a_start_is_given_up() {
+    let mut site = faulty().await;
+    site.stop().await;
+    site.faults().set("C_Initialize crash times 2");
+    site.serve().await;
+    assert_eq!(site.faults().injected().iter().filter(|line| line.contains("crash")).count(), 2);
+    // One that does so every time is not tried for ever.
+    site.stop().await;
+    site.faults().set("C_Initialize crash");
+    let config = site.config().display().to_string();
+    let failed = site.cli(["serve", "--config", &config]).await;
+    assert_eq!(failed.code, 4, "{failed:?}");
+    assert!(failed.err.contains("while it loaded the module"), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn readiness_says_that_the_token_is_away_and_when_it_is_back() {
     let mut site = faulty().await;
     let url = format!("http://{}/readyz", site.addresses.admin);

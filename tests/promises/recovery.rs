@@ -1,20 +1,22 @@
 //! Goal: a database that was rolled back delivers nothing a second time; after `keybroker recover` the broker works again,
 //! and what was withdrawn since the backup is withdrawn.
-//! Method: SQLite's own tool, or PostgreSQL's, makes and restores the backup; `openssl` reads the CRL; `softhsm2-util` and `pkcs11-tool` act on
-//! the token; the log is verified offline.
+//! Method: SQLite's own tool, or PostgreSQL's, makes and restores the backup; `openssl` reads the CRL; `softhsm2-util` and
+//! `pkcs11-tool` act on the token; the log is verified offline; SIGKILL strikes a recovery at every moment.
 
 use crate::support::mano::{By, http_exchange, request_id};
 use crate::support::postgres::{Cluster, Database};
-use crate::support::process::{openssl, run, run_with};
+use crate::support::process::{keybroker, openssl, run};
+use crate::support::settlement::{count, query};
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Claimed, Vnfci};
 use crate::support::{PATIENCE, until};
 use keybroker::api::proto;
 use keybroker::api::proto::credential_service_client::CredentialServiceClient;
-use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -55,6 +57,13 @@ async fn recover(site: &Site, flags: &[&str]) -> Value {
         (finished.code != 4).then(|| finished.ok().object())
     })
     .await
+}
+
+/// What `keybroker doctor` says of the mirror.
+async fn doctor(site: &Site) -> Value {
+    let config = site.config().display().to_string();
+    let rows = site.cli(["doctor", "--config", &config]).await.objects();
+    rows.into_iter().find(|row| row["check"] == "audit mirror").expect("the check")
 }
 
 async fn readiness(site: &Site) -> (String, String) {
@@ -108,11 +117,12 @@ async fn a_restored_dump_of_postgres_delivers_nothing_until_it_is_recovered() {
 
 async fn restored_backup(mut site: Site, database: Option<&Database>) {
     site.full_pool(POOL, 4).await;
-    let ids = ["kept", "ended", "claimed-later", "open-then", "waiting"];
+    let ids = ["kept", "ended", "claimed-later", "open-then", "waiting", "renewed"];
     let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
-    let [kept, ended, later, open, waiting] = &vnfcis[..] else { panic!() };
+    let [kept, ended, later, open, waiting, renewing] = &vnfcis[..] else { panic!() };
     let kept_key = kept.boot(&site).await;
     let ended_key = ended.boot(&site).await;
+    let old_key = renewing.boot(&site).await;
     let open_claim = open.claim(&site).await.unwrap();
     let file = site.path().join("backup.db");
     backup(&site, database, &file).await;
@@ -126,13 +136,16 @@ async fn restored_backup(mut site: Site, database: Option<&Database>) {
         assert!(vnfci.confirm(&site, &claimed).await.unwrap());
         after.push(claimed);
     }
+    let renewed = renewing.rebooted().renew(&site, &old_key.keys[0]).await.unwrap();
+    assert!(renewed.confirm_by(&site, &old_key.keys[0]).await.unwrap().newly_confirmed);
+    after.push(renewed);
     site.terminate_vnfci("ended").await;
     let delivered: BTreeSet<String> = after
         .iter()
         .chain([&kept_key, &ended_key, &open_claim])
         .map(|claimed| claimed.keys[0].credential_id.clone())
         .collect();
-    assert_eq!(delivered.len(), 10);
+    assert_eq!(delivered.len(), 11);
     site.stop().await;
     site.verify(&mirror(&site), &[]).await.ok();
     let mark: Value =
@@ -142,6 +155,10 @@ async fn restored_backup(mut site: Site, database: Option<&Database>) {
     site.serve().await;
     assert_refuses(&mut site, waiting, "the mirror in").await;
     assert_refuses(&mut site, later, "the mirror in").await;
+    let checked = doctor(&site).await;
+    assert_eq!(checked["status"], "fail", "{checked}");
+    assert!(checked["finding"].as_str().unwrap().contains("rolled back: the mirror in"), "{checked}");
+    assert!(checked["remedy"].as_str().unwrap().contains("keybroker recover"), "{checked}");
     if database.is_some() {
         let config = site.config().display().to_string();
         let refused = site.cli(["recover", "--config", &config, "--yes"]).await;
@@ -162,12 +179,12 @@ async fn restored_backup(mut site: Site, database: Option<&Database>) {
     assert_eq!(names(&outcome["terminated"]), ["default/ended"].into());
     assert_eq!(
         names(&outcome["rearm"]),
-        ["default/claimed-later", "default/open-then", "default/waiting"].into()
+        ["default/claimed-later", "default/open-then", "default/renewed", "default/waiting"].into()
     );
     let announced: BTreeSet<String> = unknown.iter().map(|id| format!("default/{id}")).collect();
     assert_eq!(names(&outcome["register"]), announced.iter().map(String::as_str).collect());
     let unknown_certificates = outcome["unknown_certificates"].as_u64().unwrap();
-    assert!(unknown_certificates >= 3, "7 went out, of 4 that the backup had at most: {outcome}");
+    assert!(unknown_certificates >= 3, "8 went out, of 4 that the backup had at most: {outcome}");
     let again = recover(&site, &["--yes"]).await;
     assert_eq!((&again["done"], &again["needed"]), (&false.into(), &false.into()), "{again}");
 
@@ -290,33 +307,164 @@ async fn a_broker_killed_while_it_mirrors_leaves_a_mirror_that_verifies_and_goes
     site.verify(&mirror(&site), &[&head]).await.ok();
 }
 
+async fn sqlite(site: &Site, statement: &str) {
+    run("sqlite3", [site.database().display().to_string().as_str(), statement]).await.ok();
+}
+
+/// SIGKILL for `keybroker recover` within the transaction that is about to make this change.
+async fn kill_recovery_before(site: &Site, change: &str) {
+    let stall = "BEGIN SELECT count(*) FROM endless WHERE x < 0; END";
+    sqlite(site, &format!("CREATE TRIGGER stall BEFORE {change} {stall}")).await;
+    let config = site.config().display().to_string();
+    let err = site.path().join("recover.err");
+    let mut recovery = tokio::process::Command::new(keybroker());
+    recovery.args(["recover", "--config", &config, "--yes"]).kill_on_drop(true);
+    recovery.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&err).unwrap());
+    let mut running = recovery.spawn().unwrap();
+    // No transaction of its own is as long as that.
+    let mut locked = 0;
+    until(PATIENCE, change, async || {
+        if let Some(status) = running.try_wait().unwrap() {
+            panic!("{change}: it ended with {status}: {}", std::fs::read_to_string(&err).unwrap());
+        }
+        let database = site.database().display().to_string();
+        let other = run("sqlite3", [database.as_str(), "BEGIN IMMEDIATE; ROLLBACK"]).await;
+        locked = if other.code == 0 { 0 } else { locked + 1 };
+        (locked == 5).then_some(())
+    })
+    .await;
+    running.kill().await.unwrap();
+    sqlite(site, "DROP TRIGGER stall").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_pin_is_taken_at_a_reload() {
+async fn a_recovery_killed_at_any_moment_and_run_again_comes_to_the_same() {
     let mut site = Site::start().await;
-    site.full_pool(POOL, 2).await;
-    let configuration = site.token.configuration.display().to_string();
-    let old = std::fs::read_to_string(&site.token.pin_file).unwrap().trim().to_owned();
-    let module = site.token.module.display().to_string();
-    let arguments = [
-        "--module",
-        &module,
-        "--token-label",
-        &site.token.label,
-        "--login",
-        "--pin",
-        &old,
-        "--change-pin",
-        "--new-pin",
-        "another-pin-77",
+    site.full_pool(POOL, 4).await;
+    // Of which nothing goes out.
+    site.full_pool("amf-spare", 2).await;
+    let ids = ["kept", "ended", "later", "open-then", "waiting"];
+    let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
+    let [kept, ended, later, open, _] = &vnfcis[..] else { panic!() };
+    let mut claimed = vec![kept.boot(&site).await, ended.boot(&site).await, open.claim(&site).await.unwrap()];
+    let file = site.path().join("backup.db");
+    backup(&site, None, &file).await;
+    claimed.push(later.boot(&site).await);
+    let unknown: Vec<String> = (0..6).map(|n| format!("new-{n}")).collect();
+    for vnfci in site.register(&unknown, &SLOTS, By::Certificate).await {
+        claimed.push(vnfci.claim_patiently(&site).await);
+    }
+    site.terminate_vnfci("ended").await;
+    site.stop().await;
+    restore(&site, None, &file);
+    let known = query(&site, "SELECT lower(hex(id)) FROM credentials").await;
+    let is_known = |claimed: &&Claimed| known.contains(&claimed.keys[0].credential_id.replace('-', ""));
+    let unknown_keys = claimed.iter().filter(|claimed| !is_known(claimed)).count();
+    assert!(unknown_keys > 0);
+    let pending = "SELECT COUNT(*) FROM certificates WHERE state = 'REVOCATION_PENDING'";
+    let before = count(&site, pending).await;
+
+    // Each run gets a little further than the one before.
+    sqlite(&site, "CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n")
+        .await;
+    let within = [
+        "UPDATE ON credentials",
+        "UPDATE ON initial_credentials",
+        "UPDATE ON vnfcis",
+        "UPDATE ON claims",
+        "UPDATE ON credentials WHEN OLD.key_state = 'AVAILABLE'",
+        "UPDATE ON epochs WHEN OLD.state = 'OPEN' AND NEW.state = 'CLOSED'",
+        "UPDATE ON epochs WHEN OLD.state = 'CLOSED' AND NEW.state = 'SHREDDING'",
+        "UPDATE ON epochs WHEN OLD.state = 'SHREDDING' AND NEW.state = 'DESTROYED'",
+        "DELETE ON audit_chain",
     ];
-    run_with("pkcs11-tool", arguments, &[("SOFTHSM2_CONF", &configuration)]).await.ok();
-    std::fs::write(&site.token.pin_file, "another-pin-77\n").unwrap();
-    site.broker().signal(Signal::HUP);
-    // Workers that start from now on log in with the new one.
-    while site.broker().kill_worker(0).is_none() {}
-    let vnfci = site.register_one("amf-0", &SLOTS, By::Certificate).await;
-    let claimed = vnfci.claim_patiently(&site).await;
-    assert!(vnfci.confirm(&site, &claimed).await.unwrap());
-    site.kill_and_restart().await;
-    site.until_available(POOL, 2).await;
+    for change in within {
+        kill_recovery_before(&site, change).await;
+        let checked = doctor(&site).await;
+        assert!(checked["finding"].as_str().unwrap().contains("a recovery was begun"), "{change}: {checked}");
+    }
+    kill_recovery_before(&site, "INSERT ON heads").await;
+    let done = recover(&site, &["--yes"]).await;
+    assert_eq!((&done["done"], &done["needed"]), (&false.into(), &false.into()), "{done}");
+    let outcome = &done["last"];
+    assert_eq!(names(&outcome["terminated"]), ["default/ended"].into());
+    assert_eq!(
+        names(&outcome["rearm"]),
+        ["default/later", "default/open-then", "default/waiting"].into(),
+        "{outcome}"
+    );
+    let announced: BTreeSet<String> = unknown.iter().map(|id| format!("default/{id}")).collect();
+    assert_eq!(names(&outcome["register"]), announced.iter().map(String::as_str).collect());
+    assert_eq!(outcome["unknown_certificates"], unknown_keys, "{outcome}");
+    assert_eq!(outcome["claims_destroyed"], 1, "{outcome}");
+    assert_eq!(outcome["revoked"], count(&site, pending).await - before, "{outcome}");
+    assert_eq!(count(&site, "SELECT COUNT(*) FROM epochs WHERE state <> 'DESTROYED'").await, 0);
+    assert_eq!(count(&site, "SELECT COUNT(*) FROM events WHERE kind = 'RECOVERED'").await, 1);
+
+    site.serve().await;
+    site.until_available(POOL, 4).await;
+    let old = site.events("RECOVERED").await[0]["details"]["old_origin"].as_str().unwrap().replace('/', "-");
+    site.verify(&site.path().join(format!("audit-mirror.{old}")), &[]).await.ok();
+    let log = site.export("recovered").await;
+    site.verify(&log, &[]).await.ok();
+    let fresh = site.register_one("fresh", &SLOTS, By::Certificate).await.boot(&site).await;
+    assert!(claimed.iter().all(|before| before.keys[0].credential_id != fresh.keys[0].credential_id));
+    let checked = doctor(&site).await;
+    assert_eq!(checked["status"], "warn", "it lies beside the database: {checked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_cannot_be_read_stops_deliveries_at_a_start_and_not_before() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 3).await;
+    let vnfcis = site.register(&["amf-0", "amf-1"], &SLOTS, By::Certificate).await;
+    let position = mirror(&site).join("position.json");
+    site.until("a mirror", async |_| position.exists().then_some(())).await;
+    site.stop().await;
+    let good = std::fs::read(&position).unwrap();
+    site.serve().await;
+    std::fs::write(&position, "no JSON").unwrap();
+    let failed = "keybroker_background_failures_total{work=\"mirror\"}";
+    site.until("the failure's count", async |site| {
+        let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
+        metrics.contains(failed).then_some(())
+    })
+    .await;
+    // This broker knows its database.
+    vnfcis[0].boot(&site).await;
+    assert_eq!(doctor(&site).await["status"], "fail");
+    site.kill();
+    site.serve().await;
+    assert_refuses(&mut site, &vnfcis[1], "cannot be read").await;
+    std::fs::write(&position, good).unwrap();
+    let claimed = site.until("the mirror's return", async |site| vnfcis[1].claim(site).await.ok()).await;
+    assert!(vnfcis[1].confirm(&site, &claimed).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_the_mirror_and_changes_nothing() {
+    let mut site = Site::prepare(Options::default());
+    assert_eq!(doctor(&site).await["status"], "ok", "there is no database yet");
+    assert!(!site.database().exists());
+    site.init().await;
+    let checked = doctor(&site).await;
+    assert_eq!(checked["finding"], "keybroker serve will make it");
+    site.serve().await;
+    let events = mirror(&site).join("events.jsonl");
+    site.until("a first mirror", async |_| events.exists().then_some(())).await;
+    assert_eq!(doctor(&site).await["status"], "warn", "beside a running broker");
+    site.stop().await;
+    let files = || -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = [site.path().to_owned(), mirror(&site)]
+            .into_iter()
+            .flat_map(|directory| std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()));
+        entries
+            .filter(|path| path.is_file())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
+    };
+    let before = files();
+    let checked = doctor(&site).await;
+    assert!(checked["finding"].as_str().unwrap().contains("on the same storage"), "{checked}");
+    assert!(files() == before, "{:?}", files().keys().collect::<Vec<_>>());
 }

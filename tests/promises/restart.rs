@@ -2,19 +2,25 @@
 //! Method: SIGKILL for the broker and for its HSM workers in the middle of claims and of production; afterwards every
 //! claim ends delivered or destroyed, none twice, the audit log extends the head seen before, the pool refills.
 
-use crate::support::mano::{By, pool_request};
+use crate::support::ca::SoftwareCa;
+use crate::support::mano::{By, announcement, pool_request, request_id};
+use crate::support::pkcs11::objects;
 use crate::support::postgres::Cluster;
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Vnfci, transient};
 use crate::support::{PATIENCE, until};
 use keybroker::api::proto;
+use keybroker::api::proto::admin_service_client::AdminServiceClient;
+use keybroker::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use keybroker::api::proto::pool_service_client::PoolServiceClient;
+use keybroker::clock::{Clock, SystemClock};
 use keybroker::nfv::Sha256Hash;
+use proto::initial_credential::Kind;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
@@ -204,4 +210,94 @@ async fn a_restarted_broker_works_at_once() {
         site.export(&name).await;
         assert!(begun.elapsed() < Duration::from_secs(15), "after {:?}", begun.elapsed());
     }
+}
+
+/// A crash point or a lost answer may come long before the repetition: what was granted then is told then, and no token
+/// stands beside another VNFCI's id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_repeated_after_some_of_it_expired_has_the_same_outcome() {
+    let site = Site::start().await;
+    site.create_pool(POOL, 1, None).await;
+    let token = || Kind::Token(proto::TokenInitialCredential {});
+    let lifetime = Duration::from_secs(2);
+    let soon = || Some(prost_types::Timestamp::from(SystemTime::from(SystemClock.now().plus(lifetime))));
+    let mut client = LifecycleServiceClient::new(site.management("nfvo").await);
+    let (first, second) = ("amf-0001", "amf-0002");
+    let register = proto::RegisterVnfcisRequest {
+        request_id: request_id(),
+        tenant: String::new(),
+        vnfcis: vec![
+            announcement(first, &SLOTS, token(), soon()),
+            announcement(second, &SLOTS, token(), None),
+        ],
+    };
+    let registered = client.register_vnfcis(register.clone()).await.unwrap().into_inner();
+    let rearming = |id: &str, expires_at| proto::Rearming {
+        vnfci_id: id.into(),
+        initial_credential: Some(proto::InitialCredential { kind: Some(token()), expires_at }),
+    };
+    let rearm = proto::RearmVnfcisRequest {
+        request_id: request_id(),
+        tenant: String::new(),
+        vnfcis: vec![rearming(first, soon()), rearming(second, None)],
+    };
+    let rearmed = client.rearm_vnfcis(rearm.clone()).await.unwrap().into_inner();
+    let begun = Instant::now();
+    until(PATIENCE, "the expiry", async || (begun.elapsed() > lifetime).then_some(())).await;
+    assert_eq!(client.register_vnfcis(register).await.unwrap().into_inner(), registered);
+    assert_eq!(client.rearm_vnfcis(rearm).await.unwrap().into_inner(), rearmed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_adds_is_told_the_same_when_its_request_is_repeated() {
+    let mut site = Site::start().await;
+    let mut client = AdminServiceClient::new(site.management("operator").await);
+    let tenant = proto::AddTenantRequest { request_id: request_id(), tenant: "other".into() };
+    let added = client.add_tenant(tenant.clone()).await.unwrap().into_inner();
+    assert_eq!(client.add_tenant(tenant).await.unwrap().into_inner(), added);
+
+    let ca = SoftwareCa::new("another CA");
+    let anchor = proto::AddAnchorRequest {
+        request_id: request_id(),
+        tenant: "other".into(),
+        name: "another".into(),
+        certificate_der: ca.certificate_der.clone(),
+        ..Default::default()
+    };
+    let added = client.add_anchor(anchor.clone()).await.unwrap().into_inner();
+    assert_eq!(client.add_anchor(anchor).await.unwrap().into_inner(), added);
+
+    let identity = proto::Identity {
+        name: "another".into(),
+        role: proto::Role::Auditor.into(),
+        tenant: "other".into(),
+        certificate_der: ca.client("another").certificate_der().to_vec(),
+        ..Default::default()
+    };
+    let identity = proto::AddIdentityRequest { request_id: request_id(), identity: Some(identity) };
+    let added = client.add_identity(identity.clone()).await.unwrap().into_inner();
+    assert_eq!(client.add_identity(identity).await.unwrap().into_inner(), added);
+
+    // A CA key is made once, and what came after it does not change what it was.
+    for new in [true, false] {
+        let request = |new| proto::IssueCaRequest {
+            request_id: request_id(),
+            tenant: "other".into(),
+            name: "inside".into(),
+            new,
+        };
+        let asked = request(new);
+        let mut issued = client.issue_ca(asked.clone()).await.unwrap().into_inner().ca.unwrap();
+        client.issue_ca(request(false)).await.unwrap();
+        let keys = objects(&site).await.len();
+        let repeated = client.issue_ca(asked.clone()).await.unwrap().into_inner().ca.unwrap();
+        // Which one issues is told as it is now.
+        issued.issuing = false;
+        assert_eq!(repeated, issued);
+        assert_eq!(objects(&site).await.len(), keys);
+        let other = proto::IssueCaRequest { name: "else".into(), ..asked };
+        let refused = client.issue_ca(other).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+    }
+    site.check();
 }

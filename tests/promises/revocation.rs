@@ -185,6 +185,22 @@ async fn lint(response: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_rolled_back_vouches_for_no_certificate() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 1).await;
+    let files = Files::write(&site, "amf-0", &claimed(&site, "amf-0").await.keys[0]);
+    until_responding(&site, &files).await;
+    site.stop().await;
+    let (mirror, aside) = (site.path().join("audit-mirror"), site.path().join("aside"));
+    std::fs::rename(&mirror, &aside).unwrap();
+    site.serve().await;
+    let asked = ocsp(&site, &files, &[]).await;
+    assert!(format!("{}{}", asked.out, asked.err).contains("trylater"), "{asked:?}");
+    std::fs::rename(&aside, &mirror).unwrap();
+    until_responding(&site, &files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ocsp_is_cached_by_get_and_garbage_gets_the_protocols_own_error() {
     let mut site = Site::start().await;
     site.full_pool(POOL, 1).await;

@@ -27,7 +27,7 @@ use tonic::{Code, Request, Status};
 const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 const OTHER_VNF: &str = "smf-1";
-const MANO_ROLES: [&str; 4] = ["nfvo", "vnfm", "auditor", "security-operator"];
+const MANO_ROLES: [&str; 5] = ["nfvo", "vnfm", "auditor", "security-operator", "registration-authority"];
 
 /// What of the tenant `default` is attacked.
 struct Victim {

@@ -4,13 +4,13 @@ use super::fixture::{DAY, Fixture, MINUTE, REDRAWS, audited, end, silent, unaudi
 use super::promises;
 use keybroker::audit::event::EventCredential;
 use keybroker::audit::receipt::DestructionReason;
-use keybroker::credential::{CertificateState, HolderCopy, KeyState};
-use keybroker::nfv::{ClaimId, CredentialId, Sha256Hash};
+use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationReason};
+use keybroker::nfv::{ClaimId, CredentialId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
     ClaimOutcome, ClaimRecord, ClaimRequest, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal,
-    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, Renewal, TerminateOutcome,
-    VnfciState,
+    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Renewal,
+    RevokeOutcome, TerminateOutcome, VnfciState,
 };
 
 promises![
@@ -24,6 +24,7 @@ promises![
     a_terminated_enrolment_is_revoked_and_needs_no_shredding,
     what_is_given_back_covers_what_was_enrolled_beside_it,
     what_a_renewal_has_replaced_is_not_followed,
+    a_key_that_is_vouched_for_is_certified_once_in_one_pool,
 ];
 
 fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEnrolment {
@@ -270,4 +271,53 @@ async fn what_a_renewal_has_replaced_is_not_followed(f: Fixture) {
     let late = following(&f, &delivered, "late");
     assert_eq!(enrol(&f, late).await, refused(EnrolmentRefusal::CertificateEnded));
     assert!(matches!(enrol(&f, following(&f, &renewal, "own")).await, EnrolmentOutcome::Enrolled { .. }));
+}
+
+async fn a_key_that_is_vouched_for_is_certified_once_in_one_pool(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let of = |key: &str| {
+        let NewEnrolment { credential, public_key_der, certificate, .. } =
+            enrolment(&f, by(&initial), "s", key);
+        NewVouched { pool: f.pool.id, credential, public_key_der, certificate }
+    };
+    let record = async |new: &NewVouched, events: u64| {
+        let before = f.events().await;
+        let outcome = f.store.record_vouched(new.clone(), audited()).await.unwrap();
+        assert_eq!(f.events().await - before, events, "{outcome:?}");
+        outcome
+    };
+    let first = of("one");
+    let outcome = record(&first, 1).await;
+    assert!(
+        matches!(&outcome, EnrolmentOutcome::Enrolled { credential, spent: false, .. } if *credential == first.credential)
+    );
+    assert_eq!(record(&of("one"), 1).await, EnrolmentOutcome::Replayed(first.certificate.der.clone()));
+    let taken = NewVouched {
+        credential: EventCredential { id: first.credential.id, ..of("two").credential },
+        ..of("two")
+    };
+    assert_eq!(record(&taken, 0).await, refused(EnrolmentRefusal::NameUsed));
+    // A VNFCI's own key is nobody else's, and the other way round.
+    enrol(&f, enrolment(&f, by(&initial), "s", "of-v")).await;
+    assert_eq!(record(&of("of-v"), 0).await, refused(EnrolmentRefusal::KeyUsed));
+    let other = f.register("w", &["s"]).await;
+    assert_eq!(enrol(&f, enrolment(&f, by(&other), "s", "one")).await, refused(EnrolmentRefusal::KeyUsed));
+    let nowhere = NewVouched { pool: PoolId::generate(), ..of("three") };
+    let unknown = f.store.record_vouched(nowhere, unaudited()).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+
+    let key = first.credential.public_key;
+    let kept = f.store.vouched(key).await.unwrap().unwrap();
+    assert_eq!((kept.pool, kept.credential), (f.pool.id, first.credential.clone()));
+    assert_eq!((kept.certificate_der, kept.state), (first.certificate.der.clone(), CertificateState::Valid));
+    assert_eq!(f.store.vouched(Sha256Hash::of(b"of-v")).await.unwrap(), None);
+    // It waits in no pool, is withdrawn like any other, and is not given out again then.
+    assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().produced(), 0);
+    let serial = (f.issuer, first.certificate.serial.clone());
+    let outcomes = f
+        .store
+        .revoke_certificates(&f.tenant, vec![serial], RevocationReason::KeyCompromise, audited())
+        .await;
+    assert_eq!(outcomes.unwrap(), [RevokeOutcome::Pending(first.credential.clone())]);
+    assert_eq!(record(&of("one"), 0).await, refused(EnrolmentRefusal::KeyUsed));
 }

@@ -7,7 +7,7 @@ use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationRe
 use keybroker::nfv::{IssuerId, RequestId};
 use keybroker::store::records::{
     ClaimOutcome, ClaimState, ConfirmOutcome, CrlHead, CrlRecord, CustodyEnd, InitialCredentialState,
-    OcspResponder, RevokeOutcome, TerminateOutcome, TerminatedVnf, VnfciState,
+    IssuerRecord, OcspResponder, RevokeOutcome, TerminateOutcome, TerminatedVnf, VnfciState,
 };
 use keybroker::store::{Mutation, StoreError};
 
@@ -25,6 +25,7 @@ promises![
     a_certificates_status_is_found_by_issuer_and_serial,
     an_issuer_has_one_ocsp_responder_the_latest,
     expired_certificates_are_marked_and_no_longer_revoked,
+    what_nobody_can_publish_as_revoked_is_pending_until_it_expires,
 ];
 
 fn terminated() -> CustodyEnd {
@@ -288,4 +289,40 @@ async fn expired_certificates_are_marked_and_no_longer_revoked(f: Fixture) {
     let outcomes = f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
     let TerminateOutcome::Terminated(keys) = &outcomes[0] else { panic!("{outcomes:?}") };
     assert_eq!((keys.keys.len(), keys.revoked.len()), (3, 0));
+}
+
+async fn what_nobody_can_publish_as_revoked_is_pending_until_it_expires(f: Fixture) {
+    let outside = IssuerId::generate();
+    let record = IssuerRecord {
+        id: outside,
+        tenant: Some(f.tenant.clone()),
+        name: "operator-pki".parse().unwrap(),
+        external: Some("operator-pki".parse().unwrap()),
+        generation: 1,
+        key: String::new(),
+        certificate_der: vec![0x30, 3],
+        chain_der: Vec::new(),
+        created_at: f.now(),
+    };
+    f.store.add_issuer(record, silent()).await.unwrap();
+    let mut produced = f.produce(2);
+    for (credential, issuer) in produced.iter_mut().zip([f.issuer, outside]) {
+        credential.certificate.as_mut().unwrap().issuer = issuer;
+    }
+    let [ours, theirs] = [0, 1].map(|n| produced[n].id);
+    f.store.insert_credentials(produced, silent()).await.unwrap();
+    f.deliver("a", &["s", "t"]).await;
+    let items = vec![(vnfci_id("a"), None)];
+    f.store.terminate_vnfcis(&f.tenant, items, terminated(), silent()).await.unwrap();
+    let state = async |credential| {
+        f.store.custody(Some(&f.tenant), credential).await.unwrap().certificate_state.unwrap()
+    };
+    assert_eq!(f.store.expire_certificates(f.now(), 10).await.unwrap(), 0);
+    assert_eq!(state(theirs).await, CertificateState::RevocationPending);
+    f.clock.advance(7 * DAY);
+    assert_eq!(f.store.expire_certificates(f.now(), 10).await.unwrap(), 1);
+    assert_eq!(state(theirs).await, CertificateState::Expired);
+    // Our own CA's is on a list first, however late.
+    assert_eq!(state(ours).await, CertificateState::RevocationPending);
+    assert_eq!(f.store.crl_entries(f.issuer, f.now()).await.unwrap().len(), 1);
 }

@@ -13,6 +13,7 @@ mod lifecycle;
 mod postgres;
 mod production;
 mod rearming;
+mod recovery;
 mod renewal;
 mod requests;
 mod sequences;

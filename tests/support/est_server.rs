@@ -3,6 +3,7 @@
 use super::process::{openssl, run};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use keybroker::nfv::Sha256Hash;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -52,6 +53,10 @@ struct State {
     delay: Duration,
     under_way: AtomicU32,
     most_under_way: AtomicU32,
+    /// Client certificates (DER) by which `simplereenroll` was asked for.
+    followed: Mutex<Vec<Vec<u8>>>,
+    /// SHA-256 of every client certificate that was shown.
+    shown: Mutex<HashSet<String>>,
 }
 
 const CA_EXTENSIONS: &str =
@@ -100,6 +105,8 @@ impl EstServer {
             delay,
             under_way: AtomicU32::new(0),
             most_under_way: AtomicU32::new(0),
+            followed: Mutex::default(),
+            shown: Mutex::default(),
             directory,
         });
         let tls = TlsAcceptor::from(tls(state.directory.path()));
@@ -139,6 +146,35 @@ impl EstServer {
     /// Most requests that were under way at the same time.
     pub fn most_under_way(&self) -> u32 {
         self.state.most_under_way.load(Ordering::Relaxed)
+    }
+
+    /// Client certificates (DER) that were followed by another one.
+    pub fn followed(&self) -> Vec<Vec<u8>> {
+        self.state.followed.lock().unwrap().clone()
+    }
+
+    /// SHA-256 of every client certificate that was shown.
+    pub fn shown(&self) -> HashSet<String> {
+        self.state.shown.lock().unwrap().clone()
+    }
+
+    /// A certificate as [`EstServer::client_certificate`] gives it, most of whose validity has passed.
+    pub async fn aged_client_certificate(&self, request_pem: &str) -> String {
+        self.client_certificate(request_pem).await;
+        let configuration = "[ca]\ndefault_ca = d\n[d]\nnew_certs_dir = .\ndatabase = index.txt\nserial = serial\n\
+            default_md = sha256\npolicy = p\ncopy_extensions = copyall\npreserve = yes\n[p]\ncommonName = supplied\n\
+            organizationName = optional\n";
+        for (name, content) in [("ca.cnf", configuration), ("index.txt", ""), ("serial", "06\n")] {
+            std::fs::write(self.path().join(name), content).unwrap();
+        }
+        let end = run("date", ["-u", "-d", "+1 hour", "+%Y%m%d%H%M%SZ"]).await.ok().out.trim().to_owned();
+        let sign = format!(
+            "ca -batch -notext -config ca.cnf -cert sub.pem -keyfile sub.key -in client.csr -out client.pem \
+             -startdate 20200101000000Z -enddate {end}"
+        );
+        openssl(self.path(), &sign).await;
+        let read = |name: &str| std::fs::read_to_string(self.path().join(name)).unwrap();
+        read("client.pem") + &read("sub.pem")
     }
 
     /// A certificate for a request (PEM) of a TLS client, PEM with the sub-CA's.
@@ -182,8 +218,13 @@ fn tls(path: &Path) -> Arc<ServerConfig> {
 impl State {
     async fn serve(&self, mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
         let mut buffer = Vec::new();
+        let peer = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec()).unwrap_or_default();
+        self.shown.lock().unwrap().insert(Sha256Hash::of(&peer).to_string());
         loop {
             let Some((head, body)) = request(&mut stream, &mut buffer).await else { return };
+            if head.lines().next().is_some_and(|line| line.contains("/simplereenroll ")) {
+                self.followed.lock().unwrap().push(peer.clone());
+            }
             let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
             self.most_under_way.fetch_max(now, Ordering::Relaxed);
             tokio::time::sleep(self.delay).await;
@@ -209,7 +250,7 @@ impl State {
                 response("200 OK", "application/csrattrs", "", STANDARD.encode(der.unwrap()).as_bytes())
             }
             "csrattrs" => response("204 No Content", "", "", b""),
-            "simpleenroll" => self.enrol(behaviour, body).await,
+            "simpleenroll" | "simplereenroll" => self.enrol(behaviour, body).await,
             _ => response("404 Not Found", "text/plain", "", b"no such operation"),
         }
     }

@@ -21,7 +21,8 @@ pub struct Tenant {
     pub name: String,
     /// Issues its identities and initial certificates; anchor `mano`.
     pub ca: SoftwareCa,
-    /// By role: nfvo, vnfm (granted [`VNF`]), auditor, security-operator. Named ROLE-TENANT.
+    /// By role: nfvo, vnfm and registration-authority (both granted [`VNF`]), auditor, security-operator. Named
+    /// ROLE-TENANT.
     pub identities: BTreeMap<&'static str, Credential>,
 }
 
@@ -110,10 +111,12 @@ impl Site {
             ("vnfm", proto::Role::Vnfm),
             ("auditor", proto::Role::Auditor),
             ("security-operator", proto::Role::SecurityOperator),
+            ("registration-authority", proto::Role::RegistrationAuthority),
         ] {
             let identity = format!("{role}-{name}");
             let credential = ca.client(&identity);
-            let granted: &[&str] = if role == "vnfm" { &[VNF] } else { &[] };
+            let granted: &[&str] =
+                if matches!(role, "vnfm" | "registration-authority") { &[VNF] } else { &[] };
             self.add_identity(&identity, proto_role, name, granted, &credential).await;
             identities.insert(role, credential);
         }

@@ -9,6 +9,8 @@
 )]
 
 pub mod ca;
+pub mod crashing;
+pub mod delay;
 pub mod est_server;
 pub mod faults;
 #[path = "../fresh_token/mod.rs"]

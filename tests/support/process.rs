@@ -90,9 +90,9 @@ pub struct Broker {
 
 impl Broker {
     /// Starts it; its log is appended to a file.
-    pub fn start(config: &Path, log: &Path, environment: &[(String, String)]) -> Self {
+    pub fn start(program: &Path, config: &Path, log: &Path, environment: &[(String, String)]) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let child = Command::new(keybroker())
+        let child = Command::new(program)
             .arg("serve")
             .arg("--config")
             .arg(config)
@@ -111,9 +111,14 @@ impl Broker {
         self.child.id()
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Panics with the end of its log if it has ended.
     pub fn check(&mut self) {
-        if let Some(status) = self.child.try_wait().unwrap() {
+        if let Some(status) = self.ended() {
             panic!("the broker ended with {status}:\n{}", self.log_tail(40));
         }
     }
@@ -132,10 +137,7 @@ impl Broker {
     /// SIGTERM, and how it ended.
     pub async fn terminate(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
-        super::until(Duration::from_secs(40), "the broker's orderly end", async || {
-            self.child.try_wait().unwrap()
-        })
-        .await
+        super::until(Duration::from_secs(40), "the broker's orderly end", async || self.ended()).await
     }
 
     /// Process ids of its HSM workers.

@@ -11,7 +11,7 @@ use keybroker::audit::{AuditPublicKey, SignedReceipt};
 use keybroker::nfv::Sha256Hash;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What VNFCIs unsealed, and what of it they confirmed.
 #[derive(Default)]
@@ -93,7 +93,6 @@ fn hexadecimal(id: &str) -> String {
 /// - every claimed key whose custody ended has a receipt of shredding that verifies;
 /// - the exported log verifies and extends `earlier_head`.
 pub async fn assert_settled(site: &mut Site, held: &Held, ended: &[String], earlier_head: &Path) {
-    const LIVE: &str = "('GENERATED', 'AVAILABLE', 'CLAIMED')";
     site.until("the end of every claim", async |site| {
         (count(site, "SELECT count(*) FROM claims WHERE state = 'OPEN'").await == 0).then_some(())
     })
@@ -112,6 +111,28 @@ pub async fn assert_settled(site: &mut Site, held: &Held, ended: &[String], earl
     let confirmed: BTreeSet<String> = held.confirmed.iter().map(|id| hexadecimal(id)).collect();
     assert_eq!(delivered, confirmed, "what is delivered, and what VNFCIs had acknowledged");
 
+    assert_rows_agree(site).await;
+    token_and_epochs_agree(site).await;
+    ended_are_revoked(site, ended).await;
+    log_is_whole(site, earlier_head).await;
+}
+
+/// What is true at any moment, whatever was interrupted. Panics unless
+///
+/// - there is a wrapped key for every live credential and for no other, and the counters agree with the rows;
+/// - what is held belongs to one claim, and what waits to none;
+/// - the token has a KEK for every live epoch and for no other, once no epoch is on its way;
+/// - the exported log verifies and extends `earlier_head`.
+///
+/// Gives the directory of the exported log.
+pub async fn assert_consistent(site: &mut Site, earlier_head: &Path) -> PathBuf {
+    assert_rows_agree(site).await;
+    token_and_epochs_agree(site).await;
+    log_is_whole(site, earlier_head).await
+}
+
+async fn assert_rows_agree(site: &Site) {
+    const LIVE: &str = "('GENERATED', 'AVAILABLE', 'CLAIMED')";
     for (what, sql) in [
         (
             "wrapped keys of credentials that are not live",
@@ -155,6 +176,13 @@ pub async fn assert_settled(site: &mut Site, held: &Held, ended: &[String], earl
              WHERE receipt IS NOT NULL AND receipt NOT LIKE '%\"state\":\"SHREDDED\"%'"
                 .to_owned(),
         ),
+        (
+            "credentials that are held and belong to no claim, or are not held and belong to one",
+            "SELECT count(*) FROM credentials
+             WHERE (key_state IN ('CLAIMED', 'DELIVERED') AND claim_id IS NULL)
+                OR (key_state IN ('GENERATED', 'AVAILABLE') AND claim_id IS NOT NULL)"
+                .to_owned(),
+        ),
     ] {
         assert_eq!(count(site, &sql).await, 0, "{what}");
     }
@@ -163,10 +191,6 @@ pub async fn assert_settled(site: &mut Site, held: &Held, ended: &[String], earl
         assert_eq!(query(site, "SELECT count(*) FROM pragma_foreign_key_check").await, ["0"]);
         assert_eq!(query(site, "PRAGMA integrity_check").await, ["ok"]);
     }
-
-    token_and_epochs_agree(site).await;
-    ended_are_revoked(site, ended).await;
-    log_is_whole(site, earlier_head).await;
 }
 
 /// Waits until no epoch is on its way; then every KEK on the token is named by a live epoch and the other way round.
@@ -237,7 +261,7 @@ async fn ended_are_revoked(site: &mut Site, ended: &[String]) {
 }
 
 /// The exported log verifies, extends an earlier head, and has a receipt that verifies for every one in the database.
-async fn log_is_whole(site: &mut Site, earlier_head: &Path) {
+async fn log_is_whole(site: &mut Site, earlier_head: &Path) -> PathBuf {
     let export = site.export("settled").await;
     let report = site.verify(&export, &[earlier_head]).await.ok().object();
     assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
@@ -259,4 +283,5 @@ async fn log_is_whole(site: &mut Site, earlier_head: &Path) {
     let sql = "SELECT hex(id) FROM credentials WHERE receipt IS NOT NULL";
     let kept: BTreeSet<String> = query(site, sql).await.into_iter().collect();
     assert_eq!(in_log, kept, "receipts in the log, and in the database");
+    export
 }

@@ -26,6 +26,8 @@ pub const ANCHOR: &str = "mano";
 /// What a site is set up with.
 #[derive(Clone)]
 pub struct Options {
+    /// What is run as `keybroker init` and `serve`.
+    pub program: &'static Path,
     /// Of the default tenant.
     pub destruction_horizon: &'static str,
     /// Of the default tenant.
@@ -63,6 +65,7 @@ pub struct Contained {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            program: keybroker(),
             destruction_horizon: "2s",
             confirm_deadline: "15m",
             more_toml: String::new(),
@@ -240,7 +243,8 @@ impl Site {
     /// `keybroker init`; the VNFM is granted [`VNF`].
     pub async fn init(&self) -> Finished {
         let config = self.config().display().to_string();
-        self.cli(["init", "--config", &config, "--grant", VNF]).await.ok()
+        let arguments = ["init", "--config", &config, "--grant", VNF, "--output", "json"];
+        run(self.options.program, arguments).await.ok()
     }
 
     /// Starts the broker and waits until it answers on every listener.
@@ -252,7 +256,8 @@ impl Site {
     /// A broker that answers on every listener, held by the caller: so that it can be killed and started while clients
     /// share the site.
     pub async fn start_broker(&self) -> Broker {
-        let mut broker = Broker::start(&self.config(), &self.log(), &self.options.environment);
+        let mut broker =
+            Broker::start(self.options.program, &self.config(), &self.log(), &self.options.environment);
         until(PATIENCE, "the broker's first answer", async || {
             broker.check();
             (connect(&self.management_url(), &self.role("operator")).await.is_ok()

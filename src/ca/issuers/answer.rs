@@ -2,15 +2,14 @@
 
 use super::chain::{CaChain, ExternalCas};
 use crate::ca::CertificateFacts;
+use crate::ca::path::Purpose;
 use crate::ca::profile::{CertificateNames, ExtendedKeyUsage, Profile};
 use crate::clock::Timestamp;
 use const_oid::db::rfc5280;
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Reader, SliceReader};
-use rustls_pki_types::{CertificateDer, UnixTime};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{ExtendedKeyUsage as ExtendedKeyUsages, SubjectAltName};
 use x509_cert::name::Name;
@@ -60,8 +59,7 @@ pub fn judge(
     let certificate = Certificate::from_der(certificate_der).map_err(|error| error.to_string())?;
     check_names(&certificate, &facts, wanted.names)?;
     check_usages(&certificate, wanted.profile)?;
-    check_path(certificate_der, wanted.profile, cas, now)?;
-    let chain = cas.signer(certificate_der).ok_or("no CA of the issuer signed it")?.clone();
+    let chain = check_path(certificate_der, wanted.profile, cas, now)?;
     Ok(Accepted { facts, chain })
 }
 
@@ -126,32 +124,14 @@ fn check_path(
     profile: &Profile,
     cas: &ExternalCas,
     now: Timestamp,
-) -> Result<(), String> {
-    let leaf = CertificateDer::from(certificate_der);
-    let leaf = EndEntityCert::try_from(&leaf).map_err(|error| error.to_string())?;
-    let root = CertificateDer::from(cas.root_der());
-    let anchor = anchor_from_trusted_cert(&root).map_err(|error| error.to_string())?;
-    let intermediates: Vec<_> = cas.intermediates().map(CertificateDer::from).collect();
+) -> Result<CaChain, String> {
+    let purpose = |usage: &ExtendedKeyUsage| match usage {
+        ExtendedKeyUsage::ClientAuth => Purpose::TlsClient,
+        ExtendedKeyUsage::ServerAuth => Purpose::TlsServerOfAnyName,
+    };
+    let purposes: Vec<Purpose> = profile.eku().iter().map(purpose).collect();
     // A CA that backdates nothing may be a little ahead of this clock.
     let now = now.plus(Duration::from_secs(60));
-    let time =
-        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).unwrap_or(0)));
-    for usage in profile.eku() {
-        let usage = match usage {
-            ExtendedKeyUsage::ClientAuth => KeyUsage::client_auth(),
-            ExtendedKeyUsage::ServerAuth => KeyUsage::server_auth(),
-        };
-        let anchors = std::slice::from_ref(&anchor);
-        leaf.verify_for_usage(
-            webpki::ALL_VERIFICATION_ALGS,
-            anchors,
-            &intermediates,
-            time,
-            usage,
-            None,
-            None,
-        )
-        .map_err(|error| format!("no path leads from it to the configured root: {error}"))?;
-    }
-    Ok(())
+    cas.chain_of(certificate_der, &purposes, now)
+        .map_err(|error| format!("no path leads from it to the configured root: {error}"))
 }

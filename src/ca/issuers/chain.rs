@@ -2,12 +2,10 @@
 
 use super::IssuerError;
 use crate::ca::CertificateFacts;
+use crate::ca::path::{self, Certificate, PathError, Purpose, Rules, ValidPath, Work};
 use crate::clock::Timestamp;
-use der::asn1::{AnyRef, BitStringRef};
-use der::{Decode, Encode, SliceReader};
-use rustls_pki_types::CertificateDer;
-use webpki::EndEntityCert;
-use x509_cert::Certificate;
+use crate::nfv::Sha256Hash;
+use std::collections::HashMap;
 
 /// A CA with the certificates up to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,127 +15,66 @@ pub struct CaChain {
 }
 
 /// The CAs of an issuer, every one of them verified to the configured root.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ExternalCas {
     root_der: Vec<u8>,
-    chains: Vec<CaChain>,
+    root: Certificate,
+    /// Without the root.
+    cas: Vec<Certificate>,
+    ders: HashMap<Sha256Hash, Vec<u8>>,
 }
 
 impl ExternalCas {
-    /// Verifies that **every** certificate leads to `root_der` at `now`: signatures, names, validity periods, and that each
-    /// is a CA's. The root itself may be among them or not.
+    /// Verifies that **every** certificate is a CA's and has a valid path (RFC 5280 6) to `root_der` at `now`. The root itself
+    /// may be among them or not.
     ///
     /// # Errors
     /// [`IssuerError::UntrustedChain`] that names the first certificate that does not.
     pub fn verify(root_der: &[u8], certificates: &[Vec<u8>], now: Timestamp) -> Result<Self, IssuerError> {
-        let root = Link::parse(root_der)?;
-        root.in_force(now)?;
-        let links = certificates.iter().map(|der| Link::parse(der)).collect::<Result<Vec<_>, _>>()?;
-        let mut chains = Vec::new();
-        for link in links.iter().filter(|link| link.der != root_der) {
-            link.in_force(now)?;
-            let mut path = vec![link.der.to_vec()];
-            if !lead(link, &root, &links, &mut path) {
-                return Err(IssuerError::UntrustedChain(format!("{:?} does not", link.facts.subject)));
+        let rules = Rules::new(Purpose::Any, now);
+        let root = Certificate::from_der(root_der).map_err(|error| untrusted(&error))?;
+        path::check_anchor(&root, &rules).map_err(|error| untrusted(&error))?;
+        let mut found = Self { root_der: root_der.to_vec(), root, cas: Vec::new(), ders: HashMap::default() };
+        for der in certificates.iter().filter(|der| *der != root_der) {
+            let malformed = |problem: String| IssuerError::Malformed(format!("a certificate: {problem}"));
+            let facts = CertificateFacts::parse(der).map_err(|error| malformed(error.to_string()))?;
+            if !facts.is_ca {
+                return Err(IssuerError::UntrustedChain(format!("{:?} is not a CA's", facts.subject)));
             }
-            chains.push(CaChain { certificates_der: path });
+            found.cas.push(Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?);
+            found.ders.insert(facts.fingerprint, der.clone());
         }
-        chains.push(CaChain { certificates_der: vec![root_der.to_vec()] });
-        Ok(Self { root_der: root_der.to_vec(), chains })
+        for ca in &found.cas {
+            found.path(ca, &rules).map_err(|error| untrusted(&error))?;
+        }
+        Ok(found)
     }
 
-    /// The root, DER.
-    pub fn root_der(&self) -> &[u8] {
-        &self.root_der
+    /// The chain of the CA that signed a certificate (DER), which has a valid path to the root for each of these purposes.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn chain_of(
+        &self,
+        certificate_der: &[u8],
+        purposes: &[Purpose],
+        now: Timestamp,
+    ) -> Result<CaChain, PathError> {
+        let leaf = Certificate::from_der(certificate_der)?;
+        let mut above = Vec::new();
+        for purpose in purposes {
+            let path = self.path(&leaf, &Rules::new(purpose.clone(), now))?;
+            above = path.certificates().iter().skip(1).filter_map(|ca| self.ders.get(ca).cloned()).collect();
+        }
+        above.push(self.root_der.clone());
+        Ok(CaChain { certificates_der: above })
     }
 
-    /// Every certificate but the root, DER: intermediates of a path.
-    pub(super) fn intermediates(&self) -> impl Iterator<Item = &[u8]> {
-        self.chains.iter().filter_map(|chain| chain.certificates_der.first()).map(Vec::as_slice)
-    }
-
-    /// The shortest chain whose first certificate signed this one (DER).
-    pub(super) fn signer(&self, certificate_der: &[u8]) -> Option<&CaChain> {
-        let link = Link::parse(certificate_der).ok()?;
-        let signed = self.chains.iter().filter(|chain| {
-            let ca = chain.certificates_der.first().and_then(|der| Link::parse(der).ok());
-            ca.is_some_and(|ca| link.is_signed_by(&ca))
-        });
-        signed.min_by_key(|chain| chain.certificates_der.len())
+    fn path(&self, certificate: &Certificate, rules: &Rules) -> Result<ValidPath, PathError> {
+        path::validate(certificate, &self.cas, &self.root, &[], rules, &Work::default())
     }
 }
 
-/// Longest path that is followed.
-const LONGEST: usize = 8;
-
-/// Extends `path`, whose last certificate is `link`, up to the root; false if nothing leads there.
-fn lead(link: &Link<'_>, root: &Link<'_>, links: &[Link<'_>], path: &mut Vec<Vec<u8>>) -> bool {
-    if link.is_signed_by(root) {
-        path.push(root.der.to_vec());
-        return true;
-    }
-    if path.len() >= LONGEST {
-        return false;
-    }
-    for next in links {
-        if path.iter().all(|der| der != next.der) && link.is_signed_by(next) {
-            path.push(next.der.to_vec());
-            if lead(next, root, links, path) {
-                return true;
-            }
-            path.pop();
-        }
-    }
-    false
-}
-
-/// One certificate with what its signature is verified with.
-struct Link<'a> {
-    der: &'a [u8],
-    facts: CertificateFacts,
-    issuer_der: Vec<u8>,
-    tbs_der: Vec<u8>,
-    signature: Vec<u8>,
-}
-
-impl<'a> Link<'a> {
-    fn parse(der: &'a [u8]) -> Result<Self, IssuerError> {
-        let malformed = |error: der::Error| IssuerError::Malformed(format!("a certificate: {error}"));
-        let facts =
-            CertificateFacts::parse(der).map_err(|error| IssuerError::Malformed(error.to_string()))?;
-        let certificate = Certificate::from_der(der).map_err(malformed)?;
-        let issuer_der = certificate.tbs_certificate().issuer().to_der().map_err(malformed)?;
-        // The signed bytes as they are, not as they would be encoded again.
-        let outer = AnyRef::from_der(der).map_err(malformed)?;
-        let mut reader = SliceReader::new(outer.value()).map_err(malformed)?;
-        let tbs_der = AnyRef::decode(&mut reader).and_then(|tbs| tbs.to_der()).map_err(malformed)?;
-        AnyRef::decode(&mut reader).map_err(malformed)?;
-        let signature = BitStringRef::decode(&mut reader).map_err(malformed)?.raw_bytes().to_vec();
-        Ok(Self { der, facts, issuer_der, tbs_der, signature })
-    }
-
-    fn is_signed_by(&self, ca: &Link<'_>) -> bool {
-        if !ca.facts.is_ca || self.issuer_der != ca.facts.subject_der {
-            return false;
-        }
-        let der = CertificateDer::from(ca.der);
-        let Ok(ca) = EndEntityCert::try_from(&der) else { return false };
-        webpki::ALL_VERIFICATION_ALGS
-            .iter()
-            .any(|algorithm| ca.verify_signature(*algorithm, &self.tbs_der, &self.signature).is_ok())
-    }
-
-    fn in_force(&self, now: Timestamp) -> Result<(), IssuerError> {
-        let bad = |what: &str| Err(IssuerError::UntrustedChain(format!("{:?} {what}", self.facts.subject)));
-        if !self.facts.is_ca {
-            return bad("is not a CA's");
-        }
-        if now >= self.facts.not_after {
-            return bad("has expired");
-        }
-        if now < self.facts.not_before {
-            return bad("is not valid yet");
-        }
-        Ok(())
-    }
+fn untrusted(error: &PathError) -> IssuerError {
+    IssuerError::UntrustedChain(error.to_string())
 }

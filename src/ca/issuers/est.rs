@@ -89,6 +89,14 @@ impl EstClient {
         }
     }
 
+    /// Sends a request (PKCS#10, DER) for a certificate that follows the one which this client shows (RFC 7030 4.2.2).
+    ///
+    /// # Errors
+    /// [`IssuerError`].
+    pub async fn re_enrol(&self, request_der: &[u8]) -> Result<Answer, IssuerError> {
+        self.post("simplereenroll", request_der).await
+    }
+
     fn get(&self, operation: &str) -> RequestBuilder {
         self.http.get(format!("{}/{operation}", self.base))
     }

@@ -13,7 +13,7 @@ mod request;
 pub use answer::{Accepted, Wanted, judge};
 pub use attributes::RequestAttributes;
 pub use chain::{CaChain, ExternalCas};
-pub use request::{client_request, template};
+pub use request::{client_request, client_request_again, template};
 
 use crate::credential::named;
 use async_trait::async_trait;

@@ -34,6 +34,17 @@ pub fn client_request(name: &str, public_key_der: &[u8]) -> Result<Vec<u8>, Stri
     Ok(tlv(SEQUENCE, &[&unsigned(&[]), &subject, public_key_der, &attributes(&extensions)]))
 }
 
+/// The CertificationRequestInfo (DER) of a request for a TLS client certificate that follows another one: with its subject
+/// and its subjectAltName (RFC 7030 4.2.2).
+pub fn client_request_again(names: &CertificateNames, public_key_der: &[u8]) -> Vec<u8> {
+    let mut extensions = extension(ID_CE_KEY_USAGE, true, &DIGITAL_SIGNATURE);
+    extensions.extend(extended_key_usage(&[ExtendedKeyUsage::ClientAuth]));
+    if !names.general_names.is_empty() {
+        extensions.extend(subject_alt_name(names.subject_is_empty, &names.general_names));
+    }
+    tlv(SEQUENCE, &[&unsigned(&[]), &names.subject_der, public_key_der, &attributes(&extensions)])
+}
+
 /// `[0]` with an extensionRequest.
 fn attributes(extensions: &[u8]) -> Vec<u8> {
     let values = tlv(SET, &[&tlv(SEQUENCE, &[extensions])]);

@@ -31,6 +31,7 @@ mod work;
 
 use crate::clock::Timestamp;
 use crate::credential::named;
+use crate::nfv::Sha256Hash;
 pub use certificate::Certificate;
 pub use crl::Crl;
 pub use host::ServerName;
@@ -53,6 +54,8 @@ pub enum Purpose {
     /// TLS server authentication: extended key usage in the same way with serverAuth, and a subjectAltName of this
     /// server.
     TlsServer(ServerName),
+    /// The same of whatever name: a certificate that its holder is to have, judged where nobody is connected to.
+    TlsServerOfAnyName,
 }
 
 named!(
@@ -124,14 +127,19 @@ impl Rules {
 /// A path that was found valid. Only [`validate`] makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidPath {
-    length: usize,
+    certificates: Vec<Sha256Hash>,
     policies: PolicySet,
 }
 
 impl ValidPath {
     /// Certificates below the anchor, at least one.
     pub fn length(&self) -> usize {
-        self.length
+        self.certificates.len()
+    }
+
+    /// SHA-256 of those certificates' DER, the leaf first.
+    pub fn certificates(&self) -> &[Sha256Hash] {
+        &self.certificates
     }
 
     /// The policies that it is valid for (`user-constrained-policy-set`); empty if the path has none.

@@ -27,7 +27,7 @@ pub(super) fn judge(search: &Search<'_>, path: &[&Certificate]) -> Result<ValidP
             revocation::check(search, certificate, issuer)?;
         }
     }
-    Ok(ValidPath { length: path.len(), policies })
+    Ok(ValidPath { certificates: path.iter().map(|certificate| certificate.fingerprint).collect(), policies })
 }
 
 /// Judges an anchor by itself.
@@ -188,7 +188,7 @@ impl Purpose {
         match self {
             Self::Any => None,
             Self::TlsClient => Some(ID_KP_CLIENT_AUTH),
-            Self::TlsServer(_) => Some(ID_KP_SERVER_AUTH),
+            Self::TlsServer(_) | Self::TlsServerOfAnyName => Some(ID_KP_SERVER_AUTH),
         }
     }
 }

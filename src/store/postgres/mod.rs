@@ -55,6 +55,10 @@ impl Engine for Postgres {
         }
     }
 
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
     async fn change<T, F>(&self, body: F) -> Result<T>
     where
         T: Send + 'static,

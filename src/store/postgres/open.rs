@@ -127,6 +127,22 @@ impl PostgresStore {
         order::go_on(&mut connection).await?;
         // Whatever happens to this connection, the pool makes its own.
         drop(connection.close().await);
+        Ok(Self::over(&options, options.session(), clock))
+    }
+
+    /// Connects to look at the database, beside brokers or without one: every change fails, and the schema stays as it is.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`].
+    pub async fn open_to_read(options: PostgresOptions) -> Result<Self> {
+        let mut connection = connect(&options).await?;
+        look_at(&mut connection, &options).await?;
+        drop(connection.close().await);
+        let session = options.session().options([("default_transaction_read_only", "on")]);
+        Ok(Self::over(&options, session, None))
+    }
+
+    fn over(options: &PostgresOptions, session: PgConnectOptions, clock: Option<Arc<dyn Clock>>) -> Self {
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(options.acquire_timeout)
@@ -142,8 +158,8 @@ impl PostgresStore {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(options.session());
-        Ok(Self { engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default() } })
+            .connect_lazy_with(session);
+        Self { engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default() } }
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

@@ -4,7 +4,7 @@ use super::{DestroyedKeys, NewCertificate};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, named};
-use crate::nfv::{ClaimId, InitialCredentialId, IssuerId, Sha256Hash, SlotName, TenantId, VnfciId};
+use crate::nfv::{ClaimId, InitialCredentialId, IssuerId, PoolId, Sha256Hash, SlotName, TenantId, VnfciId};
 use serde::{Deserialize, Serialize};
 
 /// What an enrolment rests on.
@@ -40,6 +40,36 @@ pub struct NewEnrolment {
     pub spend: bool,
 }
 
+/// A signed certificate to be recorded, for a key that a registration authority vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVouched {
+    /// The pool that lent its names.
+    pub pool: PoolId,
+    /// The credential to be made; its id is the one in the names.
+    pub credential: EventCredential,
+    /// The SubjectPublicKeyInfo, DER.
+    pub public_key_der: Vec<u8>,
+    /// Its certificate.
+    pub certificate: NewCertificate,
+}
+
+/// A certificate for a key that a registration authority vouched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vouched {
+    /// The pool that lent its names.
+    pub pool: PoolId,
+    /// Its credential.
+    pub credential: EventCredential,
+    /// Who signed it.
+    pub issuer: IssuerId,
+    /// The certificate, DER.
+    pub certificate_der: Vec<u8>,
+    /// Where it stands.
+    pub state: CertificateState,
+    /// Until when.
+    pub not_after: Timestamp,
+}
+
 named!(
     /// Why an enrolment is refused by the state of what it names; for the auditor.
     EnrolmentRefusal, "enrolment refusal" {
@@ -59,6 +89,8 @@ named!(
         KeyUsed = "PUBLIC_KEY_USED",
         /// The certificate that is to be followed is expired or withdrawn.
         CertificateEnded = "CERTIFICATE_ENDED",
+        /// The UUID of the requested names is that of another credential.
+        NameUsed = "NAME_USED",
     }
 );
 

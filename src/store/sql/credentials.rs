@@ -8,6 +8,7 @@ use super::statement::{Row, Statement, query};
 use super::value::{CHUNK, STATE_OF_ROW, id_list, number_list, text_list};
 use crate::audit::event::EventCredential;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{CertificateChange, CertificateState, Issue, KeyChange, KeyState, RevocationReason};
 use crate::nfv::{ClaimId, CredentialId, EpochId, IssuerId, PoolId, Sha256Hash, TenantId, VnfciId};
 use crate::store::records::{
@@ -89,6 +90,7 @@ pub(super) async fn insert(tx: &mut Connection, credentials: &[NewCredential], n
         }
         sql.execute(&mut *tx).await?;
     }
+    crash::reached(Point::ProductionInserted);
     Ok(())
 }
 
@@ -441,15 +443,19 @@ fn serial_list(sql: &mut Statement, certificates: &[(IssuerId, Vec<u8>)]) {
 
 /// Marks certificates whose time has passed.
 pub(super) async fn expire(tx: &mut Connection, now: Timestamp, limit: u32) -> Result<u64> {
-    query(
+    let mut expired = 0;
+    for due in [
         "UPDATE certificates SET state = 'EXPIRED' WHERE state IN ('VALID', 'SUPERSEDED') AND id IN (
              SELECT id FROM certificates WHERE state IN ('VALID', 'SUPERSEDED') AND not_after <= $1
              ORDER BY not_after LIMIT $2)",
-    )
-    .bind(now.unix_micros())
-    .bind(i64::from(limit))
-    .execute(tx)
-    .await
+        // Nobody will list it any more: no CRL of ours is its issuer's.
+        "UPDATE certificates SET state = 'EXPIRED' WHERE state = 'REVOCATION_PENDING' AND id IN (
+             SELECT ce.id FROM issuers i CROSS JOIN certificates ce WHERE i.external IS NOT NULL
+             AND ce.issuer = i.id AND ce.state = 'REVOCATION_PENDING' AND ce.not_after <= $1 LIMIT $2)",
+    ] {
+        expired += query(due).bind(now.unix_micros()).bind(i64::from(limit)).execute(&mut *tx).await?;
+    }
+    Ok(expired)
 }
 
 /// What a [`CertificateRecord`] is read with; the condition is the caller's.

@@ -11,6 +11,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The time that leases and deadlines are held against.
     fn now(&self) -> impl Future<Output = Result<Timestamp>> + Send;
 
+    /// As [`crate::store::Store::generation`]: none where others commit, too.
+    fn generation(&self) -> Option<u64>;
+
     /// Runs `body` in a transaction; its outcome is given out once it is committed. Everything that it did is undone if it
     /// fails or panics. Dropping the future does not undo what was begun. `body` gets the time at which the transaction
     /// began; it runs again, from the beginning, if it lost against another transaction.

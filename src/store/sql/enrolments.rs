@@ -104,7 +104,7 @@ async fn newest(tx: &mut Connection, public_key: Sha256Hash) -> Result<Option<(E
 }
 
 /// Whether any credential has this key, also one that waits in a pool.
-async fn is_known(tx: &mut Connection, public_key: Sha256Hash) -> Result<bool> {
+pub(super) async fn is_known(tx: &mut Connection, public_key: Sha256Hash) -> Result<bool> {
     let row = query("SELECT id FROM credentials WHERE public_key_sha256 = $1")
         .bind(public_key.0.as_slice())
         .fetch_optional(tx)

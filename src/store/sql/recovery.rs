@@ -1,7 +1,7 @@
 //! What a recovery changes: tables `credentials`, `certificates`, `revoked_serials`, `initial_credentials`, `crls`, and the
 //! chain's tables.
 
-use super::change::{self, Keep};
+use super::change::{self, Keep, Once};
 use super::connection::Connection;
 use super::credentials::{Held, read_held, select_held};
 use super::engine::{Engine, change, read, write};
@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::credential::HolderCopy;
 use crate::nfv::CredentialId;
 use crate::store::records::{CustodyEnd, Recovered, Recovery};
-use crate::store::{Mutation, RecoveryStore, Result};
+use crate::store::{Marks, Mutation, RecoveryStore, Result, StoreError};
 use async_trait::async_trait;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,9 +29,18 @@ impl<E: Engine> RecoveryStore for SqlStore<E> {
         read!(self, |tx| known_events(tx, &events))
     }
 
-    async fn recover(&self, recovery: Recovery, mutation: Mutation<Recovered>) -> Result<Recovered> {
-        let recovery = Arc::new(recovery);
-        change!(self, Outcome, mutation, |tx, now| recover(tx, &recovery, now))
+    async fn recover(
+        &self,
+        recovery: Recovery,
+        marks: Marks,
+        mutation: Mutation<Recovered>,
+    ) -> Result<Recovered> {
+        let (recovery, marks) = (Arc::new(recovery), Once::new(marks));
+        change!(self, Outcome, mutation, |tx, now| async {
+            let outcome = recover(tx, &recovery, now).await?;
+            set_marks(tx, &marks.take()?(&outcome)).await?;
+            Ok::<_, StoreError>(outcome)
+        })
     }
 
     async fn restart_chain(&self, event: Event, marks: Vec<(String, String)>) -> Result<()> {
@@ -125,6 +134,10 @@ async fn restart_chain(tx: &mut Connection, event: &Event, marks: &[(String, Str
     query("DELETE FROM audit_chain").execute(&mut *tx).await?;
     query("DELETE FROM heads").execute(&mut *tx).await?;
     audit::insert(tx, std::slice::from_ref(event)).await?;
+    set_marks(tx, marks).await
+}
+
+async fn set_marks(tx: &mut Connection, marks: &[(String, String)]) -> Result<()> {
     for (name, value) in marks {
         leases::set_mark(tx, name, value).await?;
     }

@@ -34,6 +34,10 @@ impl Engine for Sqlite {
         Ok(self.clock.now())
     }
 
+    fn generation(&self) -> Option<u64> {
+        Some(self.writer.commits())
+    }
+
     async fn change<T, F>(&self, body: F) -> Result<T>
     where
         T: Send + 'static,

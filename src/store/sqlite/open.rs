@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, SqliteConnection, SqlitePool};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,17 +76,36 @@ impl SqliteStore {
         }
         let mut connection = writing.connect().await.map_err(|error| cannot_open(path, error))?;
         migrate(&mut connection, path).await?;
-        let reading = base.read_only(true);
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(READER_TIMEOUT)
-            // A reader is a file handle, not a network connection: it does not go stale.
-            .test_before_acquire(false)
-            .connect_with(reading)
-            .await
-            .map_err(|error| cannot_open(path, error))?;
+        let readers = readers(base.read_only(true)).await.map_err(|error| cannot_open(path, error))?;
         Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
     }
+
+    /// Opens the database at `path` to look at it, beside a broker or without one: every change fails, and the schema stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there is none or it cannot be read.
+    pub async fn open_to_read(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        // Without a log nobody has the database open, and SQLite would leave one behind.
+        let unused = !Path::new(&log).exists();
+        let reading = SqliteConnectOptions::new().filename(path).read_only(true).immutable(unused);
+        let reading = reading.disable_statement_logging();
+        let connection = reading.connect().await.map_err(|error| cannot_open(path, error))?;
+        let readers = readers(reading).await.map_err(|error| cannot_open(path, error))?;
+        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
+    }
+}
+
+async fn readers(reading: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(READER_TIMEOUT)
+        // A reader is a file handle, not a network connection: it does not go stale.
+        .test_before_acquire(false)
+        .connect_with(reading)
+        .await
 }
 
 /// Creates the file for its owner only, before SQLite would create it for more. SQLite gives its log the same

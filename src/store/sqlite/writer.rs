@@ -10,6 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +36,8 @@ struct Ran {
 /// The way to the writing task. When it is closed or dropped the task finishes what was queued and closes the
 /// connection.
 pub(super) struct Writer {
+    /// Counted before the callers of a commit are answered.
+    commits: Arc<AtomicU64>,
     jobs: mpsc::Sender<Job>,
     closing: CancellationToken,
     task: TaskTracker,
@@ -44,9 +48,15 @@ impl Writer {
     pub(super) fn start(connection: SqliteConnection) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (closing, task) = (CancellationToken::new(), TaskTracker::new());
-        task.spawn(serve(connection, queue, closing.clone()));
+        let commits = Arc::new(AtomicU64::new(0));
+        task.spawn(serve(connection, queue, closing.clone(), Arc::clone(&commits)));
         task.close();
-        Self { jobs, closing, task }
+        Self { commits, jobs, closing, task }
+    }
+
+    /// How many commits were made or tried.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst)
     }
 
     /// Takes no more jobs and returns once those that were queued are done and the connection is closed.
@@ -101,7 +111,12 @@ fn unavailable(why: &str) -> StoreError {
     StoreError::Unavailable(why.to_owned())
 }
 
-async fn serve(connection: SqliteConnection, mut queue: mpsc::Receiver<Job>, closing: CancellationToken) {
+async fn serve(
+    connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Job>,
+    closing: CancellationToken,
+    commits: Arc<AtomicU64>,
+) {
     let mut connection = Connection::SqliteWriter(connection);
     loop {
         let first = tokio::select! {
@@ -114,6 +129,7 @@ async fn serve(connection: SqliteConnection, mut queue: mpsc::Receiver<Job>, clo
         let Some(first) = first else { break };
         let mut ran = Vec::new();
         let committed = group(&mut connection, &mut queue, first, &mut ran).await;
+        commits.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = &committed {
             tracing::warn!(%error, changes = ran.len(), "a group of changes was undone");
             // Fails harmlessly where SQLite has rolled back by itself, as it may when the disk is full.

@@ -1,0 +1,140 @@
+//! TLS client certificates for enrolment servers outside, renewed by `simplereenroll` (RFC 7030 4.2.2) before they end. The
+//! key stays: it is in the HSM, and the operator made it once (`keybroker issuer request`).
+
+use super::assembly;
+use super::failure::Failure;
+use super::files::{self, Readers};
+use crate::broker::Broker;
+use crate::ca::csr::names_of;
+use crate::ca::issuers::{Answer, Issuer, client_request_again};
+use crate::ca::path::Purpose;
+use crate::ca::{self, CertificateFacts, certificates_from_pem, pem};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{self, Config};
+use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::nfv::IssuerName;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often certificates are looked at, and a failure is tried again.
+const PERIOD: Duration = Duration::from_secs(3_600);
+const ALGORITHM: SignatureAlgorithm = SignatureAlgorithm::EcdsaP256Sha256;
+
+/// A request that the server has not answered yet, and when it is to be sent again.
+struct Pending {
+    request_der: Vec<u8>,
+    /// The certificate that it is to follow.
+    follows: Vec<u8>,
+    due: Timestamp,
+}
+
+/// Looks at the certificates at once, every hour, and whenever the configuration was read again, until it is stopped.
+pub(super) async fn keep_renewed(
+    broker: Arc<Broker>,
+    mut config: watch::Receiver<Config>,
+    stop: CancellationToken,
+) {
+    let mut pending = BTreeMap::new();
+    loop {
+        let current = config.borrow_and_update().clone();
+        let mut next = PERIOD;
+        for (name, issuer) in &current.issuers {
+            match renew_if_due(&broker, name, issuer, &mut pending).await {
+                Ok(false) => {}
+                Ok(true) => broker.set_issuers(assembly::issuers(&broker, &current)),
+                Err(failure) => tracing::warn!(issuer = %name, problem = failure.text,
+                    "the TLS client certificate could not be renewed; it is tried again"),
+            }
+            if let Some(waiting) = pending.get(name) {
+                next = next.min(waiting.due.since(SystemClock.now()).max(Duration::from_secs(1)));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = config.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(next) => {}
+        }
+    }
+}
+
+/// Renews the certificate if a third of its validity or less is left; true if there is a new one.
+///
+/// 1. The certificate in use. One that is missing is the operator's to put there; one that has ended proves nothing any more.
+/// 2. A request with its names, signed by its key in the HSM; the same one again while the server has not answered.
+/// 3. The answer: of the same key and names, later, with a valid path to the configured root.
+/// 4. The event; then the file, from which the client is made again.
+async fn renew_if_due(
+    broker: &Arc<Broker>,
+    name: &IssuerName,
+    issuer: &config::Issuer,
+    pending: &mut BTreeMap<IssuerName, Pending>,
+) -> Result<bool, Failure> {
+    // 1.
+    let Ok(text) = std::fs::read(&issuer.client_certificate) else { return Ok(false) };
+    let chain = certificates_from_pem(&text).map_err(Failure::failed)?;
+    let Some(leaf) = chain.first() else { return Ok(false) };
+    let facts = CertificateFacts::parse(leaf).map_err(Failure::failed)?;
+    let now = SystemClock.now();
+    metrics::gauge!("keybroker_issuer_client_not_after_seconds", "issuer" => name.to_string())
+        .set(facts.not_after.unix_seconds() as f64);
+    if facts.not_after.since(now) > facts.not_after.since(facts.not_before) / 3 {
+        return Ok(false);
+    }
+    if facts.not_after <= now {
+        let remedy = format!("it has ended: `keybroker issuer request {name}`, and have the CA sign it");
+        return Err(Failure::failed(remedy));
+    }
+    if pending.get(name).is_some_and(|waiting| waiting.due > now && waiting.follows == *leaf) {
+        return Ok(false);
+    }
+    // 2.
+    let names = names_of(leaf).map_err(Failure::failed)?;
+    let waiting = pending.remove(name).filter(|waiting| waiting.follows == *leaf);
+    let key = ObjectId::EstClient(name.clone());
+    let request_der = match waiting {
+        Some(waiting) => waiting.request_der,
+        None => {
+            let info = client_request_again(&names, &facts.public_key_der);
+            let signatures = broker.hsm().sign(Lane::Bulk, &key, ALGORITHM, vec![info.clone()]).await?;
+            let signature = signatures.first().ok_or_else(|| Failure::failed("no signature"))?;
+            ca::assemble(&info, ALGORITHM, signature)
+        }
+    };
+    let client = assembly::est_client(broker, name, issuer).map_err(Failure::failed)?;
+    let cas = client.cas(now).await.map_err(Failure::failed)?;
+    let certificate_der = match client.re_enrol(&request_der).await.map_err(Failure::failed)? {
+        Answer::Issued(certificate_der) => certificate_der,
+        Answer::Pending(after) => {
+            pending
+                .insert(name.clone(), Pending { request_der, follows: leaf.clone(), due: now.plus(after) });
+            return Ok(false);
+        }
+    };
+    // 3.
+    let renewed = CertificateFacts::parse(&certificate_der).map_err(Failure::failed)?;
+    // The subject as text: a CA may encode it as another string type.
+    let said = |of: &CertificateFacts| {
+        (of.public_key_der.clone(), of.subject.clone(), of.dns_names.clone(), of.uris.clone())
+    };
+    if said(&renewed) != said(&facts) {
+        return Err(Failure::failed("the server sent a certificate of another key or other names"));
+    }
+    if renewed.not_after <= facts.not_after {
+        return Err(Failure::failed(format!("the server's new certificate ends at {}", renewed.not_after)));
+    }
+    let above =
+        cas.chain_of(&certificate_der, &[Purpose::TlsClient], now.plus(Duration::from_secs(60))).map_err(
+            |error| Failure::failed(format!("the new certificate does not lead to the root: {error}")),
+        )?;
+    // 4.
+    broker.record_issuer_client(name, &key, &renewed).await?;
+    let (_root, intermediates) = above.certificates_der.split_last().unwrap_or((&certificate_der, &[]));
+    let chain = std::iter::once(&certificate_der).chain(intermediates);
+    let text: String = chain.map(|der| pem("CERTIFICATE", der)).collect();
+    files::replace(&issuer.client_certificate, text.as_bytes(), Readers::Everyone)?;
+    tracing::info!(issuer = %name, not_after = %renewed.not_after, "TLS client certificate renewed");
+    Ok(true)
+}

@@ -1,0 +1,166 @@
+//! Pools, production, epochs, the log.
+
+use super::{Scenario, points};
+use crate::external_issuers;
+use crate::support::PATIENCE;
+use crate::support::crashing::name_of;
+use crate::support::est_server::EstServer;
+use crate::support::mano::{create_pool, pool_request, request_id};
+use crate::support::settlement::count;
+use crate::support::site::{Options, Site, VNF};
+use keybroker::api::proto;
+use keybroker::api::proto::pool_service_client::PoolServiceClient;
+use keybroker::crash::Point;
+use std::time::{Duration, Instant};
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// How many a pool of these tests keeps ready.
+const TARGET: u32 = 4;
+
+/// Waits until a pool has exactly so many ready: its target. Fails when the broker is gone.
+async fn until_full(channel: Channel, name: &str, target: u32) -> Result<proto::PoolLevels, Status> {
+    let begun = Instant::now();
+    let mut client = PoolServiceClient::new(channel);
+    loop {
+        let request = proto::GetPoolRequest { tenant: String::new(), name: name.into() };
+        let pool = client.get_pool(request).await?.into_inner().pool.unwrap();
+        let levels = pool.levels.unwrap();
+        if levels.ready == u64::from(target) {
+            return Ok(levels);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{name}: {levels:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Creates a pool and waits until it is full.
+async fn filled(site: &Site, request: &proto::CreatePoolRequest) -> Result<u64, Status> {
+    let channel = site.reach("nfvo").await?;
+    PoolServiceClient::new(channel.clone()).create_pool(request.clone()).await?;
+    Ok(until_full(channel, &request.name, request.target).await?.ready)
+}
+
+/// Shrinks a pool and waits for that.
+async fn resized(site: &Site, request: &proto::UpdatePoolRequest) -> Result<u64, Status> {
+    let channel = site.reach("nfvo").await?;
+    let updated = PoolServiceClient::new(channel.clone()).update_pool(request.clone()).await?.into_inner();
+    assert_eq!(updated.pool.unwrap().target, request.target);
+    Ok(until_full(channel, &request.name, request.target).await?.ready)
+}
+
+/// Deletes a pool and waits until nothing waits in it.
+async fn deleted(site: &Site, request: &proto::DeletePoolRequest) -> Result<String, Status> {
+    let begun = Instant::now();
+    loop {
+        let channel = site.reach("nfvo").await?;
+        let deleted = PoolServiceClient::new(channel).delete_pool(request.clone()).await?.into_inner();
+        let pool = deleted.pool.unwrap();
+        if pool.levels.unwrap().ready == 0 {
+            return Ok(pool.name);
+        }
+        assert!(begun.elapsed() < PATIENCE, "keys of a deleted pool stay");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_are_filled_resized_and_deleted_after_a_crash_at_every_point() {
+    let mut site = Site::start_crashing(Options::default()).await;
+    for point in points(Scenario::Pools) {
+        let name = name_of(point).replace(['.', '_'], "-");
+        let create = pool_request(&name, TARGET);
+        match point {
+            Point::PoolUpdated => {
+                filled(&site, &create).await.unwrap();
+                let request = proto::UpdatePoolRequest {
+                    request_id: request_id(),
+                    tenant: String::new(),
+                    name: name.clone(),
+                    target: TARGET - 1,
+                    refill_below: None,
+                };
+                site.crash_at(point, async |site| resized(site, &request).await).await;
+            }
+            Point::PoolDeleted | Point::PoolErased => {
+                filled(&site, &create).await.unwrap();
+                let request =
+                    proto::DeletePoolRequest { request_id: request_id(), tenant: String::new(), name };
+                site.crash_at(point, async |site| deleted(site, &request).await).await;
+            }
+            _ => {
+                site.crash_at(point, async |site| filled(site, &create).await).await;
+            }
+        }
+    }
+    // What was produced and not committed is nowhere: as many keys were told to the log as there are.
+    let produced: usize = site
+        .events("KEYS_PRODUCED")
+        .await
+        .iter()
+        .map(|event| event["credentials"].as_array().unwrap().len())
+        .sum();
+    assert_eq!(produced as u64, count(&site, "SELECT count(*) FROM credentials").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_is_opened_after_a_crash_at_every_point() {
+    let mut site = Site::start_crashing(Options::default()).await;
+    for (number, point) in points(Scenario::Epochs).into_iter().enumerate() {
+        // Each tenant opens an epoch of its own.
+        let tenant = site.add_tenant(&format!("tenant-{number}")).await;
+        let nfvo = &tenant.identities["nfvo"];
+        let request = pool_request("pool", TARGET);
+        site.crash_at(point, async |site| {
+            let connected = keybroker::api::client::connect(&site.management_url(), &site.tls(nfvo)).await;
+            let channel = connected.map_err(|error| Status::unavailable(error.to_string()))?.channel;
+            PoolServiceClient::new(channel.clone()).create_pool(request.clone()).await?;
+            Ok(until_full(channel, "pool", TARGET).await?.ready)
+        })
+        .await;
+        let sql = format!("SELECT count(*) FROM epochs WHERE tenant = '{}'", tenant.name);
+        assert_eq!(count(&site, &sql).await, 1, "the epoch that was begun is the one that is used");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_of_an_enrolment_server_is_filled_after_a_crash_at_every_point() {
+    let server = EstServer::start(Duration::ZERO).await;
+    let mut site = external_issuers::site_on(&server, Site::prepare_crashing).await;
+    for point in points(Scenario::ExternalIssuer) {
+        let name = name_of(point).replace('.', "-");
+        let request = proto::CreatePoolRequest { profile: "enrolled".into(), ..pool_request(&name, TARGET) };
+        site.crash_at(point, async |site| filled(site, &request).await).await;
+        assert_eq!(site.levels(&name).await.generated, 0, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_goes_on_after_a_crash_at_every_point() {
+    let mut site = Site::start_crashing(Options::default()).await;
+    for point in points(Scenario::Log) {
+        let name = name_of(point).replace(['.', '_'], "-");
+        // `crash_at` has the log exported, verified, and held against its head from before.
+        site.crash_at(point, async |site| {
+            create_pool_once(site.reach("nfvo").await?, &name).await?;
+            // Chaining and signing happen by themselves, soon.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(3) && site.armed() {
+                site.reach("nfvo").await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(())
+        })
+        .await;
+    }
+    create_pool(site.management("nfvo").await, "", "last", VNF, 1, None).await;
+    site.export("last").await;
+}
+
+/// Creates a pool unless there is one: each attempt is something to be logged.
+async fn create_pool_once(channel: Channel, name: &str) -> Result<(), Status> {
+    match PoolServiceClient::new(channel).create_pool(pool_request(name, 1)).await {
+        Err(status) if status.code() != tonic::Code::AlreadyExists => Err(status),
+        _ => Ok(()),
+    }
+}

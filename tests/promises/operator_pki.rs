@@ -1,0 +1,247 @@
+//! Goal: one broker's pool is filled by another broker: the operator's CA is keybroker, too (SEC 005 8.1.2.3 from both sides).
+//! Method: two processes, two tokens, two databases; the one is a registration authority at the other's EST. openssl
+//! verifies what a VNFCI gets, and curl asks for what an authority may not have.
+
+use crate::support::delay::DelayedLink;
+use crate::support::mano::By;
+use crate::support::process::{Finished, openssl, run};
+use crate::support::site::{ANCHOR, Options, Site, VNF};
+use keybroker::api::proto;
+use keybroker::ca::pem;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The profile, alike on both sides but for who signs.
+const PROFILE: &str = "nf";
+const POOL: &str = "operator-pki";
+
+fn profile(issuer: &str) -> String {
+    format!(
+        "issuer = {issuer:?}\nsubject = \"CN={{vdu}}.{{vnf_instance}},O=Operator\"\n\
+         san = [\"uri:urn:uuid:{{credential}}\"]\nvalidity = \"3d\"\n"
+    )
+}
+
+async fn add_profile(site: &Site, issuer: &str) {
+    let file = site.path().join("nf.toml");
+    std::fs::write(&file, profile(issuer)).unwrap();
+    site.cli_as("operator", &["profile", "add", &file.display().to_string()]).await.ok();
+}
+
+/// The operator's broker: EST, the profile, and a pool that lends its names.
+async fn operator() -> Site {
+    let site = Site::start_with(Options { est: true, ..Options::default() }).await;
+    add_profile(&site, "sub-ca").await;
+    site.create_pool_of(PROFILE, "lent", 1).await;
+    site
+}
+
+/// Registers a registration authority for [`VNF`] at the operator's broker.
+async fn add_authority(operator: &Site, name: &str, certificate: &Path) {
+    let certificate = certificate.display().to_string();
+    let arguments = ["identity", "add", name, "--role", "registration-authority", "--tenant", "default"];
+    let more = ["--vnf-instance", VNF, "--certificate", &certificate];
+    operator.cli_as("operator", &[&arguments[..], &more[..]].concat()).await.ok();
+}
+
+/// A broker whose pools the operator's fills.
+async fn enrolling(operator: &Site, url: &str) -> Site {
+    let more_toml = format!(
+        "[issuer.pki]\nkind = \"est\"\nurl = {url:?}\nlabel = {PROFILE:?}\ntrust_anchor = {:?}\n\
+         client_certificate = \"est-client.pem\"\nrevocation = \"out-of-band\"\n",
+        operator.root_pem(),
+    );
+    let mut site = Site::prepare(Options { more_toml, ..Options::default() });
+    site.init().await;
+    let config = site.config().display().to_string();
+    let requested = site.cli(["issuer", "request", "pki", "--config", &config]).await.ok().object();
+    std::fs::write(site.path().join("est-client.csr"), requested["request"].as_str().unwrap()).unwrap();
+    // Any CA will do: the operator's broker knows the certificate itself.
+    let new_ca = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj '/CN=Clients'";
+    openssl(site.path(), new_ca).await;
+    let sign = "x509 -req -in est-client.csr -CA ca.pem -CAkey ca.key -copy_extensions copyall -days 5 -out est-client.pem";
+    openssl(site.path(), sign).await;
+    add_authority(operator, "other-broker", &site.path().join("est-client.pem")).await;
+    site.serve().await;
+    site.add_anchor("default", ANCHOR, &site.mano_ca).await;
+    add_profile(&site, "pki").await;
+    site
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_fills_its_pool_from_another_brokers_est_and_openssl_verifies_up_to_that_ones_root() {
+    let mut operator = operator().await;
+    let mut site = enrolling(&operator, &operator.est_url()).await;
+    site.full_pool_of(PROFILE, POOL, 12).await;
+
+    let vnfci = site.register_one("amf-0001", &[("transport", POOL)], By::Certificate).await;
+    let claimed = vnfci.boot(&site).await;
+    let [key] = claimed.keys.as_slice() else { panic!("{} keys", claimed.keys.len()) };
+    assert_eq!(
+        pem("CERTIFICATE", &key.root_der).trim(),
+        std::fs::read_to_string(operator.root_pem()).unwrap().trim()
+    );
+    let directory = site.path();
+    std::fs::write(directory.join("leaf.pem"), pem("CERTIFICATE", &key.certificate_der)).unwrap();
+    let chain: String = key.chain_der.iter().map(|der| pem("CERTIFICATE", der)).collect();
+    std::fs::write(directory.join("chain.pem"), chain).unwrap();
+    std::fs::copy(operator.root_pem(), directory.join("root-of-pki.pem")).unwrap();
+    let verify = "verify -x509_strict -purpose sslclient -CAfile root-of-pki.pem -untrusted chain.pem";
+    assert!(openssl(directory, &format!("{verify} leaf.pem")).await.contains("leaf.pem: OK"));
+    assert_eq!(key.facts.uris, [format!("urn:uuid:{}", key.credential_id)]);
+
+    // The operator's log knows who vouched for the key, and that it never was there.
+    let fingerprint = key.facts.public_key.to_string();
+    let enrolled = operator
+        .until("the enrolment in the operator's log", async |operator| {
+            let events = operator.events("ENROLLED").await;
+            events.into_iter().find(|event| event["credentials"][0]["public_key"] == fingerprint.as_str())
+        })
+        .await;
+    assert_eq!(enrolled["actor"], "registration-authority:default/other-broker", "{enrolled}");
+    assert_eq!(enrolled["details"]["basis"], "AUTHORITY", "{enrolled}");
+    assert_eq!(enrolled["credentials"][0]["id"], key.credential_id.to_string().as_str(), "{enrolled}");
+
+    // What ends at the one is withdrawn at the other, by the same name, and openssl refuses it.
+    let terminated = site.terminate_vnfci("amf-0001").await;
+    assert_eq!(terminated.serials.len(), 1, "{terminated:?}");
+    let id = key.credential_id.to_string();
+    let revoked = operator
+        .cli_as("nfvo", &["vnfci", "revoke", "--reason", "cessation-of-operation", "--credential", &id])
+        .await
+        .ok()
+        .object();
+    assert_eq!(revoked["revoked"], 1, "{revoked}");
+    let issuer = enrolled["details"]["issuer"].as_str().unwrap().to_owned();
+    let crl = site.path().join("crl.der");
+    operator
+        .until("the certificate on the operator's CRL", async |operator| {
+            std::fs::write(&crl, operator.get(false, &format!("/crl/{issuer}.crl")).await).unwrap();
+            let text = openssl(site.path(), "crl -inform DER -in crl.der -noout -text").await;
+            text.to_lowercase().contains(&hex::encode(&key.facts.serial)).then_some(())
+        })
+        .await;
+    let script = format!(
+        "cd {} && openssl crl -inform DER -in crl.der -out crl.pem && openssl {verify} -crl_check -CRLfile crl.pem leaf.pem",
+        site.path().display()
+    );
+    let refused = run("sh", ["-c", &script]).await;
+    assert!(refused.code != 0 && refused.err.contains("certificate revoked"), "{refused:?}");
+    site.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_database_was_rolled_back_certifies_nothing_for_another_one() {
+    let mut operator = operator().await;
+    let mut site = enrolling(&operator, &operator.est_url()).await;
+    operator.stop().await;
+    let (mirror, aside) = (operator.path().join("audit-mirror"), operator.path().join("aside"));
+    std::fs::rename(&mirror, &aside).unwrap();
+    operator.serve().await;
+    site.create_pool_of(PROFILE, POOL, 2).await;
+    site.until("a failed turn", async |site| {
+        let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
+        metrics.contains("keybroker_enrolment_failures_total{issuer=\"pki\"}").then_some(())
+    })
+    .await;
+    assert_eq!(site.levels(POOL).await.available, 0);
+    std::fs::rename(&aside, &mirror).unwrap();
+    site.until_available(POOL, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_of_1000_keys_over_a_link_of_50_ms_is_filled_in_seconds() {
+    let operator = operator().await;
+    let link = DelayedLink::to(operator.addresses.est, Duration::from_millis(50)).await;
+    let mut site = enrolling(&operator, &format!("https://{}", link.address())).await;
+    let begun = Instant::now();
+    site.full_pool_of(PROFILE, POOL, 1_000).await;
+    let took = begun.elapsed();
+    eprintln!("1,000 keys enrolled over a link of 50 ms each way in {:.1} s", took.as_secs_f64());
+    // One after the other they would take 100 s of the link alone.
+    assert!(took < Duration::from_secs(50), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_authority_gets_only_names_of_the_vnf_instances_that_were_granted_to_it() {
+    let mut operator = operator().await;
+    let directory = operator.path().to_owned();
+    let self_made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ra.key -out ra.pem -subj '/CN=RA'";
+    openssl(&directory, self_made).await;
+    add_authority(&operator, "ra", &directory.join("ra.pem")).await;
+    let others = proto::CreatePoolRequest {
+        vnf_instance_id: "smf-1".into(),
+        profile: PROFILE.into(),
+        ..crate::support::mano::pool_request("others", 1)
+    };
+    proto::pool_service_client::PoolServiceClient::new(operator.management("nfvo").await)
+        .create_pool(others)
+        .await
+        .unwrap();
+
+    let id = "0190c6a1-2b3c-7d4e-8f90-a1b2c3d4e5f6";
+    let ours = "/O=Operator/CN=amf-worker.amf-1";
+    for (name, subject, san) in [
+        ("good", ours, format!("URI:urn:uuid:{id}")),
+        ("same-name", ours, format!("URI:urn:uuid:{id}")),
+        ("other-vnf", "/O=Operator/CN=amf-worker.smf-1", format!("URI:urn:uuid:{id}")),
+        ("other-vdu", "/O=Operator/CN=amf-master.amf-1", format!("URI:urn:uuid:{id}")),
+        ("own-name", "/CN=operator", format!("URI:urn:uuid:{id}")),
+        ("more-names", ours, format!("URI:urn:uuid:{id},DNS:operator.example")),
+        ("no-uuid", ours, "DNS:operator.example".to_owned()),
+        ("p384", ours, format!("URI:urn:uuid:{id}")),
+    ] {
+        let curve = if name == "p384" { "P-384" } else { "P-256" };
+        let request = format!(
+            "req -new -newkey ec -pkeyopt ec_paramgen_curve:{curve} -nodes -keyout {name}.key -subj '{subject}' -addext \
+             'subjectAltName={san}' -outform DER | openssl base64 -out {name}.b64"
+        );
+        openssl(&directory, &request).await;
+    }
+    let operation = "/.well-known/est/nf/simpleenroll";
+    for (name, path, expected) in [
+        ("other-vnf", operation, "400"),
+        ("other-vdu", operation, "400"),
+        ("own-name", operation, "400"),
+        ("more-names", operation, "400"),
+        ("no-uuid", operation, "400"),
+        ("p384", operation, "400"),
+        ("good", "/.well-known/est/vnfci-transport/simpleenroll", "400"),
+        ("good", "/.well-known/est/nf/simpleenroll?vnfci=amf-0001", "403"),
+        ("good", "/.well-known/est/nf/simplereenroll", "403"),
+        ("good", operation, "200"),
+        // The same key again, and another one by the same name.
+        ("good", operation, "200"),
+        ("same-name", operation, "403"),
+    ] {
+        let answer = post(&operator, path, name).await.ok().out;
+        let (body, status) = answer.rsplit_once('\n').unwrap();
+        assert_eq!(status, expected, "{name} {path}: {body}");
+    }
+    let codes = operator
+        .until("three refusals in the log", async |operator| {
+            let events = operator.events("REFUSED").await;
+            let code =
+                |event: &serde_json::Value| event["details"]["reason_code"].as_str().map(str::to_owned);
+            (events.len() == 3).then(|| events.iter().filter_map(code).collect::<Vec<_>>())
+        })
+        .await;
+    assert_eq!(codes, ["VNFCI_FOREIGN", "NOT_AUTHORISED", "NAME_USED"]);
+    assert_eq!(operator.events("ENROLLED").await.len(), 1);
+    assert_eq!(operator.events("ENROLMENT_REPLAYED").await.len(), 1);
+    // Nothing else is open to it.
+    operator.remove_identity("ra").await;
+    let answer = post(&operator, operation, "good").await.ok().out;
+    assert!(answer.ends_with("\n403"), "{answer}");
+}
+
+/// `NAME.b64` to EST as the authority `ra`.
+async fn post(operator: &Site, path: &str, name: &str) -> Finished {
+    let script = format!(
+        "cd {} && curl -sS --cacert root.pem --cert ra.pem --key ra.key -H 'Content-Type: application/pkcs10' \
+         --data-binary @{name}.b64 -w '\\n%{{http_code}}' '{}{path}'",
+        operator.path().display(),
+        operator.est_url()
+    );
+    run("sh", ["-c", &script]).await
+}
