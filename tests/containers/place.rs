@@ -85,7 +85,8 @@ impl Place {
         initialise(&site, &network).await;
 
         let names = ["second", "third"];
-        let replicas: Vec<Site> = names[..brokers - 1].iter().map(|name| site.prepare_replica(name)).collect();
+        let replicas: Vec<Site> =
+            names[..brokers - 1].iter().map(|name| site.prepare_replica(name)).collect();
         let mut place = Self { network, database, brokers: Vec::new(), sites: Vec::new() };
         for site in std::iter::once(site).chain(replicas) {
             place.brokers.push(start_broker(&site, &place.network).await);
@@ -147,7 +148,10 @@ impl Place {
     pub(crate) async fn started_at(&self) -> Vec<String> {
         let mut times = Vec::new();
         for broker in &self.brokers {
-            times.push(engine(&["inspect", "--format", "{{.State.StartedAt}} {{.State.Running}}", broker.id()]).await);
+            times.push(
+                engine(&["inspect", "--format", "{{.State.StartedAt}} {{.State.Running}}", broker.id()])
+                    .await,
+            );
         }
         times
     }

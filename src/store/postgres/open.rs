@@ -163,7 +163,9 @@ impl PostgresStore {
             short: options.acquire_timeout,
             long: options.statement_timeout + options.acquire_timeout,
         };
-        Self { engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default(), silence } }
+        Self {
+            engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default(), silence },
+        }
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

@@ -103,9 +103,7 @@ impl Connection {
             Self::SqliteReader(connection) => Handle::Sqlite(connection),
             Self::SqliteSnapshot(transaction) => Handle::Sqlite(transaction),
             Self::Postgres(session) => Handle::Postgres(&mut session.connection, session.silence),
-            Self::PostgresSnapshot(snapshot) => {
-                Handle::Postgres(&mut snapshot.connection, snapshot.silence)
-            }
+            Self::PostgresSnapshot(snapshot) => Handle::Postgres(&mut snapshot.connection, snapshot.silence),
         }
     }
 
@@ -161,7 +159,8 @@ impl Connection {
     pub fn lost_patiently(&mut self) -> StoreError {
         let error = StoreError::Unavailable("others hold what is needed; try again".to_owned());
         if let Self::Postgres(session) = self {
-            session.failed = Some(Trouble { error: error.clone(), passing: true, patient: true, gone: false });
+            session.failed =
+                Some(Trouble { error: error.clone(), passing: true, patient: true, gone: false });
         }
         error
     }
