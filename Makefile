@@ -1,6 +1,7 @@
 # make demo   from nothing: the whole story against a fresh SoftHSM2 token (N=VNFCIs, KEEP=DIR to look at afterwards)
 # make test   everything that CI runs
 # make kryoptic  the tests of the token and of claims on a second, independent PKCS#11 module (part of make test)
+# make containers  brokers and PostgreSQL in containers, killed, paused and cut off; says so where no engine can be had
 # make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
 # make simulation  random steps against a model for longer than `make test` does (SIMULATION=seconds)
 # make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
@@ -11,7 +12,7 @@
 # make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
-.PHONY: help build demo test kryoptic storm simulation scale decay fuzz lint tools docs clean
+.PHONY: help build demo test kryoptic containers storm simulation scale decay fuzz lint tools docs clean
 .DEFAULT_GOAL := help
 
 N ?=
@@ -47,6 +48,13 @@ lint:
 kryoptic: tools
 	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test hsm_envelope --test hsm_token
 	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test promises -- claims:: restart::
+
+# Without an engine each test says that it is skipped.
+containers:
+	@scripts/packages.sh test
+	@scripts/packages.sh engine || true
+	cargo build --locked
+	scripts/engine.sh cargo test --locked --test containers -- --nocapture --test-threads 2
 
 # The runner comes last: its closing line is the verdict.
 test: lint tools kryoptic

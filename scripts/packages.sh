@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sees to the system packages of a make target: installs what is missing if it can, else says what to install.
-#   scripts/packages.sh build|demo|test
+#   scripts/packages.sh build|demo|test|engine
 # Non-interactive, and does nothing where everything is there. Debian and Ubuntu names; elsewhere it only says.
 set -eu
 
@@ -21,6 +21,9 @@ softhsm_module() {
     done
     return 1
 }
+
+# One that answers, or one that scripts/engine.sh can start.
+engine() { has docker && { docker info || has dockerd; }; }
 
 libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*; }
 
@@ -52,8 +55,12 @@ test)
     need libsqlite3-dev pkg-config --exists sqlite3
     [ -x target/python/bin/python ] || need python3-venv python3 -c 'import ensurepip, venv'
     ;;
+engine)
+    need docker.io engine
+    need debootstrap has debootstrap
+    ;;
 *)
-    echo "usage: $0 build|demo|test" >&2
+    echo "usage: $0 build|demo|test|engine" >&2
     exit 2
     ;;
 esac

@@ -16,6 +16,7 @@ use crate::telemetry;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -207,7 +208,7 @@ pub fn install_client(
 ) -> Result<(), Failure> {
     let directory = client_directory(config, role);
     let profile = ClientProfile {
-        server: format!("https://{}", config.listen.management),
+        server: management_url(config),
         cert: "cert.pem".into(),
         key: "key.pem".into(),
         trust_anchor: "../../root.pem".into(),
@@ -218,6 +219,19 @@ pub fn install_client(
     files::replace(&certificate, chain.as_bytes(), Readers::Everyone)?;
     report.created.push(certificate.display().to_string());
     Ok(())
+}
+
+/// What clients connect to: the listener's address; where that stands for every address of the machine, the first of the
+/// names that its certificate has.
+fn management_url(config: &Config) -> String {
+    let address = config.listen.management;
+    match config.listen.server_names.0.first() {
+        Some(name) if address.ip().is_unspecified() => match name.parse::<IpAddr>() {
+            Ok(ip) => format!("https://{}", SocketAddr::new(ip, address.port())),
+            Err(_) => format!("https://{name}:{}", address.port()),
+        },
+        _ => format!("https://{address}"),
+    }
 }
 
 fn client_directory(config: &Config, role: &str) -> PathBuf {
@@ -232,4 +246,27 @@ fn install(file: &Path, content: &[u8], readers: Readers, report: &mut Report) -
         report.created.push(file.display().to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests panic")]
+mod tests {
+    use super::*;
+
+    fn url(listen: &str) -> String {
+        let text = format!(
+            "[hsm]\nmodule = \"/m.so\"\ntoken = \"keybroker\"\npin_file = \"pin\"\n[store]\n[listen]\n{listen}\n"
+        );
+        management_url(&Config::parse(Path::new("/etc/keybroker/keybroker.toml"), &text).unwrap())
+    }
+
+    #[test]
+    fn clients_of_a_broker_that_listens_everywhere_are_told_a_name_of_its_certificate() {
+        assert_eq!(url("management = \"127.0.0.1:7445\""), "https://127.0.0.1:7445");
+        assert_eq!(url("management = \"0.0.0.0:7445\""), "https://localhost:7445");
+        let named = "management = \"[::]:7445\"\nserver_names = [\"broker.example\", \"localhost\"]";
+        assert_eq!(url(named), "https://broker.example:7445");
+        let numbered = "management = \"0.0.0.0:1\"\nserver_names = [\"2001:db8::1\"]";
+        assert_eq!(url(numbered), "https://[2001:db8::1]:1");
+    }
 }

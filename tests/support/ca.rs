@@ -98,6 +98,18 @@ impl SoftwareCa {
         self.issue(name, Shape::default())
     }
 
+    /// A server's certificate for a DNS name.
+    pub fn server(&self, name: &str) -> Credential {
+        let key = new_key();
+        let mut params = Shape::SERVER_ONLY.params(name);
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+        let certificate = params.signed_by(&key, &*self.issuer).unwrap();
+        Credential {
+            chain_der: vec![certificate.der().to_vec()],
+            key_der: Zeroizing::new(key.serialize_der()),
+        }
+    }
+
     /// A CRL with these certificates, DER: `number` hours newer than one of yesterday, current for `days`.
     pub fn crl(&self, number: u64, days: i64, revoked: &[&Credential]) -> Vec<u8> {
         let now = OffsetDateTime::from_unix_timestamp(SystemClock.now().unix_seconds()).unwrap();

@@ -40,6 +40,15 @@ impl Held {
         self.confirmed.extend(claimed.keys.iter().map(|key| key.credential_id.clone()));
     }
 
+    /// Notes what others noted; panics if two had the same.
+    pub fn join(&mut self, other: Self) {
+        for (key, holder) in other.seen {
+            let before = self.seen.insert(key, holder.clone());
+            assert!(before.is_none(), "given to {before:?} and {holder:?}");
+        }
+        self.confirmed.extend(other.confirmed);
+    }
+
     /// How many keys were unsealed.
     pub fn keys(&self) -> usize {
         self.seen.len()
@@ -59,6 +68,9 @@ pub async fn query(site: &Site, sql: &str) -> Vec<String> {
 
 /// The database's address, if it is PostgreSQL's.
 fn postgres_url(site: &Site) -> Option<&str> {
+    if let Some(contained) = &site.options.contained {
+        return Some(&contained.database);
+    }
     Some(site.options.store_url.as_str()).filter(|url| url.starts_with("postgres:"))
 }
 

@@ -8,7 +8,7 @@ use super::{PATIENCE, until};
 use keybroker::api::client::{ClientTls, connect};
 use keybroker::hsm::softhsm::SoftHsmToken;
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +50,16 @@ pub struct Options {
     pub faulty: bool,
     /// `hsm.call_deadline`.
     pub call_deadline: &'static str,
+    /// For brokers that run in containers: where we reach the database that they have by another name.
+    pub contained: Option<Contained>,
+}
+
+/// What is different where brokers run in containers. They see this directory where we see it, listen on the ports of
+/// deploy/docker, which are published on ours, and are started and stopped by whoever made the containers.
+#[derive(Clone)]
+pub struct Contained {
+    /// Address of the database for `psql` here.
+    pub database: String,
 }
 
 impl Default for Options {
@@ -67,6 +77,7 @@ impl Default for Options {
             sealing: &[],
             faulty: false,
             call_deadline: "10s",
+            contained: None,
         }
     }
 }
@@ -130,9 +141,16 @@ impl Site {
 
     /// A second broker on the same token and database, running: the same configuration with other addresses.
     pub async fn replica(&self) -> Self {
-        let mut replica = Self {
+        let mut replica = self.prepare_replica("replica");
+        replica.serve().await;
+        replica
+    }
+
+    /// The same for a broker that somebody else starts.
+    pub fn prepare_replica(&self, name: &'static str) -> Self {
+        let replica = Self {
             directory: Arc::clone(&self.directory),
-            name: "replica",
+            name,
             token: self.token.clone(),
             addresses: Addresses::free(),
             options: self.options.clone(),
@@ -140,7 +158,6 @@ impl Site {
             broker: None,
         };
         replica.write_config();
-        replica.serve().await;
         replica
     }
 
@@ -170,8 +187,8 @@ impl Site {
 
     /// Writes `keybroker.toml` from addresses and options.
     pub fn write_config(&self) {
-        let (addresses, options) = (&self.addresses, &self.options);
-        let est = if options.est { format!("est = \"{}\"\n", addresses.est) } else { String::new() };
+        let (mut addresses, options) = (self.addresses, &self.options);
+        let mut listen = if options.est { format!("est = \"{}\"\n", addresses.est) } else { String::new() };
         let sealing = match options.sealing {
             [] => String::new(),
             suites => format!("sealing = {suites:?}\n"),
@@ -184,13 +201,20 @@ impl Site {
             environment += &format!(", PKCS11_FAULT_MODULE = {module:?}, PKCS11_FAULT_CONTROL = {control:?}");
             module = faulty_module().display().to_string();
         }
+        let mut store = format!("url = {:?}\n", options.store_url);
+        if options.contained.is_some() {
+            module = "/usr/lib/softhsm/libsofthsm2.so".to_owned();
+            store += "password_file = \"database-password\"\n";
+            listen = format!("http_url = \"http://{}\"\n", addresses.http);
+            addresses = Addresses::CONTAINED;
+        }
         let text = format!(
             "[hsm]\nmodule = {:?}\ntoken = {:?}\npin_file = \"pin\"\n\
              environment = {{ {environment} }}\ncall_deadline = {:?}\n\
              interactive_workers = {}\nbulk_workers = {}\nbackup_retention = \"none\"\n{sealing}\
-             [store]\nurl = {:?}\n\
+             [store]\n{store}\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
-             server_names = [\"localhost\", \"127.0.0.1\"]\n{est}\
+             server_names = [\"localhost\", \"127.0.0.1\"]\n{listen}\
              [log]\nlevel = {:?}\n\
              [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
             module,
@@ -198,7 +222,6 @@ impl Site {
             options.call_deadline,
             options.workers.0,
             options.workers.1,
-            options.store_url,
             addresses.bootstrap,
             addresses.vnfci,
             addresses.management,
@@ -262,6 +285,9 @@ impl Site {
 
     /// Panics with the end of its log if the broker has ended.
     pub fn check(&mut self) {
+        if self.options.contained.is_some() {
+            return;
+        }
         self.broker.as_mut().expect("the broker runs").check();
     }
 
@@ -292,8 +318,12 @@ impl Site {
 
     /// A command that a role of the default tenant runs.
     pub async fn cli_as(&self, role: &str, arguments: &[&str]) -> Finished {
-        let profile = self.profile(role).display().to_string();
-        self.cli(arguments.iter().copied().chain(["--profile", &profile])).await
+        let (profile, server) = (self.profile(role).display().to_string(), self.management_url());
+        let mut connection = vec!["--profile", &profile];
+        if self.options.contained.is_some() {
+            connection.extend(["--server", &server]);
+        }
+        self.cli(arguments.iter().copied().chain(connection)).await
     }
 
     pub fn path(&self) -> &Path {
@@ -371,6 +401,21 @@ impl Drop for Site {
 }
 
 impl Addresses {
+    /// What brokers in containers listen on, as deploy/docker has it.
+    pub const CONTAINED: Self = {
+        const fn on(port: u16) -> SocketAddr {
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+        }
+        Self {
+            bootstrap: on(7443),
+            vnfci: on(7444),
+            management: on(7445),
+            http: on(7080),
+            admin: on(7090),
+            est: on(7446),
+        }
+    };
+
     /// Six free ports. They are below those that the kernel gives to outgoing connections, so that none is taken
     /// while a broker is away, and differ between test processes that run at the same time.
     fn free() -> Self {

@@ -2,6 +2,8 @@
 
 use crate::store::StoreError;
 use sqlx::postgres::PgDatabaseError;
+use std::io;
+use std::time::Duration;
 
 /// SQLSTATE codes (PostgreSQL documentation, appendix A).
 mod code {
@@ -16,6 +18,16 @@ mod code {
     pub(super) const NO_SUCH_DATABASE: &str = "3D000";
     pub(super) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub(super) const UNDEFINED_TABLE: &str = "42P01";
+}
+
+/// What the server answers, if it does within this time. A machine that is paused or cut off closes no connection: without an
+/// end to the waiting, whoever waits would do so until TCP gives up, after a quarter of an hour.
+pub(in crate::store) async fn answered<T>(
+    silence: Duration,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    let gone = || Err(io::Error::new(io::ErrorKind::TimedOut, "the database server does not answer").into());
+    tokio::time::timeout(silence, answer).await.unwrap_or_else(|_| gone())
 }
 
 /// Whether the change lost against another one and may be made again at once.

@@ -11,16 +11,17 @@ mod order;
 pub use open::PostgresOptions;
 
 use super::sql::SqlStore;
-use super::sql::connection::{Connection, Session};
+use super::sql::connection::{Connection, Session, Snapshot};
 use super::sql::drawing::Places;
 use super::sql::engine::Engine;
 use super::{Result, StoreError};
 use crate::clock::{Clock, Timestamp};
-pub(super) use error::{is_passing, meaning};
+pub(super) use error::{answered, is_passing, meaning};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sqlx::Row;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,13 +46,30 @@ pub struct Postgres {
     clock: Option<Arc<dyn Clock>>,
     changes: TaskTracker,
     places: Arc<Places>,
+    silence: Silence,
+}
+
+/// How long the server may say nothing before it counts as gone.
+#[derive(Clone, Copy)]
+struct Silence {
+    /// To what takes it no time: the beginning of a transaction, one statement that reads.
+    short: Duration,
+    /// To a statement of a change: longer than the server works on one, so that it would have said at least that.
+    long: Duration,
 }
 
 impl Engine for Postgres {
     async fn now(&self) -> Result<Timestamp> {
         match &self.clock {
             Some(clock) => Ok(clock.now()),
-            None => time(&sqlx::query(NOW).fetch_one(&self.pool).await?),
+            None => {
+                let mut connection = self.pool.acquire().await?;
+                let answer = answered(self.silence.short, sqlx::query(NOW).fetch_one(&mut *connection)).await;
+                if answer.is_err() {
+                    connection.close_on_drop();
+                }
+                time(&answer?)
+            }
         }
     }
 
@@ -65,7 +83,9 @@ impl Engine for Postgres {
         F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>> + Clone + Send + 'static,
     {
         let (pool, clock, places) = (self.pool.clone(), self.clock.clone(), Arc::clone(&self.places));
-        let task = self.changes.spawn(async move { change(&pool, clock.as_deref(), &places, body).await });
+        let silence = self.silence;
+        let task =
+            self.changes.spawn(async move { change(&pool, clock.as_deref(), silence, &places, body).await });
         // A child of what asks, in the traces; work that nobody asked for has none.
         let span = if tracing::Span::current().is_none() {
             tracing::Span::none()
@@ -80,6 +100,7 @@ impl Engine for Postgres {
     async fn reader(&self) -> Result<Connection> {
         Ok(Connection::Postgres(Session {
             connection: self.pool.acquire().await?,
+            silence: self.silence.short,
             failed: None,
             patient: false,
             places: Arc::clone(&self.places),
@@ -88,7 +109,11 @@ impl Engine for Postgres {
 
     async fn snapshot(&self) -> Result<Connection> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        Ok(Connection::PostgresSnapshot(self.pool.begin_with(begin).await?))
+        let connection = self.pool.acquire().await?;
+        let mut snapshot = Snapshot { connection, silence: self.silence.long, ended: false };
+        let begun = sqlx::raw_sql(begin).execute(&mut *snapshot.connection);
+        answered(self.silence.short, begun).await?;
+        Ok(Connection::PostgresSnapshot(snapshot))
     }
 
     async fn close(&self) {
@@ -116,6 +141,7 @@ enum Attempt<T> {
 async fn change<T, F>(
     pool: &sqlx::PgPool,
     clock: Option<&dyn Clock>,
+    silence: Silence,
     places: &Arc<Places>,
     body: F,
 ) -> Result<T>
@@ -125,7 +151,7 @@ where
     let mut pause = PAUSE;
     let mut patient = false;
     for number in 1.. {
-        match attempt(pool, clock, patient, places, body.clone()).await {
+        match attempt(pool, clock, silence, patient, places, body.clone()).await {
             Attempt::Done(outcome) => return outcome,
             Attempt::Lost(error, _) if number == ATTEMPTS => return Err(error),
             Attempt::Lost(_, true) => patient = true,
@@ -142,6 +168,7 @@ where
 async fn attempt<T, F>(
     pool: &sqlx::PgPool,
     clock: Option<&dyn Clock>,
+    silence: Silence,
     patient: bool,
     places: &Arc<Places>,
     body: F,
@@ -149,7 +176,7 @@ async fn attempt<T, F>(
 where
     F: for<'c> FnOnce(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<T>>,
 {
-    let (mut session, now) = match begin(pool, clock).await {
+    let (mut session, now) = match begin(pool, clock, silence).await {
         Ok(begun) => begun,
         Err(error) => return Attempt::Done(Err(error)),
     };
@@ -171,7 +198,7 @@ where
         (Ok(outcome), None) => Ok(outcome),
     };
     match outcome {
-        Ok(outcome) => match sqlx::raw_sql("COMMIT").execute(&mut *session.connection).await {
+        Ok(outcome) => match end(&mut session, "COMMIT").await {
             Ok(_) => Attempt::Done(Ok(outcome)),
             Err(error) => {
                 session.connection.close_on_drop();
@@ -181,7 +208,9 @@ where
             }
         },
         Err((error, trouble)) => {
-            if sqlx::raw_sql("ROLLBACK").execute(&mut *session.connection).await.is_err() {
+            session.silence = silence.short;
+            let gone = trouble.as_ref().is_some_and(|trouble| trouble.gone);
+            if !gone && end(&mut session, "ROLLBACK").await.is_err() {
                 session.connection.close_on_drop();
             }
             match trouble {
@@ -192,32 +221,44 @@ where
     }
 }
 
+async fn end(session: &mut Session, how: &'static str) -> sqlx::Result<()> {
+    let done = sqlx::raw_sql(how).execute(&mut *session.connection);
+    answered(session.silence, done).await.map(|_| ())
+}
+
 /// Begins a transaction. A connection that does not answer any more is let go of and another one taken: nothing was begun on
 /// it.
-async fn begin(pool: &sqlx::PgPool, clock: Option<&dyn Clock>) -> Result<(Session, Timestamp)> {
+async fn begin(
+    pool: &sqlx::PgPool,
+    clock: Option<&dyn Clock>,
+    silence: Silence,
+) -> Result<(Session, Timestamp)> {
     // Some may be left of before the server was restarted, and one more is made.
     let mut left = pool.size() + 1;
     loop {
         let mut connection = pool.acquire().await?;
         let begun = match clock {
-            Some(clock) => sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
-                .execute(&mut *connection)
-                .await
-                .map(|_| Ok(clock.now())),
+            Some(clock) => {
+                let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection);
+                answered(silence.short, begin).await.map(|_| Ok(clock.now()))
+            }
             // One round trip for both.
-            None => begin_now(&mut connection).await,
+            None => answered(silence.short, begin_now(&mut connection)).await,
         };
         match begun {
             Ok(now) => {
+                let silence = silence.long;
                 return Ok((
-                    Session { connection, failed: None, patient: false, places: Arc::default() },
+                    Session { connection, silence, failed: None, patient: false, places: Arc::default() },
                     now?,
                 ));
             }
             Err(error) => {
                 connection.close_on_drop();
                 left -= 1;
-                if left == 0 {
+                // Silence is no connection's own: the next one would wait as long.
+                let silent = matches!(&error, sqlx::Error::Io(io) if io.kind() == io::ErrorKind::TimedOut);
+                if left == 0 || silent {
                     return Err(error.into());
                 }
             }

@@ -1,6 +1,6 @@
 //! Connecting to the database: its settings and its schema.
 
-use super::{Postgres, PostgresStore, order};
+use super::{Postgres, PostgresStore, Silence, order};
 use crate::clock::Clock;
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -159,7 +159,13 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(session);
-        Self { engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default() } }
+        let silence = Silence {
+            short: options.acquire_timeout,
+            long: options.statement_timeout + options.acquire_timeout,
+        };
+        Self {
+            engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default(), silence },
+        }
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

@@ -3,10 +3,12 @@
 use super::drawing::Places;
 use super::statement::query;
 use crate::nfv::Sha256Hash;
+use crate::store::postgres::{answered, is_passing};
 use crate::store::{Result, StoreError};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which SQL a connection speaks, for the few texts that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,19 +31,39 @@ pub enum Connection {
     /// One with a transaction of a change, or that reads one statement.
     Postgres(Session),
     /// One that reads several statements of one state.
-    PostgresSnapshot(Transaction<'static, Postgres>),
+    PostgresSnapshot(Snapshot),
 }
 
 /// A connection to PostgreSQL and what went wrong on it since its transaction was begun.
 pub struct Session {
     /// The connection.
     pub connection: PoolConnection<Postgres>,
+    /// How long the server may say nothing to a statement before it counts as gone.
+    pub silence: Duration,
     /// The first error of the database: from then on its transaction can only be rolled back.
     pub failed: Option<Trouble>,
     /// Whether its transaction is made again in a way that waits for others.
     pub patient: bool,
     /// Where the draws of this process are.
     pub places: Arc<Places>,
+}
+
+/// A connection to PostgreSQL with a transaction that only reads. One that was not ended is closed.
+pub struct Snapshot {
+    /// The connection.
+    pub connection: PoolConnection<Postgres>,
+    /// As [`Session::silence`].
+    pub silence: Duration,
+    /// Whether its transaction was ended.
+    pub ended: bool,
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 /// An error of the database inside a transaction.
@@ -53,14 +75,16 @@ pub struct Trouble {
     pub passing: bool,
     /// Whether it is to be made again in a way that waits for others.
     pub patient: bool,
+    /// Whether the connection is lost, and the transaction with it.
+    pub gone: bool,
 }
 
 /// A database's own connection.
 pub(super) enum Handle<'c> {
     /// To SQLite.
     Sqlite(&'c mut SqliteConnection),
-    /// To PostgreSQL.
-    Postgres(&'c mut PgConnection),
+    /// To PostgreSQL, and how long the server may say nothing.
+    Postgres(&'c mut PgConnection, Duration),
 }
 
 impl Connection {
@@ -78,8 +102,8 @@ impl Connection {
             Self::SqliteWriter(connection) => Handle::Sqlite(connection),
             Self::SqliteReader(connection) => Handle::Sqlite(connection),
             Self::SqliteSnapshot(transaction) => Handle::Sqlite(transaction),
-            Self::Postgres(session) => Handle::Postgres(&mut session.connection),
-            Self::PostgresSnapshot(transaction) => Handle::Postgres(transaction),
+            Self::Postgres(session) => Handle::Postgres(&mut session.connection, session.silence),
+            Self::PostgresSnapshot(snapshot) => Handle::Postgres(&mut snapshot.connection, snapshot.silence),
         }
     }
 
@@ -87,7 +111,9 @@ impl Connection {
     pub async fn command(&mut self, sql: &'static str) -> Result<()> {
         let outcome = match self.handle() {
             Handle::Sqlite(connection) => sqlx::raw_sql(sql).execute(connection).await.map(|_| ()),
-            Handle::Postgres(connection) => sqlx::raw_sql(sql).execute(connection).await.map(|_| ()),
+            Handle::Postgres(connection, silence) => {
+                answered(silence, sqlx::raw_sql(sql).execute(connection)).await.map(|_| ())
+            }
         };
         outcome.map_err(|error| self.note(error))
     }
@@ -96,19 +122,30 @@ impl Connection {
     pub async fn end(self) -> Result<()> {
         match self {
             Self::SqliteSnapshot(transaction) => Ok(transaction.commit().await?),
-            Self::PostgresSnapshot(transaction) => Ok(transaction.commit().await?),
+            Self::PostgresSnapshot(mut snapshot) => {
+                let commit = sqlx::raw_sql("COMMIT").execute(&mut *snapshot.connection);
+                answered(snapshot.silence, commit).await?;
+                snapshot.ended = true;
+                Ok(())
+            }
             Self::SqliteWriter(_) | Self::SqliteReader(_) | Self::Postgres(_) => Ok(()),
         }
     }
 
-    /// Keeps the first error of a transaction and gives it on.
+    /// Keeps the first error of a transaction and gives it on. A connection that does not answer is not used again.
     pub(super) fn note(&mut self, error: sqlx::Error) -> StoreError {
-        let passing = crate::store::postgres::is_passing(&error);
+        let passing = is_passing(&error);
+        let gone = matches!(error, sqlx::Error::Io(_));
+        if let Self::Postgres(session) = self
+            && gone
+        {
+            session.connection.close_on_drop();
+        }
         let error = StoreError::from(error);
         if let Self::Postgres(session) = self
             && session.failed.is_none()
         {
-            session.failed = Some(Trouble { error: error.clone(), passing, patient: false });
+            session.failed = Some(Trouble { error: error.clone(), passing, patient: false, gone });
         }
         error
     }
@@ -122,7 +159,8 @@ impl Connection {
     pub fn lost_patiently(&mut self) -> StoreError {
         let error = StoreError::Unavailable("others hold what is needed; try again".to_owned());
         if let Self::Postgres(session) = self {
-            session.failed = Some(Trouble { error: error.clone(), passing: true, patient: true });
+            session.failed =
+                Some(Trouble { error: error.clone(), passing: true, patient: true, gone: false });
         }
         error
     }

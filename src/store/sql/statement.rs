@@ -9,6 +9,7 @@ use super::error::unreadable;
 use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
 use crate::store::Result;
+use crate::store::postgres::answered;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Row as _};
@@ -190,13 +191,13 @@ impl Statement {
                 let query = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(kept);
                 query.execute(connection).await.map(|done| done.rows_affected())
             }
-            Handle::Postgres(connection) => {
+            Handle::Postgres(connection, silence) => {
                 let mut rows = 0;
                 let mut outcome = Ok(());
                 for part in &mut self.parts {
                     let (sql, arguments, kept) = part.for_postgres()?;
                     let query = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(kept);
-                    match query.execute(&mut *connection).await {
+                    match answered(silence, query.execute(&mut *connection)).await {
                         Ok(done) => rows += done.rows_affected(),
                         Err(error) => {
                             outcome = Err(error);
@@ -218,10 +219,11 @@ impl Statement {
                 let query = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(kept);
                 query.fetch_all(connection).await.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
             }
-            Handle::Postgres(connection) => {
+            Handle::Postgres(connection, silence) => {
                 let (sql, arguments, kept) = self.last().for_postgres()?;
                 let query = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(kept);
-                query.fetch_all(connection).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
+                let rows = answered(silence, query.fetch_all(connection)).await;
+                rows.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
         };
         outcome.map_err(|error| tx.note(error))
