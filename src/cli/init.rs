@@ -249,8 +249,9 @@ fn install(file: &Path, content: &[u8], readers: Readers, report: &mut Report) -
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests panic")]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests panic")]
+
     use super::*;
 
     fn url(listen: &str) -> String {
