@@ -34,6 +34,8 @@ pub(crate) struct Simulation {
     pub(crate) model: Model,
     random: StdRng,
     next_vnfci: u32,
+    /// What every run begins with is there: from now on anything may be cut off.
+    begun: bool,
 }
 
 /// What may have been done.
@@ -47,13 +49,19 @@ pub(crate) enum Told<T> {
 
 impl Simulation {
     pub(crate) async fn begin(world: World, seed: u64) -> Self {
-        let mut simulation =
-            Self { world, model: Model::default(), random: StdRng::seed_from_u64(seed), next_vnfci: 0 };
+        let mut simulation = Self {
+            world,
+            model: Model::default(),
+            random: StdRng::seed_from_u64(seed),
+            next_vnfci: 0,
+            begun: false,
+        };
         for (profile, pool) in POOLS {
             let asked = Asked::CreatePool(pool.into(), profile.into(), 6);
             assert!(matches!(simulation.ask(asked).await, Told::Done(_)), "pool {pool}");
         }
         simulation.world.round(0, Work::Producer).await;
+        simulation.begun = true;
         simulation
     }
 
@@ -73,7 +81,8 @@ impl Simulation {
 
     /// Whether what is about to be asked is cut off: after how many steps of the broker.
     fn cut(&mut self) -> Option<u32> {
-        self.random.random_bool(0.06).then(|| self.random.random_range(1..30))
+        let polls = self.random.random_bool(0.06).then(|| self.random.random_range(1..30));
+        polls.filter(|_| self.begun)
     }
 
     /// One step.
