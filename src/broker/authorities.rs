@@ -7,7 +7,7 @@ use crate::ca::{self, SigningCa, Tbs};
 use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{CaName, IssuerId, IssuerName, TenantId};
-use crate::store::records::IssuerRecord;
+use crate::store::records::{IssuerRecord, NewCertificate};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,21 @@ impl Authority {
 
 fn shard_url(crl_url: &str, shard: u32) -> String {
     format!("{}/{shard}.crl", crl_url.strip_suffix(".crl").unwrap_or(crl_url))
+}
+
+impl Authority {
+    /// What is recorded of a certificate that this CA signed. A claim no longer gets it once less than `reserve` is left.
+    pub(super) fn certificate(&self, tbs: &Tbs, der: Vec<u8>, reserve: Duration) -> NewCertificate {
+        NewCertificate {
+            issuer: self.id,
+            serial: tbs.serial.to_vec(),
+            der,
+            not_before: tbs.not_before,
+            not_after: tbs.not_after,
+            usable_until: tbs.not_after.minus(reserve),
+            crl_shard: tbs.crl_shard,
+        }
+    }
 }
 
 /// All CAs. An old generation still signs CRLs.

@@ -28,10 +28,11 @@ use crate::nfv::{
 };
 use crate::store::Mutation;
 use crate::store::records::{
-    DestroyedKeys, Enrolment, EnrolmentBasis, EnrolmentOutcome, InitialCredentialState, NewCertificate,
-    NewEnrolment, Pool, Vnfci, VnfciState,
+    DestroyedKeys, Enrolment, EnrolmentBasis, EnrolmentOutcome, InitialCredentialState, NewEnrolment, Pool,
+    Vnfci, VnfciState,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which certificates are meant, as the path says (RFC 7030 3.2.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -195,15 +196,7 @@ impl Broker {
             slot: place.slot.clone(),
             credential,
             public_key_der: request.public_key_der().to_vec(),
-            certificate: NewCertificate {
-                issuer: authority.id,
-                serial: tbs.serial.to_vec(),
-                der: der.clone(),
-                not_before: tbs.not_before,
-                not_after: tbs.not_after,
-                usable_until: tbs.not_after,
-                crl_shard: tbs.crl_shard,
-            },
+            certificate: authority.certificate(&tbs, der.clone(), Duration::ZERO),
             redraws_allowed: REDRAWS_ALLOWED,
             spend: self.settings.load().tenant(&place.vnfci.tenant).spend_on_enrolment,
         };

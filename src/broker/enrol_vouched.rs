@@ -18,9 +18,10 @@ use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile};
 use crate::credential::CertificateState;
 use crate::nfv::{ClaimId, CredentialId, IssuerId, Sha256Hash, TenantId};
 use crate::store::Mutation;
-use crate::store::records::{EnrolmentOutcome, NewCertificate, NewVouched, Page, Pool, PoolFilter};
+use crate::store::records::{EnrolmentOutcome, NewVouched, Page, Pool, PoolFilter};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Text length of a UUID.
@@ -134,15 +135,7 @@ impl Broker {
             pool: found.pool.id,
             credential: found.credential.clone(),
             public_key_der: request.public_key_der().to_vec(),
-            certificate: NewCertificate {
-                issuer: authority.id,
-                serial: tbs.serial.to_vec(),
-                der: der.clone(),
-                not_before: tbs.not_before,
-                not_after: tbs.not_after,
-                usable_until: tbs.not_after,
-                crl_shard: tbs.crl_shard,
-            },
+            certificate: authority.certificate(&tbs, der.clone(), Duration::ZERO),
         };
         let mut event = base.clone();
         event.id = Uuid::now_v7();

@@ -348,15 +348,8 @@ impl Broker {
         let signatures =
             self.hsm.sign(Lane::Bulk, &authority.key, authority.ca.algorithm(), messages).await?;
         let certified = unsigned.into_iter().zip(signatures).map(|((credential, tbs), signature)| {
-            let certificate = NewCertificate {
-                issuer: authority.id,
-                serial: tbs.serial.to_vec(),
-                der: ca::assemble(&tbs.der, tbs.algorithm, &signature),
-                not_before: tbs.not_before,
-                not_after: tbs.not_after,
-                usable_until: tbs.not_after.minus(profile.min_remaining_at_claim()),
-                crl_shard: tbs.crl_shard,
-            };
+            let der = ca::assemble(&tbs.der, tbs.algorithm, &signature);
+            let certificate = authority.certificate(&tbs, der, profile.min_remaining_at_claim());
             (credential, Some(certificate))
         });
         Ok(certified.collect())
