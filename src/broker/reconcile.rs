@@ -5,7 +5,6 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
-use crate::nfv::TenantId;
 use crate::store::{Mutation, StoreError};
 use std::collections::{HashMap, HashSet};
 
@@ -190,10 +189,6 @@ impl Broker {
         }
         let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
         Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
-    }
-
-    fn has_token(&self, tenant: &TenantId) -> bool {
-        self.hsm.tenants_with_tokens().any(|with| with == tenant)
     }
 
     fn has_authority(&self, key: &ObjectId) -> bool {
