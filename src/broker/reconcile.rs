@@ -3,10 +3,11 @@
 use crate::audit::details::{self, BrokerStartedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
+use crate::crash::{self, Point};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
 use crate::nfv::TenantId;
-use crate::store::{Mutation, StoreError};
+use crate::store::StoreError;
 use std::collections::{HashMap, HashSet};
 
 /// Mark that counts the starts on this database.
@@ -28,12 +29,8 @@ impl Broker {
         let now = self.store.now().await?;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
         let incarnation = number(self.store.mark(INCARNATION).await?).unwrap_or(0) + 1;
-        if let Some(alive) = number(self.store.mark(LAST_ALIVE).await?) {
-            let absence = now.since(crate::clock::Timestamp::from_unix_micros(alive));
-            self.store.extend_open_claims(absence, Mutation::new(|_| Vec::new())).await?;
-        }
-        // At once: a broker that dies again soon, or another one that starts, does not count the same absence twice.
-        self.note_alive().await?;
+        self.store.end_absence(LAST_ALIVE).await?;
+        crash::reached(Point::StartMovedDeadlines);
         self.store.set_mark(INCARNATION, &incarnation.to_string()).await?;
         let event = Event::new(now, EventKind::BrokerStarted, Actor::broker()).details(details::json(
             &BrokerStartedDetails {
