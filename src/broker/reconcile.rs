@@ -6,7 +6,6 @@ use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
-use crate::nfv::TenantId;
 use crate::store::StoreError;
 use std::collections::{HashMap, HashSet};
 
@@ -187,10 +186,6 @@ impl Broker {
         }
         let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
         Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
-    }
-
-    fn has_token(&self, tenant: &TenantId) -> bool {
-        self.hsm.tenants_with_tokens().any(|with| with == tenant)
     }
 
     fn has_authority(&self, key: &ObjectId) -> bool {

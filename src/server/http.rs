@@ -298,7 +298,9 @@ fn failed(error: &BrokerError) -> Response {
     match error {
         BrokerError::NotFound(_) => not_found(),
         BrokerError::Invalid { .. } => (StatusCode::BAD_REQUEST, "malformed\n").into_response(),
-        BrokerError::Unavailable { retry_after, .. } | BrokerError::PoolEmpty { retry_after, .. } => {
+        BrokerError::Unavailable { retry_after, .. }
+        | BrokerError::TokenWithoutKeys { retry_after, .. }
+        | BrokerError::PoolEmpty { retry_after, .. } => {
             let seconds = retry_after.as_secs().max(1).to_string();
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], "not available now\n").into_response()
         }
@@ -307,6 +309,7 @@ fn failed(error: &BrokerError) -> Response {
         | BrokerError::RearmNeeded { .. }
         | BrokerError::AlreadyExists(_)
         | BrokerError::Precondition(_)
+        | BrokerError::QuotaExceeded(_)
         | BrokerError::RequestReused(_)
         | BrokerError::Internal(_) => {
             tracing::error!(%error, "an HTTP request failed");
