@@ -6,6 +6,7 @@ use super::files;
 use super::output::OutputArgs;
 use crate::audit::mirror::Mirror;
 use crate::broker::mirror::{Comparison, compare};
+use crate::broker::reconcile::another_token;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
@@ -53,9 +54,10 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     let config = Config::load(&args.config)?;
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());
+    let mut serial = None;
     match std::env::current_exe() {
         Ok(program) => {
-            token(config.hsm(&program), &mut findings).await;
+            serial = token(config.hsm(&program), &mut findings).await;
             for (_, of_tenant) in config.hsm_of_tenants(&program) {
                 token(of_tenant, &mut findings).await;
             }
@@ -63,7 +65,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
         Err(error) => findings.fail("token", error, "start keybroker by its path"),
     }
     clock(&args.config, &mut findings);
-    store(&config, &mut findings).await;
+    store(&config, serial.as_deref(), &mut findings).await;
     mirror(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
@@ -104,8 +106,9 @@ impl Findings {
     }
 }
 
-/// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's.
-async fn token(config: HsmConfig, findings: &mut Findings) {
+/// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's. Its serial number, if it was
+/// reached.
+async fn token(config: HsmConfig, findings: &mut Findings) -> Option<String> {
     let owner = config.owner.clone();
     let name = |check: &str| match &owner {
         None => check.to_owned(),
@@ -125,7 +128,8 @@ async fn token(config: HsmConfig, findings: &mut Findings) {
             } else {
                 "see the finding; `keybroker serve` would fail the same way"
             };
-            return findings.fail(&check, error, remedy);
+            findings.fail(&check, error, remedy);
+            return None;
         }
     };
     let status = hsm.status();
@@ -151,6 +155,7 @@ async fn token(config: HsmConfig, findings: &mut Findings) {
     }
     inventory(&hsm, &objects, findings).await;
     hsm.shutdown().await;
+    Some(status.token_serial)
 }
 
 fn module(config: &HsmConfig, check: &str, findings: &mut Findings) {
@@ -266,20 +271,47 @@ fn clock(config: &Path, findings: &mut Findings) {
     }
 }
 
-async fn store(config: &Config, findings: &mut Findings) {
-    let path = match &config.store.url {
-        StoreUrl::Sqlite(path) => path,
-        StoreUrl::Postgres(_) => {
-            return match assembly::look_at_postgres(config).await {
-                Ok(found) => findings.ok("store", found),
-                Err(problem) => findings.fail("store", problem.text, "see the finding"),
-            };
+/// Looks at the database, and whether it belongs to the token with this serial number.
+async fn store(config: &Config, serial: Option<&str>, findings: &mut Findings) {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => {
+            if !sqlite_file(path, findings) {
+                return;
+            }
         }
+        StoreUrl::Postgres(_) => {
+            match assembly::look_at_postgres(config).await {
+                Ok(found) => findings.ok("store", found),
+                Err(problem) => return findings.fail("store", problem.text, "see the finding"),
+            }
+            if config.listen.http_url.is_none() {
+                let finding = format!("certificates name {} for their CRLs and OCSP", config.http_url());
+                let remedy = "several brokers: set [listen] http_url of all of them to one address that reaches any of them";
+                findings.warn("http_url", finding, remedy);
+            }
+        }
+    }
+    let store = match assembly::open_store_to_read(config).await {
+        Ok(store) => store,
+        Err(problem) => return findings.fail("schema", problem.text, "see the finding"),
     };
-    sqlite_file(path, findings);
+    findings.ok("schema", "known to this program");
+    if let Some(serial) = serial {
+        match another_token(&*store, serial).await {
+            Ok(None) => findings.ok("token of the database", serial),
+            Ok(Some(sentence)) => findings.fail(
+                "token of the database",
+                sentence,
+                "see the finding; `keybroker serve` would fail the same way",
+            ),
+            Err(error) => findings.fail("token of the database", error, "see the check store"),
+        }
+    }
+    store.close().await;
 }
 
-fn sqlite_file(path: &Path, findings: &mut Findings) {
+/// Whether it is a database.
+fn sqlite_file(path: &Path, findings: &mut Findings) -> bool {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let mut header = [0; 16];
     match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
@@ -296,6 +328,7 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
                     "chmod 600 it; keys in it are wrapped, names and events are not",
                 );
             }
+            return true;
         }
         Ok(()) => {
             findings.fail(
@@ -312,6 +345,7 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
             findings.fail("store", format!("{}: {error}", path.display()), "give keybroker's user access");
         }
     }
+    false
 }
 
 /// Whether there is a mirror of the audit log, and whether the database has everything that it has.
