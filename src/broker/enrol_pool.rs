@@ -531,6 +531,7 @@ impl Broker {
             }),
         );
         self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
+        crash::reached(Point::IssuerCaRecorded);
         self.load_authorities().await?;
         Ok(id)
     }

@@ -26,7 +26,7 @@ mod profiles;
 mod publish;
 pub mod quotas;
 pub mod rearm;
-mod reconcile;
+pub mod reconcile;
 pub mod recover;
 pub mod refusals;
 pub mod release;
@@ -461,7 +461,13 @@ impl Broker {
         }
         let status = self.hsm.status();
         metrics::gauge!("keybroker_hsm_available").set(f64::from(u8::from(status.available)));
-        if status.available { Ok(degraded) } else { Err(format!("HSM: {}", status.problem)) }
+        if !status.available {
+            return Err(format!("HSM: {}", status.problem));
+        }
+        if !status.problem.is_empty() {
+            degraded.push(format!("HSM: {}", status.problem));
+        }
+        Ok(degraded)
     }
 
     /// The registered identity behind a management connection: its certificate is registered and within its

@@ -7,6 +7,7 @@ use super::output::OutputArgs;
 use crate::audit::mirror::Mirror;
 use crate::broker::mirror::{Comparison, compare};
 use crate::broker::quotas::Quota;
+use crate::broker::reconcile::another_token;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
@@ -57,11 +58,12 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());
     let tenants = tenants(&config).await;
+    let mut serial = None;
     match std::env::current_exe() {
         Ok(program) => {
             let own = config.hsm_of_tenants(&program);
             let common: Vec<_> = tenants.iter().filter(|id| !own.contains_key(id)).collect();
-            token(config.hsm(&program), &common, &mut findings).await;
+            serial = token(config.hsm(&program), &common, &mut findings).await;
             for (id, of_tenant) in own {
                 let tenant: Vec<_> = tenants.iter().filter(|known| **known == id).collect();
                 token(of_tenant, &tenant, &mut findings).await;
@@ -70,7 +72,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
         Err(error) => findings.fail("token", error, "start keybroker by its path"),
     }
     clock(&args.config, &mut findings);
-    store(&config, &mut findings).await;
+    store(&config, serial.as_deref(), &mut findings).await;
     mirror(&config, &mut findings).await;
     quotas(&config, &mut findings).await;
     certificates(&config, &mut findings);
@@ -121,7 +123,8 @@ async fn tenants(config: &Config) -> Vec<TenantId> {
 }
 
 /// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's. `tenants` have their keys on it.
-async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings) {
+/// Its serial number, if it was reached.
+async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings) -> Option<String> {
     let owner = config.owner.clone();
     let name = |check: &str| match &owner {
         None => check.to_owned(),
@@ -141,7 +144,8 @@ async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings
             } else {
                 "see the finding; `keybroker serve` would fail the same way"
             };
-            return findings.fail(&check, error, remedy);
+            findings.fail(&check, error, remedy);
+            return None;
         }
     };
     let status = hsm.status();
@@ -167,6 +171,7 @@ async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings
     }
     inventory(&hsm, &objects, tenants, findings).await;
     hsm.shutdown().await;
+    Some(status.token_serial)
 }
 
 fn module(config: &HsmConfig, check: &str, findings: &mut Findings) {
@@ -297,20 +302,47 @@ fn clock(config: &Path, findings: &mut Findings) {
     }
 }
 
-async fn store(config: &Config, findings: &mut Findings) {
-    let path = match &config.store.url {
-        StoreUrl::Sqlite(path) => path,
-        StoreUrl::Postgres(_) => {
-            return match assembly::look_at_postgres(config).await {
-                Ok(found) => findings.ok("store", found),
-                Err(problem) => findings.fail("store", problem.text, "see the finding"),
-            };
+/// Looks at the database, and whether it belongs to the token with this serial number.
+async fn store(config: &Config, serial: Option<&str>, findings: &mut Findings) {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => {
+            if !sqlite_file(path, findings) {
+                return;
+            }
         }
+        StoreUrl::Postgres(_) => {
+            match assembly::look_at_postgres(config).await {
+                Ok(found) => findings.ok("store", found),
+                Err(problem) => return findings.fail("store", problem.text, "see the finding"),
+            }
+            if config.listen.http_url.is_none() {
+                let finding = format!("certificates name {} for their CRLs and OCSP", config.http_url());
+                let remedy = "several brokers: set [listen] http_url of all of them to one address that reaches any of them";
+                findings.warn("http_url", finding, remedy);
+            }
+        }
+    }
+    let store = match assembly::open_store_to_read(config).await {
+        Ok(store) => store,
+        Err(problem) => return findings.fail("schema", problem.text, "see the finding"),
     };
-    sqlite_file(path, findings);
+    findings.ok("schema", "known to this program");
+    if let Some(serial) = serial {
+        match another_token(&*store, serial).await {
+            Ok(None) => findings.ok("token of the database", serial),
+            Ok(Some(sentence)) => findings.fail(
+                "token of the database",
+                sentence,
+                "see the finding; `keybroker serve` would fail the same way",
+            ),
+            Err(error) => findings.fail("token of the database", error, "see the check store"),
+        }
+    }
+    store.close().await;
 }
 
-fn sqlite_file(path: &Path, findings: &mut Findings) {
+/// Whether it is a database.
+fn sqlite_file(path: &Path, findings: &mut Findings) -> bool {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let mut header = [0; 16];
     match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
@@ -327,6 +359,7 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
                     "chmod 600 it; keys in it are wrapped, names and events are not",
                 );
             }
+            return true;
         }
         Ok(()) => {
             findings.fail(
@@ -343,6 +376,7 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
             findings.fail("store", format!("{}: {error}", path.display()), "give keybroker's user access");
         }
     }
+    false
 }
 
 /// Whether tenants have more than they may, or nearly so. What keeps the database from being read is said by other checks.

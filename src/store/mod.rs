@@ -420,8 +420,10 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
-    /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).
-    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64>;
+    /// Moves the deadline of every open claim by the time since `mark` was set (microseconds since the Unix epoch; the
+    /// broker's own absence does not count), and sets the mark to now: an absence is counted once, whoever starts at the
+    /// same time and wherever it dies.
+    async fn end_absence(&self, mark: &str) -> Result<u64>;
     /// Destroys an open claim: certificates `REVOCATION_PENDING`, keys erased, custody ended; the initial credential
     /// stays as it is. `Conflict` if it is not open any more.
     async fn destroy_claim(

@@ -387,8 +387,9 @@ impl<E: Engine> Store for SqlStore<E> {
         snapshot!(self, |tx| claims::overdue(tx, now, limit))
     }
 
-    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| claims::extend_open(tx, absence))
+    async fn end_absence(&self, mark: &str) -> Result<u64> {
+        let mark = mark.to_owned();
+        write!(self, |tx, now| claims::end_absence(tx, &mark, now))
     }
 
     async fn destroy_claim(
