@@ -14,7 +14,6 @@ use crate::clock::{Clock, HumaneDuration, SystemClock};
 use crate::config::Config;
 use crate::nfv::{CaName, Sha256Hash, TenantId};
 use crate::telemetry;
-use der::pem::PemLabel;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -197,7 +196,7 @@ async fn sign(args: SignArgs, output: OutputArgs) -> Result<(), Failure> {
     }
     let begun = SystemClock.now();
     let csr_text = files::read(&args.csr)?;
-    let csr_der = request_der(&args.csr, &csr_text)?;
+    let csr_der = files::certificate_request(&args.csr, &csr_text)?;
     let (config, broker) = offline(&args.config).await?;
     let config_text = files::read(&args.config)?;
     // 2.
@@ -267,16 +266,6 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// The DER of a request in PEM.
-fn request_der(path: &Path, text: &[u8]) -> Result<Vec<u8>, Failure> {
-    let wrong = |problem: String| Failure::usage(format!("{}: {problem}", path.display()));
-    let (label, der) = der::pem::decode_vec(text).map_err(|error| wrong(format!("no PEM: {error}")))?;
-    if !matches!(label, x509_cert::request::CertReq::PEM_LABEL | "NEW CERTIFICATE REQUEST") {
-        return Err(wrong(format!("has a {label}, not a CERTIFICATE REQUEST")));
-    }
-    Ok(der)
 }
 
 fn object(ca: &Ca) -> Value {

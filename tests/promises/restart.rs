@@ -279,7 +279,8 @@ async fn what_an_operator_adds_is_told_the_same_when_its_request_is_repeated() {
         certificate_der: ca.client("another").certificate_der().to_vec(),
         ..Default::default()
     };
-    let identity = proto::AddIdentityRequest { request_id: request_id(), identity: Some(identity) };
+    let identity = Some(identity);
+    let identity = proto::AddIdentityRequest { request_id: request_id(), identity, ..Default::default() };
     let added = client.add_identity(identity.clone()).await.unwrap().into_inner();
     assert_eq!(client.add_identity(identity).await.unwrap().into_inner(), added);
 
