@@ -7,7 +7,7 @@ use crate::authorisation::{Role, Rpc};
 use crate::broker::BrokerError;
 use crate::broker::admin::{IdentityCertificate, NewIdentity};
 use crate::broker::anchors::{AnchorWithCrls, NewAnchor};
-use crate::broker::hierarchy::Ca;
+use crate::broker::hierarchy::{Ca, Certifier};
 use crate::nfv::VnfInstanceId;
 use crate::store::records::{Identity, Revocation, Tenant};
 use std::time::Duration;
@@ -236,7 +236,20 @@ impl AdminService for Admin {
             .call(Rpc::IssueCa, request, |call, caller, message| async move {
                 let tenant = required("tenant", &message.tenant)?;
                 let name = required("name", &message.name)?;
-                let ca = call.broker.issue_ca(&caller, call.request()?, tenant, name, message.new).await?;
+                let certifier = match (message.root, optional("under", &message.under)?) {
+                    (true, Some(_)) => return Err(invalid("under", "is given; a root certifies itself")),
+                    (true, None) if !message.new => {
+                        return Err(invalid(
+                            "root",
+                            "is given; a root has no next generation: add another one",
+                        ));
+                    }
+                    (true, None) => Certifier::Itself,
+                    (false, Some(root)) => Certifier::Root(root),
+                    (false, None) => Certifier::Before,
+                };
+                let request = call.request()?;
+                let ca = call.broker.issue_ca(&caller, request, tenant, name, message.new, certifier).await?;
                 Ok(proto::IssueCaResponse { ca: Some(shown_ca(ca)) })
             })
             .await

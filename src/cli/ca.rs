@@ -29,10 +29,25 @@ pub(super) enum CaCommand {
         #[command(flatten)]
         connection: ConnectionArgs,
     },
-    /// Add a further CA to a tenant, e.g. for the inside of a VNF; the own root certifies it
-    Add(OfTenant),
+    /// Add a further CA to a tenant, e.g. for the inside of a VNF; the broker's root certifies it, or one of the tenant's
+    Add {
+        /// It is a root of the tenant: it certifies itself, and the CAs that are added or rolled over under it
+        #[arg(long, conflicts_with = "under")]
+        root: bool,
+        /// The root of the tenant that certifies it
+        #[arg(long, value_name = "NAME")]
+        under: Option<CaName>,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Give a CA a new key and certificate; the old one signs revocation lists until it expires
-    Rollover(OfTenant),
+    Rollover {
+        /// The root of the tenant that certifies it from now on, in place of the one before
+        #[arg(long, value_name = "NAME")]
+        under: Option<CaName>,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Make the tenant's next CA key on the HSM, and a request for an external root
     Csr {
         /// Where the request goes, PEM
@@ -113,8 +128,8 @@ pub(super) async fn run(command: CaCommand, output: OutputArgs) -> Result<(), Fa
             let columns = ["tenant", "name", "generation", "issuing", "subject", "root", "not_after"];
             output.list(&columns, &cas.iter().map(object).collect::<Vec<_>>());
         }
-        CaCommand::Add(of) => output.object(&issue(of, true).await?),
-        CaCommand::Rollover(of) => output.object(&issue(of, false).await?),
+        CaCommand::Add { root, under, of } => output.object(&issue(of, true, root, under).await?),
+        CaCommand::Rollover { under, of } => output.object(&issue(of, false, false, under).await?),
         CaCommand::Csr { out, of } => {
             let mut client = AdminServiceClient::new(of.connection.connect().await?.channel);
             let request = RequestCaRequest {
@@ -164,13 +179,15 @@ pub(super) async fn run(command: CaCommand, output: OutputArgs) -> Result<(), Fa
     Ok(())
 }
 
-async fn issue(of: OfTenant, new: bool) -> Result<Value, Failure> {
+async fn issue(of: OfTenant, new: bool, root: bool, under: Option<CaName>) -> Result<Value, Failure> {
     let mut client = AdminServiceClient::new(of.connection.connect().await?.channel);
     let request = IssueCaRequest {
         request_id: request_id(),
         tenant: of.tenant.to_string(),
         name: of.name.to_string(),
         new,
+        root,
+        under: under.map(String::from).unwrap_or_default(),
     };
     Ok(object(&client.issue_ca(request).await?.into_inner().ca.unwrap_or_default()))
 }

@@ -291,6 +291,7 @@ async fn what_an_operator_adds_is_told_the_same_when_its_request_is_repeated() {
             tenant: "other".into(),
             name: "inside".into(),
             new,
+            ..Default::default()
         };
         let asked = request(new);
         let mut issued = client.issue_ca(asked.clone()).await.unwrap().into_inner().ca.unwrap();

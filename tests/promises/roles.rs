@@ -250,6 +250,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             tenant: tenant(),
             name: "theirs".into(),
             new: true,
+            ..Default::default()
         }
         .encode_to_vec(),
         "AdminService/RequestCa" => {
