@@ -48,13 +48,6 @@ CREATE TABLE identities (
 );
 CREATE UNIQUE INDEX identities_fingerprint ON identities (fingerprint);
 
-CREATE TABLE identity_certificates (
-    fingerprint BYTEA  NOT NULL PRIMARY KEY,
-    identity    TEXT   NOT NULL REFERENCES identities (name),
-    not_after   BIGINT NOT NULL
-);
-CREATE INDEX identity_certificates_identity ON identity_certificates (identity);
-
 CREATE TABLE issuers (
     id              BYTEA NOT NULL PRIMARY KEY,
     tenant          TEXT COLLATE "C",

@@ -225,7 +225,8 @@ impl Gate {
             if let Err(
                 refusal @ (BrokerError::Refused { .. }
                 | BrokerError::Denied(_)
-                | BrokerError::RearmNeeded { .. }),
+                | BrokerError::RearmNeeded { .. }
+                | BrokerError::QuotaExceeded(_)),
             ) = &outcome
             {
                 record(&broker, caller.as_ref(), &peer, name, request_id, refusal).await;

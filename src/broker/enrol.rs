@@ -20,6 +20,7 @@ use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::csr::names_of;
 use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
 use crate::ca::{CertificationRequest, NameValues, Profile};
+use crate::crash::Point;
 use crate::credential::{CertificateState, RevocationReason};
 use crate::identity::{Purpose, Verified};
 use crate::nfv::{CredentialId, IssuerId, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VnfciId};
@@ -186,6 +187,7 @@ impl Broker {
             names: &names,
             request: &request,
             event: self.enrolment_event(enroller, &place).await?.credentials([credential.clone()]),
+            points: [Point::EnrolmentIntended, Point::EnrolmentSigned],
         };
         // 5.
         let Signed { certificate, event, details } =
@@ -204,7 +206,7 @@ impl Broker {
         };
         let outcome = self.record_enrolment(enrolment, event.clone(), details).await;
         let of = (&place.vnfci.tenant, Some(&place.vnfci.id));
-        self.conclude_enrolment(&event, claim, der, outcome, of).await
+        self.conclude_enrolment(&event, claim, der, outcome, Point::EnrolmentCommitted, of).await
     }
 
     /// Whose slot is to be filled, and which.

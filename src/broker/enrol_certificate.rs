@@ -22,6 +22,8 @@ pub(super) struct Enrolling<'a> {
     pub(super) request: &'a CertificationRequest,
     /// The credential and whose it is; kind and details are put in here.
     pub(super) event: Event,
+    /// Where tests have the broker die: after the intent, and after the signature.
+    pub(super) points: [Point; 2],
 }
 
 /// A certificate that is signed and not recorded.
@@ -86,7 +88,7 @@ impl Broker {
         enrolling: Enrolling<'_>,
         details: impl FnOnce(IssuerId) -> EnrolmentDetails,
     ) -> Result<Signed, BrokerError> {
-        let Enrolling { tenant, profile, names, request, event } = enrolling;
+        let Enrolling { tenant, profile, names, request, event, points: [intended, signed] } = enrolling;
         let authority = self.issuing_ca(tenant, profile.ca()).await?;
         let now = self.store.now().await?;
         let key = request.public_key_der();
@@ -99,7 +101,7 @@ impl Broker {
         };
         let started = Event { kind: EventKind::EnrolmentStarted, ..event.clone() };
         self.store.append_events(vec![started.details(details::json(&details))]).await?;
-        crash::reached(Point::EnrolmentIntended);
+        crash::reached(intended);
         let der = match self.sign_certificate(&authority.key, &tbs).await {
             Ok(der) => der,
             Err(error) => {
@@ -107,7 +109,7 @@ impl Broker {
                 return Err(error);
             }
         };
-        crash::reached(Point::EnrolmentSigned);
+        crash::reached(signed);
         let details = EnrolmentDetails { certificate: Some(Sha256Hash::of(&der)), ..details };
         Ok(Signed { certificate: authority.certificate(&tbs, der, Duration::ZERO), event, details })
     }
@@ -120,11 +122,12 @@ impl Broker {
         claim: ClaimId,
         certificate_der: Vec<u8>,
         outcome: Result<EnrolmentOutcome, BrokerError>,
+        committed: Point,
         of: (&TenantId, Option<&VnfciId>),
     ) -> Result<Vec<u8>, BrokerError> {
         let dropped = match outcome {
             Ok(EnrolmentOutcome::Enrolled { replaced, superseded, .. }) => {
-                crash::reached(Point::EnrolmentCommitted);
+                crash::reached(committed);
                 if replaced != DestroyedKeys::default() || superseded != DestroyedKeys::default() {
                     self.wake.publisher.notify_one();
                     self.wake.sweeper.notify_one();

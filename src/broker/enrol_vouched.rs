@@ -15,6 +15,7 @@ use crate::broker::enrol_certificate::{Enrolling, Signed, told};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::{CertificateNames, ProfileIssuer};
 use crate::ca::{CertificationRequest, NameValues, Profile};
+use crate::crash::Point;
 use crate::credential::CertificateState;
 use crate::nfv::{CredentialId, Sha256Hash, TenantId};
 use crate::store::Mutation;
@@ -79,6 +80,7 @@ impl Broker {
             names: &found.names,
             request,
             event: event.credentials([found.credential.clone()]),
+            points: [Point::VouchedIntended, Point::VouchedSigned],
         };
         let Signed { certificate, event, details } = self.sign_enrolment(enrolling, details).await?;
         let (claim, der) = (details.claim, certificate.der.clone());
@@ -97,7 +99,7 @@ impl Broker {
             EnrolmentOutcome::Replayed(_) | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
         let outcome = self.store.record_vouched(new, mutation).await.map_err(BrokerError::from);
-        self.conclude_enrolment(&event, claim, der, outcome, (&tenant, None)).await
+        self.conclude_enrolment(&event, claim, der, outcome, Point::VouchedCommitted, (&tenant, None)).await
     }
 
     /// The pool, of those that the caller may enrol for, whose profile makes the request's names for one of the UUIDs in

@@ -19,6 +19,7 @@ use crate::ca::issue::BACKDATING;
 use crate::ca::path::{self, Certificate, Purpose, Rules, Work};
 use crate::ca::{CertificateFacts, CertificationRequest};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::nfv::Sha256Hash;
 use crate::store::records::IdentityRenewal;
 use crate::store::{Mutation, StoreError};
@@ -72,6 +73,7 @@ impl Broker {
             .client_again(&names, request.public_key_der(), validity, now, &mut rand::rng())
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&authority.key, &tbs).await?;
+        crash::reached(Point::IdentityCertified);
         let mut event = Event::new(now, EventKind::IdentityRenewed, caller.actor()).details(details::json(
             &IdentityRenewedDetails {
                 identity: identity.name.clone(),

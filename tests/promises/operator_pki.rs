@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The profile, alike on both sides but for who signs.
-const PROFILE: &str = "nf";
+pub(crate) const PROFILE: &str = "nf";
 const POOL: &str = "operator-pki";
 
 fn profile(issuer: &str) -> String {
@@ -31,7 +31,11 @@ async fn add_profile(site: &Site, issuer: &str) {
 
 /// The operator's broker: EST, the profile, and a pool that lends its names.
 async fn operator() -> Site {
-    let site = Site::start_with(Options { est: true, ..Options::default() }).await;
+    lending(Site::start_with(Options { est: true, ..Options::default() }).await).await
+}
+
+/// A broker that lends the names of a pool.
+pub(crate) async fn lending(site: Site) -> Site {
     add_profile(&site, "sub-ca").await;
     site.create_pool_of(PROFILE, "lent", 1).await;
     site
@@ -54,7 +58,7 @@ async fn add(operator: &Site, name: &str, how: &[&str]) {
 }
 
 /// A broker whose pools the operator's fills, by a client certificate of some CA.
-async fn enrolling(operator: &Site, url: &str) -> Site {
+pub(crate) async fn enrolling(operator: &Site, url: &str) -> Site {
     let mut site = requesting(operator, url).await;
     let new_ca = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj '/CN=Clients'";
     openssl(site.path(), new_ca).await;
