@@ -258,6 +258,7 @@ impl Config {
         }
         for issuer in self.issuers.values_mut() {
             issuer.trust_anchor = absolute(&issuer.trust_anchor);
+            issuer.server_trust_anchor = issuer.server_trust_anchor.as_deref().map(absolute);
             issuer.client_certificate = absolute(&issuer.client_certificate);
         }
         if let StoreUrl::Sqlite(database) = &mut self.store.url {

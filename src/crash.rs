@@ -27,7 +27,7 @@ points! {
     TenantMacKeyMade "tenant.mac_key_made" "A tenant's HMAC key is on the token; the tenant has no CA yet."
     TenantCertified "tenant.certified" "The root has signed a new tenant's sub-CA; there is no row."
     TenantCommitted "tenant.committed" "A tenant's row is committed; nobody was told."
-    IdentityCertified "identity.certified" "`init` had a client certificate signed; it is not registered."
+    IdentityCertified "identity.certified" "A registered client's certificate is signed; it is not registered."
     CaCertified "ca.certified" "The root has signed a tenant's next CA; there is no row."
     CaCommitted "ca.committed" "A CA's row is committed: it issues, and nobody was told."
     CaRequestSigned "ca.request_signed" "A CA key has signed its request; no event says so."

@@ -94,6 +94,22 @@ details! {
         granted_vnfs: Vec<VnfInstanceId>,
     }
 
+    /// `IDENTITY_RENEWED`
+    IdentityRenewedDetails {
+        /// Name of the identity.
+        identity: IdentityName,
+        /// SHA-256 of its new client certificate's DER.
+        certificate: Sha256Hash,
+        /// Its serial number, hexadecimal.
+        serial: String,
+        /// Its end.
+        not_after: Timestamp,
+        /// SHA-256 of the certificate that it follows, which stays good until its own end.
+        follows: Sha256Hash,
+        /// SHA-256 of the request, DER.
+        request: Sha256Hash,
+    }
+
     /// `PROFILE_CHANGED`
     ProfileDetails {
         /// Name of the profile.

@@ -25,6 +25,8 @@ named!(
         AnchorRemoved = "ANCHOR_REMOVED",
         /// An identity (operator, NFVO ...) was registered.
         IdentityAdded = "IDENTITY_ADDED",
+        /// An identity got another client certificate, by the one that it had.
+        IdentityRenewed = "IDENTITY_RENEWED",
         /// An identity was removed.
         IdentityRemoved = "IDENTITY_REMOVED",
         /// A profile was added, changed or removed; details carry its SHA-256.

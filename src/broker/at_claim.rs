@@ -194,7 +194,7 @@ fn intent(
         vnfci: Some(key.vnfci.clone()),
     };
     let authority = authorities
-        .issuing(Some(&key.tenant), profile.ca())
+        .issuing(&key.tenant, profile.ca())
         .ok_or_else(|| format!("tenant {} has no CA {}", key.tenant, profile.ca()))?;
     let tbs = to_be_signed(&profile, &authority, &values, &key.public_key_der, now)?;
     Ok(CertificateIntent {

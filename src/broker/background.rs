@@ -1,7 +1,7 @@
 //! Work that goes on by itself: producer, enroller, sweeper, sequencer, CRL publisher, each once among replicas, under a lease;
 //! and in every one of them the mirror of the log.
 
-use crate::broker::enrol_pool::Enrolments;
+use crate::broker::enrol_rounds::Enrolments;
 use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError, Wake};
 use crate::nfv::{PoolId, TenantId};

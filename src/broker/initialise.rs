@@ -17,7 +17,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Client certificates of operators and MANO last a year, TLS server certificates 90 days.
-const CLIENT_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+pub(super) const CLIENT_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
 const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 
 /// The tenant that `init` makes, whose sub-CA certifies the broker's own listeners.

@@ -130,7 +130,7 @@ impl Broker {
             credential: CredentialId::generate(),
             vnfci,
         };
-        if self.authorities.load().issuing(Some(tenant), profile.ca()).is_none() {
+        if self.authorities.load().issuing(tenant, profile.ca()).is_none() {
             let problem = format!(
                 "{} has its certificates issued by CA {}, which tenant {tenant} does not have: `keybroker ca add` makes it",
                 create.profile,

@@ -110,8 +110,7 @@ impl Broker {
         let is_due = |shard: &u32| {
             heads.get(shard).is_none_or(|head| now >= head.this_update.plus(settings.crl_refresh))
         };
-        let shards =
-            if settings.crl_shards > 1 && authority.tenant.is_some() { settings.crl_shards } else { 0 };
+        let shards = if settings.crl_shards > 1 && !authority.is_root() { settings.crl_shards } else { 0 };
         let mut due: BTreeSet<u32> = (0..=shards).chain(heads.keys().copied()).filter(is_due).collect();
         if anyway {
             due.insert(0);

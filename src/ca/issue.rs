@@ -376,13 +376,31 @@ impl SigningCa {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Tbs, IssueError> {
-        let name_der = plain_name(Some(role), name)?;
+        let subject_der = plain_name(Some(role), name)?;
+        let names = CertificateNames { subject_der, subject_is_empty: false, general_names: Vec::new() };
+        self.client_again(&names, spki_der, validity, now, rng)
+    }
+
+    /// Client certificate that follows another one, with its names (RFC 7030 4.2.2).
+    ///
+    /// # Errors
+    /// [`IssueError::IssuerEnding`].
+    pub fn client_again(
+        &self,
+        names: &CertificateNames,
+        spki_der: &[u8],
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
         let (not_before, not_after) = self.period(now, validity);
-        let extensions: [&[u8]; 2] = [&END_ENTITY, &extended_key_usage(&[ExtendedKeyUsage::ClientAuth])];
-        self.tbs(
-            &Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &extensions },
-            rng,
-        )
+        let mut extensions = vec![END_ENTITY.to_vec(), extended_key_usage(&[ExtendedKeyUsage::ClientAuth])];
+        if !names.general_names.is_empty() {
+            extensions.push(subject_alt_name(names.subject_is_empty, &names.general_names));
+        }
+        let extensions: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
+        let name_der = &names.subject_der;
+        self.tbs(&Subject { name_der, spki_der, not_before, not_after, extensions: &extensions }, rng)
     }
 
     /// notBefore and notAfter, in whole seconds and within the CA's own validity.

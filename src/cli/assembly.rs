@@ -14,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Config, IssuerKind, StoreUrl};
 use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
 use crate::nfv::IssuerName;
-use crate::server::{TlsMaterial, client_config};
+use crate::server::{TlsMaterial, est_client_config};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -81,8 +81,12 @@ pub(super) fn est_client(
         hsm.sign_blocking(&key, algorithm, message).map_err(|error| error.to_string())
     };
     let material = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(|error| error.to_string())?;
-    let servers = ServersUnder::new(&[&root_der]).map_err(|error| error.to_string())?;
-    let tls = client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
+    let servers = match &issuer.server_trust_anchor {
+        Some(file) => ServersUnder::new(&certificates(file)?),
+        None => ServersUnder::new(&[&root_der]),
+    };
+    let servers = servers.map_err(|error| format!("trust anchors of the TLS server: {error}"))?;
+    let tls = est_client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
     let config = EstConfig {
         url: issuer.url.as_str().to_owned(),
         label: issuer.label.clone(),

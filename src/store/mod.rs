@@ -23,9 +23,9 @@ use records::{
     Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent,
     CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter,
-    PoolLevels, QuotaExceeded, Quotas, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
+    Enrolment, EnrolmentOutcome, Epoch, Identity, IdentityRenewal, InitialCredential, IssuerRecord, Lease,
+    LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool,
+    PoolFilter, PoolLevels, QuotaExceeded, Quotas, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
     RenewalRequestOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey,
     UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
@@ -117,6 +117,9 @@ impl<T> Mutation<T> {
 /// The result of every method.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// Certificates that an identity has beside the present one, at most.
+pub const IDENTITY_CERTIFICATES_MAX: u32 = 16;
+
 /// The store.
 ///
 /// Durability: when a changing method returns `Ok`, its change and its events are on stable storage
@@ -165,9 +168,12 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn add_identity(&self, identity: Identity, mutation: Mutation<()>) -> Result<()>;
     /// All identities, by name.
     async fn identities(&self) -> Result<Vec<Identity>>;
-    /// The identity whose certificate has this SHA-256.
+    /// The identity that has, or had before, a certificate of this SHA-256. Of the latter it is not asked whether they ended.
     async fn identity_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<Identity>>;
-    /// Removes an identity: its certificate is refused from then on.
+    /// Gives an identity another certificate; the present one stays its own beside it. `Conflict` if that is another one
+    /// by now, or it has [`IDENTITY_CERTIFICATES_MAX`] before it that have not ended.
+    async fn renew_identity(&self, renewal: IdentityRenewal, mutation: Mutation<()>) -> Result<()>;
+    /// Removes an identity: its certificates are refused from then on.
     async fn remove_identity(&self, name: &IdentityName, mutation: Mutation<()>) -> Result<()>;
     /// Adds a CA certificate. `AlreadyExists` for the same id or the same (tenant, generation).
     async fn add_issuer(&self, issuer: IssuerRecord, mutation: Mutation<()>) -> Result<()>;

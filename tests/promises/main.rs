@@ -18,6 +18,7 @@ mod database;
 mod empty_pools;
 mod endpoints;
 mod est;
+mod est_servers;
 mod external_issuers;
 mod herd;
 mod hierarchy;

@@ -7,11 +7,12 @@ use keybroker::authorisation::Role;
 use keybroker::credential::HolderCopy;
 use keybroker::identity::CertificateName;
 use keybroker::nfv::{IssuerId, Sha256Hash, TenantId};
-use keybroker::store::StoreError;
 use keybroker::store::records::{
-    AnchorUpdate, Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter,
-    Quotas, RegisterOutcome, Revocation, Tenant,
+    AnchorUpdate, Identity, IdentityRenewal, InitialCredentialKind, InitialCredentialState, IssuerRecord,
+    Page, PoolFilter, Quotas, RegisterOutcome, Revocation, Tenant,
 };
+use keybroker::store::{IDENTITY_CERTIFICATES_MAX, StoreError};
+use std::time::Duration;
 
 promises![
     a_tenants_name_is_never_reused,
@@ -20,6 +21,7 @@ promises![
     removing_an_anchor_voids_what_depends_on_it,
     crls_are_kept_with_their_anchor,
     an_identity_is_found_by_its_certificate_until_it_is_removed,
+    a_renewed_identity_is_found_by_all_its_certificates_and_by_none_once_it_is_removed,
     a_name_and_a_certificate_register_one_identity,
     an_issuers_generation_is_unique_and_roots_come_first,
     a_pools_name_is_free_again_once_it_is_deleted,
@@ -157,6 +159,41 @@ async fn an_identity_is_found_by_its_certificate_until_it_is_removed(f: Fixture)
     assert_eq!(f.store.identity_by_fingerprint(vnfm.fingerprint).await.unwrap(), None);
     let error = f.store.remove_identity(&vnfm.name, unaudited()).await.unwrap_err();
     assert_eq!(error, StoreError::NotFound("identity vnfm-1".into()));
+}
+
+async fn a_renewed_identity_is_found_by_all_its_certificates_and_by_none_once_it_is_removed(f: Fixture) {
+    let first = identity(&f, "ra", b"certificate 0");
+    f.store.add_identity(first.clone(), silent()).await.unwrap();
+    let renewal = |number: u32| IdentityRenewal {
+        name: "ra".parse().unwrap(),
+        follows: Sha256Hash::of(format!("certificate {number}").as_bytes()),
+        followed_until: f.now().plus(Duration::from_secs(60)),
+        certificate_der: format!("certificate {}", number + 1).into_bytes(),
+    };
+    for number in 0..IDENTITY_CERTIFICATES_MAX {
+        f.store.renew_identity(renewal(number), silent()).await.unwrap();
+    }
+    let latest = renewal(IDENTITY_CERTIFICATES_MAX - 1).certificate_der;
+    let expected = Identity { fingerprint: Sha256Hash::of(&latest), certificate_der: latest, ..first };
+    for number in 0..=IDENTITY_CERTIFICATES_MAX {
+        let found = f.store.identity_by_fingerprint(renewal(number).follows).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&expected), "{number}");
+    }
+    // What it had before is nobody else's, and only the present one is followed.
+    let taken = f.store.add_identity(identity(&f, "other", b"certificate 0"), unaudited()).await;
+    assert_eq!(taken, Err(StoreError::AlreadyExists("identity ra with the same certificate".into())));
+    let followed = f.store.renew_identity(renewal(0), unaudited()).await.unwrap_err();
+    assert!(matches!(followed, StoreError::Conflict(_)), "{followed:?}");
+    // Not too many at a time; those that have ended do not count.
+    let next = renewal(IDENTITY_CERTIFICATES_MAX);
+    let many = f.store.renew_identity(next.clone(), unaudited()).await.unwrap_err();
+    assert!(matches!(many, StoreError::Conflict(_)), "{many:?}");
+    f.clock.advance(Duration::from_secs(120));
+    f.store.renew_identity(next, silent()).await.unwrap();
+    f.store.remove_identity(&expected.name, silent()).await.unwrap();
+    for number in 0..=IDENTITY_CERTIFICATES_MAX + 1 {
+        assert_eq!(f.store.identity_by_fingerprint(renewal(number).follows).await.unwrap(), None, "{number}");
+    }
 }
 
 async fn a_name_and_a_certificate_register_one_identity(f: Fixture) {

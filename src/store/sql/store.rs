@@ -83,6 +83,10 @@ impl<E: Engine> Store for SqlStore<E> {
         read!(self, |tx| identities::by_fingerprint(tx, fingerprint))
     }
 
+    async fn renew_identity(&self, renewal: IdentityRenewal, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| identities::renew(tx, &renewal, now))
+    }
+
     async fn remove_identity(&self, name: &IdentityName, mutation: Mutation<()>) -> Result<()> {
         let name = name.clone();
         change!(self, Outcome, mutation, |tx, now| identities::remove(tx, &name))

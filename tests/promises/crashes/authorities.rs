@@ -78,8 +78,13 @@ async fn cas_are_added_renewed_requested_and_imported_after_a_crash_at_every_poi
     for new in [true, false] {
         for point in &own {
             let name = name_of(*point).replace(['.', '_'], "-");
-            let request =
-                proto::IssueCaRequest { request_id: request_id(), tenant: "default".into(), name, new };
+            let request = proto::IssueCaRequest {
+                request_id: request_id(),
+                tenant: "default".into(),
+                name,
+                new,
+                ..Default::default()
+            };
             let issue = async |site: &Site| {
                 let mut client = AdminServiceClient::new(site.reach("operator").await?);
                 let ca = client.issue_ca(request.clone()).await?.into_inner().ca.unwrap();
