@@ -58,7 +58,7 @@ impl Broker {
         let target =
             Target { tenant: Some(&tenant), vnf_instance: Some(&found.pool.vnf_instance), vnfci: None };
         authorise(caller, Rpc::EnrolVouched, target)?;
-        self.not_rolled_back()?;
+        self.may_deliver()?;
         let base = Event::new(self.store.now().await?, EventKind::EnrolmentStarted, caller.actor())
             .tenant(&tenant)
             .vnf_instance(&found.pool.vnf_instance);
@@ -146,8 +146,11 @@ impl Broker {
             EnrolmentOutcome::Enrolled { .. } => vec![event],
             EnrolmentOutcome::Replayed(_) | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
-        let dropped = match self.store.record_vouched(new, mutation).await {
-            Ok(EnrolmentOutcome::Enrolled { .. }) => return Ok(der),
+        let dropped = match self.store.record_vouched(new, mutation.delivering()).await {
+            Ok(EnrolmentOutcome::Enrolled { .. }) => {
+                self.mirror.lag().delivered();
+                return Ok(der);
+            }
             Ok(EnrolmentOutcome::Replayed(earlier)) => {
                 let raced = "the same key was certified at the same time".to_owned();
                 self.record_failed_enrolment(&base, id, &BrokerError::Precondition(raced)).await;

@@ -30,7 +30,7 @@ pub use enrolment::{
     Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment, NewVouched, Vouched,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
-pub use recovery::{Recovered, Recovery};
+pub use recovery::{ROLLED_BACK, Recovered, Recovery};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 
