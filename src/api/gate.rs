@@ -222,6 +222,7 @@ impl Gate {
                 }
                 Err((caller, refusal)) => (caller, Err(refusal)),
             };
+            let outcome = outcome.map_err(|error| broker.judged(error));
             if let Err(
                 refusal @ (BrokerError::Refused { .. }
                 | BrokerError::Denied(_)

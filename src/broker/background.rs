@@ -213,7 +213,7 @@ impl Rounds {
 
     async fn take_without_lease(&self, work: Work) -> Result<bool, BrokerError> {
         match work {
-            Work::Mirror => self.broker.mirror_log().await,
+            Work::Mirror => self.broker.mirror_log().await.map(|()| false),
             Work::Refusals => self.broker.sum_up_refusals(false).await.map(|()| false),
             _ => {
                 self.broker.note_alive().await?;
@@ -231,10 +231,10 @@ impl Rounds {
         }
     }
 
-    /// The lease, while this broker has it. Nothing goes on by itself on a database that was rolled back: it would go on
-    /// from a state that is not the last one.
+    /// The lease, while this broker has it. Nothing goes on by itself on a database that was rolled back, or may have been: it
+    /// would go on from a state that is not the last one.
     pub async fn lease(&self, work: Work) -> Option<Lease> {
-        if self.broker.rolled_back().is_some() {
+        if self.broker.doubt().is_some() {
             return None;
         }
         match self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await {
@@ -337,13 +337,12 @@ impl Shift {
 
     /// What the last requests committed is chained, signed and mirrored before the process ends.
     async fn close_log(&self) -> Result<(), BrokerError> {
-        if self.broker.rolled_back().is_some() {
+        if self.broker.doubt().is_some() {
             return Ok(());
         }
         while self.broker.chain_events().await? {}
         self.broker.sign_head().await?;
-        while self.broker.mirror_log().await? {}
-        Ok(())
+        self.broker.mirror_log().await
     }
 
     /// Waits until the next round is due: at once if there is more to do, soon after a failure, else when woken or after

@@ -155,7 +155,7 @@ impl Broker {
         }
         // 3.
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
-        self.not_rolled_back()?;
+        self.may_deliver()?;
         let enrolled = self.store.enrolments(&place.vnfci.initial_credential).await?;
         let before = enrolled.iter().rev().find(|found| {
             found.slot == place.slot
@@ -422,7 +422,9 @@ impl Broker {
             }
             events
         });
-        Ok(self.store.record_enrolment(enrolment, mutation).await?)
+        let outcome = self.store.record_enrolment(enrolment, mutation.delivering()).await?;
+        self.mirror.lag().delivered();
+        Ok(outcome)
     }
 
     /// An event of an enrolment, without kind and details of its own.

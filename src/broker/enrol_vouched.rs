@@ -58,7 +58,7 @@ impl Broker {
         let target =
             Target { tenant: Some(&tenant), vnf_instance: Some(&found.pool.vnf_instance), vnfci: None };
         authorise(caller, Rpc::EnrolVouched, target)?;
-        self.not_rolled_back()?;
+        self.may_deliver()?;
         let event = Event::new(self.store.now().await?, EventKind::EnrolmentStarted, caller.actor())
             .tenant(&tenant)
             .vnf_instance(&found.pool.vnf_instance);
@@ -98,7 +98,10 @@ impl Broker {
             EnrolmentOutcome::Enrolled { .. } => vec![enrolled],
             EnrolmentOutcome::Replayed(_) | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
-        let outcome = self.store.record_vouched(new, mutation).await.map_err(BrokerError::from);
+        let outcome = self.store.record_vouched(new, mutation.delivering()).await.map_err(BrokerError::from);
+        if outcome.is_ok() {
+            self.mirror.lag().delivered();
+        }
         self.conclude_enrolment(&event, claim, der, outcome, Point::VouchedCommitted, (&tenant, None)).await
     }
 

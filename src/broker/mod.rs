@@ -37,6 +37,7 @@ mod renew_identity;
 pub mod revocation;
 mod sequence;
 mod share;
+mod standing;
 mod sweep;
 pub mod terminate;
 pub mod vnfcis;
@@ -88,8 +89,19 @@ pub struct Settings {
     pub mirror: PathBuf,
     /// How many refusals are recorded one by one.
     pub refusals: refusals::Limits,
+    /// How far the mirror may lag behind before nothing is delivered any more.
+    pub mirror_lag: MirrorLag,
     /// Bulk workers of the HSM: production keeps one chunk more under way.
     pub bulk_workers: usize,
+}
+
+/// What may be missing in the mirror: what a rollback takes away unseen at most.
+#[derive(Debug, Clone, Copy)]
+pub struct MirrorLag {
+    /// Events that were committed longer ago are in it.
+    pub time: Duration,
+    /// Fewer events than that are missing.
+    pub events: u64,
 }
 
 /// Settings of the OCSP responder.
@@ -331,6 +343,8 @@ impl From<StoreError> for BrokerError {
             StoreError::QuotaExceeded(exceeded) => Self::QuotaExceeded(exceeded),
             StoreError::Fenced(_) => unavailable("LEASE_LOST", error.to_string()),
             StoreError::Full(_) => unavailable("STORE_FULL", error.to_string()),
+            StoreError::RolledBack(_) => unavailable(standing::ROLLED_BACK, error.to_string()),
+            StoreError::Changed(_) => unavailable(standing::CHANGED, error.to_string()),
             StoreError::Unavailable(_) => unavailable("STORE_UNAVAILABLE", error.to_string()),
             StoreError::Unusable(text) => Self::Internal(text),
         }
@@ -449,9 +463,10 @@ impl Broker {
     /// # Errors
     /// What is away, as a sentence.
     pub async fn ready(&self) -> Result<Vec<String>, String> {
+        self.measure_standing();
         self.store.check().await.map_err(|error| error.to_string())?;
-        if let Some(sentence) = self.rolled_back() {
-            return Err(sentence.to_string());
+        if let Some(withheld) = self.withheld() {
+            return Err(withheld.sentence);
         }
         let mut degraded = Vec::new();
         for tenant in self.hsm.tenants_with_tokens() {

@@ -123,7 +123,7 @@ impl Broker {
     pub async fn ocsp(&self, request_der: &[u8]) -> OcspAnswer {
         let answered = match OcspRequest::parse(request_der) {
             // What the database forgot may be withdrawn: nothing that it says of a certificate is signed.
-            Ok(_) if self.rolled_back().is_some() => Err(Unanswered::TryLater),
+            Ok(_) if self.doubt().is_some() => Err(Unanswered::TryLater),
             Ok(request) => self.answer_ocsp(request).await,
             Err(unanswered) => Err(unanswered),
         };

@@ -38,8 +38,8 @@ impl Broker {
         self.require_the_token().await?;
         let (mut findings, evidence) = self.compare_tokens().await?;
         self.mirror.set_token_evidence(evidence.into_iter().map(|(_, sentence)| sentence).collect());
-        self.look_for_rollback().await?;
-        findings.extend(self.rolled_back().map(|sentence| sentence.to_string()));
+        self.take_up().await?;
+        findings.extend(self.withheld().map(|withheld| withheld.sentence));
         let now = self.store.now().await?;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
         let incarnation = number(self.store.mark(INCARNATION).await?).unwrap_or(0) + 1;

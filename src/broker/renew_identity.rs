@@ -39,7 +39,7 @@ impl Broker {
         // 1.
         let target = Target { tenant: caller.tenant.as_ref(), ..Target::default() };
         authorise(caller, Rpc::RenewIdentity, target)?;
-        self.not_rolled_back()?;
+        self.may_deliver()?;
         let unreadable = |error: &dyn std::fmt::Display| BrokerError::Internal(error.to_string());
         let now = self.store.now().await?;
         let shown = CertificateFacts::parse(shown_der).map_err(|error| unreadable(&error))?;

@@ -5,7 +5,7 @@ use super::files;
 use crate::broker::enrol_pool::{ExternalIssuer, ExternalIssuers};
 use crate::broker::quotas::Quotas;
 use crate::broker::refusals;
-use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings};
+use crate::broker::{Broker, BrokerError, MirrorLag, OcspSettings, Settings, TenantSettings};
 use crate::ca::certificates_from_pem;
 use crate::ca::issuers::Issuer;
 use crate::ca::issuers::est::{EstClient, EstConfig};
@@ -160,6 +160,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             per_source: config.audit.refusals_per_source.get() as u32,
             together: config.audit.refusals_together.get() as u32,
         },
+        mirror_lag: MirrorLag { time: config.audit.max_lag.0, events: config.audit.max_lag_events.get() },
         http_url: config.http_url(),
         ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,
@@ -201,7 +202,10 @@ pub(super) fn server_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full(_) | StoreError::Unavailable(_) => Self::unavailable(error),
+            StoreError::Full(_)
+            | StoreError::Unavailable(_)
+            | StoreError::RolledBack(_)
+            | StoreError::Changed(_) => Self::unavailable(error),
             _ => Self::failed(error),
         }
     }

@@ -1,8 +1,11 @@
 //! `[audit]`.
 
 use super::Count;
+use crate::clock::HumaneDuration;
 use serde::Deserialize;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `[audit]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,6 +21,12 @@ pub struct Audit {
     /// Refusals of all sources together that are recorded one by one within a minute, beside the first of each.
     #[serde(default = "default_refusals_together")]
     pub refusals_together: Count,
+    /// Nothing is delivered while the mirror lacks what was committed longer ago: a rollback of it would not be seen.
+    #[serde(default = "default_max_lag")]
+    pub max_lag: HumaneDuration,
+    /// Nothing is delivered while so many events are missing in the mirror.
+    #[serde(default = "default_max_lag_events")]
+    pub max_lag_events: NonZeroU64,
 }
 
 impl Default for Audit {
@@ -26,6 +35,8 @@ impl Default for Audit {
             mirror: default_mirror(),
             refusals_per_source: default_refusals_per_source(),
             refusals_together: default_refusals_together(),
+            max_lag: default_max_lag(),
+            max_lag_events: default_max_lag_events(),
         }
     }
 }
@@ -43,4 +54,14 @@ fn default_refusals_per_source() -> Count {
 /// Ten a second.
 fn default_refusals_together() -> Count {
     Count(600)
+}
+
+/// A replica that was killed keeps its leases for 30 s, and the log is not chained meanwhile.
+fn default_max_lag() -> HumaneDuration {
+    HumaneDuration(Duration::from_secs(60))
+}
+
+/// What thousands of claims at once come to while the log is not chained.
+fn default_max_lag_events() -> NonZeroU64 {
+    NonZeroU64::new(50_000).unwrap_or(NonZeroU64::MIN)
 }

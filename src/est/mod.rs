@@ -130,11 +130,13 @@ impl Server {
             let enroller = match broker.identify_enroller(&peer, again).await {
                 Ok(enroller) => enroller,
                 Err(refusal) => {
+                    let refusal = broker.judged(refusal);
                     broker.record_refusal(None, &peer, name, None, &refusal).await;
                     return Err(refusal);
                 }
             };
             let enrolled = broker.enrol(&enroller, &route.label, &der, on_behalf_of).await;
+            let enrolled = enrolled.map_err(|error| broker.judged(error));
             if let Err(refusal) = &enrolled {
                 // Of other errors it takes no notice.
                 broker.record_refusal(Some(&enroller.caller()), &peer, name, None, refusal).await;

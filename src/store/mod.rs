@@ -3,6 +3,7 @@
 //! Every method that changes something is one transaction: the change, its audit events and the record of
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
+pub mod continuity;
 pub mod postgres;
 pub mod records;
 mod recovery;
@@ -19,6 +20,7 @@ use crate::nfv::{
     PoolName, RequestId, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
 };
 use async_trait::async_trait;
+use continuity::Continuity;
 use records::{
     Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent,
     CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
@@ -56,6 +58,14 @@ pub enum StoreError {
     /// Disk or quota full. Reading still works; try again when there is room.
     #[error("the database has no room left: {0}")]
     Full(String),
+    /// The database lacks what was committed before, or another broker says so; the text says what. A change that delivers
+    /// was not made.
+    #[error("the database was rolled back: {0}")]
+    RolledBack(String),
+    /// Another database answers than before, or another run of its server, and it was not compared yet: try again.
+    /// A change that delivers was not made.
+    #[error("{0}")]
+    Changed(String),
     /// Locked, disconnected or overloaded: try again. The change may or may not have committed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
@@ -91,6 +101,9 @@ pub struct Mutation<T> {
     pub request: Option<RequestKey>,
     /// The lease under which the change is made, if any; checked in the transaction.
     pub lease: Option<Lease>,
+    /// Whether it hands something out, or lets somebody keep it: then it is made only on a database that has what this
+    /// process committed last ([`continuity`]).
+    pub delivers: bool,
     /// The change's audit events.
     pub events: Events<T>,
 }
@@ -98,12 +111,18 @@ pub struct Mutation<T> {
 impl<T> Mutation<T> {
     /// A change with events made from its outcome.
     pub fn new(events: impl FnOnce(&T) -> Vec<Event> + Send + 'static) -> Self {
-        Self { request: None, lease: None, events: Box::new(events) }
+        Self { request: None, lease: None, delivers: false, events: Box::new(events) }
     }
 
     /// With the caller's request.
     pub fn request(mut self, request: RequestKey) -> Self {
         self.request = Some(request);
+        self
+    }
+
+    /// One that hands something out.
+    pub fn delivering(mut self) -> Self {
+        self.delivers = true;
         self
     }
 
@@ -136,6 +155,11 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// A number that another commit changes before its caller is answered: what was read after asking for it is still so
     /// while it is the same. None if others than this process commit, too. Costs nothing.
     fn generation(&self) -> Option<u64>;
+    /// What this process knows of the database that it works on.
+    fn continuity(&self) -> &Continuity;
+    /// Looks whether the database has what this process committed last, and whether another one says that it was rolled
+    /// back: [`Continuity::standing`] tells.
+    async fn look_back(&self) -> Result<()>;
     /// Fails unless the store can be written to now.
     async fn check(&self) -> Result<()>;
 

@@ -13,6 +13,7 @@ mod bad_start;
 mod certificates;
 mod claims;
 mod command_line;
+mod continuity;
 mod crashes;
 mod database;
 mod empty_pools;

@@ -1,7 +1,8 @@
 //! Connecting to the database: its settings and its schema.
 
-use super::{Postgres, PostgresStore, Silence, order};
+use super::{Postgres, PostgresStore, Silence, answered, identity, order};
 use crate::clock::Clock;
+use crate::store::continuity::Continuity;
 use crate::store::sql::error::{newer, refuse_newer};
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -148,6 +149,12 @@ impl PostgresStore {
     }
 
     fn over(options: &PostgresOptions, session: PgConnectOptions, clock: Option<Arc<dyn Clock>>) -> Self {
+        let continuity = Arc::new(Continuity::default());
+        let (connected, acquired) = (Arc::clone(&continuity), Arc::clone(&continuity));
+        let silence = Silence {
+            short: options.acquire_timeout,
+            long: options.statement_timeout + options.acquire_timeout,
+        };
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(options.acquire_timeout)
@@ -155,8 +162,20 @@ impl PostgresStore {
             .max_lifetime(None)
             .idle_timeout(None)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            // Before anything is asked of it.
+            .after_connect(move |connection, _| {
+                let continuity = Arc::clone(&connected);
                 Box::pin(async move {
+                    continuity.connected(answered(silence.short, identity(connection)).await?);
+                    Ok(())
+                })
+            })
+            .before_acquire(move |connection, meta| {
+                let current = acquired.is_current(meta.age);
+                Box::pin(async move {
+                    if !current {
+                        return Ok(false);
+                    }
                     if meta.idle_for > TRUSTED {
                         connection.ping().await?;
                     }
@@ -164,13 +183,8 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(session);
-        let silence = Silence {
-            short: options.acquire_timeout,
-            long: options.statement_timeout + options.acquire_timeout,
-        };
-        Self {
-            engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default(), silence },
-        }
+        let (changes, places) = (TaskTracker::new(), Arc::default());
+        Self { engine: Postgres { pool, clock, changes, places, silence, continuity } }
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

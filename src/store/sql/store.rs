@@ -20,6 +20,15 @@ impl<E: Engine> Store for SqlStore<E> {
         self.engine.generation()
     }
 
+    fn continuity(&self) -> &Continuity {
+        self.engine.continuity()
+    }
+
+    async fn look_back(&self) -> Result<()> {
+        let continuity = self.engine.continuity();
+        read!(self, |tx| witnesses::look(tx, continuity)).map(drop)
+    }
+
     async fn check(&self) -> Result<()> {
         write!(self, |tx, now| leases::set_mark(tx, "writable_at", &now.to_string()))
     }
@@ -525,7 +534,12 @@ impl<E: Engine> Store for SqlStore<E> {
     }
 
     async fn append_events(&self, events: Vec<Event>) -> Result<()> {
-        write!(self, |tx, now| audit::insert(tx, &events))
+        let last = events.last().map(|event| event.id);
+        write!(self, |tx, now| audit::insert(tx, &events))?;
+        if let Some(last) = last {
+            self.engine.continuity().committed(last, &[]);
+        }
+        Ok(())
     }
 
     async fn chain_tip(&self) -> Result<ChainTip> {

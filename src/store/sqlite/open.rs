@@ -1,6 +1,6 @@
 //! Opening the database file: its mode, its settings and its schema.
 
-use super::writer::Writer;
+use super::writer::{File, Writer};
 use super::{Sqlite, SqliteStore};
 use crate::clock::Clock;
 use crate::store::sql::error::{newer, refuse_newer};
@@ -78,7 +78,7 @@ impl SqliteStore {
         let mut connection = writing.connect().await.map_err(|error| cannot_open(path, error))?;
         migrate(&mut connection, path).await?;
         let readers = readers(base.read_only(true)).await.map_err(|error| cannot_open(path, error))?;
-        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
+        Self::over(path, connection, readers, clock)
     }
 
     /// Opens the database at `path` to look at it, beside a broker or without one: every change fails, and the schema stays
@@ -101,7 +101,20 @@ impl SqliteStore {
             .map_err(|error| cannot_open(path, error))?;
         refuse_newer(&MIGRATIONS, newest, &place)?;
         let readers = readers(reading).await.map_err(|error| cannot_open(path, error))?;
-        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
+        Self::over(path, connection, readers, clock)
+    }
+
+    fn over(
+        path: &Path,
+        connection: SqliteConnection,
+        readers: SqlitePool,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let file = File::of(path).map_err(|error| {
+            StoreError::Unusable(format!("the database {} cannot be looked at ({error})", path.display()))
+        })?;
+        let writer = Writer::start(connection, file);
+        Ok(Self { engine: Sqlite { writer, readers, clock, continuity: Arc::default() } })
     }
 }
 
