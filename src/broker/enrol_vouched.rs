@@ -144,7 +144,9 @@ impl Broker {
         let event = event.details(details::json(&details));
         let mutation = Mutation::new(move |outcome: &EnrolmentOutcome| match outcome {
             EnrolmentOutcome::Enrolled { .. } => vec![event],
-            EnrolmentOutcome::Replayed(_) | EnrolmentOutcome::Refused(_) => Vec::new(),
+            EnrolmentOutcome::Replayed(_)
+            | EnrolmentOutcome::TooMany { .. }
+            | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
         let dropped = match self.store.record_vouched(new, mutation).await {
             Ok(EnrolmentOutcome::Enrolled { .. }) => return Ok(der),
@@ -152,6 +154,10 @@ impl Broker {
                 let raced = "the same key was certified at the same time".to_owned();
                 self.record_failed_enrolment(&base, id, &BrokerError::Precondition(raced)).await;
                 return Ok(earlier);
+            }
+            // Nothing follows another one here.
+            Ok(EnrolmentOutcome::TooMany { .. }) => {
+                BrokerError::Internal("a vouched certificate follows none".to_owned())
             }
             Ok(EnrolmentOutcome::Refused(refusal)) => {
                 let reason = format!("{refusal} in pool {}", found.pool.name);
