@@ -16,7 +16,7 @@ impl Broker {
     /// certificate leads to, else of the default tenant; of the CA that the label's profile names, else of the main one.
     /// Every generation of it that has not expired, the newest first, each followed by its issuers up to the root: who holds
     /// a certificate of a former one goes on with it, and learns of the next one before it gets anything issued by it
-    /// (RFC 7030 4.1.3). The CA of the listeners is the last, which clients need to come again.
+    /// (RFC 7030 4.1.3). The CA of the listeners is the last: clients need it to come again.
     ///
     /// # Errors
     /// [`BrokerError::NotFound`] for an unknown tenant or profile.

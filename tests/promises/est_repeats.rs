@@ -28,7 +28,12 @@ async fn told(site: &Site, name: &str) -> GetTrustChainResponse {
     let read = |file: String| std::fs::read(site.path().join(file)).unwrap();
     let mut chain_der = certificates_from_pem(&read(format!("{name}.cert.pem"))).unwrap();
     chain_der.truncate(1);
-    sh(site.path(), &format!("openssl pkey -in {name}.key.pem -outform DER -out {name}.key.der")).await.ok();
+    sh(
+        site.path(),
+        &format!("openssl pkcs8 -topk8 -nocrypt -in {name}.key.pem -outform DER -out {name}.key.der"),
+    )
+    .await
+    .ok();
     let key_der = read(format!("{name}.key.der")).into();
     let credential = crate::support::ca::Credential { chain_der, key_der };
     let connection = site.connect(&site.vnfci_url(), &credential).await;
@@ -156,7 +161,9 @@ async fn a_request_that_names_another_vnfci_or_carries_a_password_is_refused() {
     let config = "[req]\nprompt = no\ndistinguished_name = dn\nattributes = more\n[dn]\nCN = amf-0001\n\
                   [more]\nchallengePassword = tls-unique-of-nothing\n";
     std::fs::write(site.path().join("password.cnf"), config).unwrap();
-    request(site.path(), "password", "/CN=amf-0001", "-config password.cnf").await;
+    let script = "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout password.key.pem \
+                  -config password.cnf -outform DER | openssl base64 -out password.csr.b64";
+    sh(site.path(), script).await.ok();
     let (status, sentence) = post(&site, "initial", ENROL, "password.csr.b64").await;
     assert!(status == 400 && sentence.contains("challengePassword"), "{status}: {sentence}");
     // A body that never comes to its end is answered, too.
