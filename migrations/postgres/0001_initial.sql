@@ -314,7 +314,6 @@ CREATE TABLE certificates (
     not_before   BIGINT NOT NULL,
     not_after    BIGINT NOT NULL,
     usable_until BIGINT NOT NULL,
-    superseded_at BIGINT,
     revoked_at   BIGINT,
     reason       TEXT COLLATE "C",
     crl_shard    BIGINT NOT NULL,

@@ -8,8 +8,9 @@ use crate::broker::BrokerError;
 use crate::broker::admin::NewIdentity;
 use crate::broker::anchors::{AnchorWithCrls, NewAnchor};
 use crate::broker::hierarchy::Ca;
+use crate::broker::quotas::TenantStatus;
 use crate::nfv::VnfInstanceId;
-use crate::store::records::{Identity, Revocation, Tenant};
+use crate::store::records::{Identity, Quota, Revocation};
 use tonic::{Request, Response, Status};
 
 /// The longest profile file.
@@ -372,8 +373,17 @@ fn shown_ca(ca: Ca) -> proto::Ca {
     }
 }
 
-fn shown_tenant(tenant: Tenant) -> proto::Tenant {
-    proto::Tenant { tenant: tenant.id.into(), created_at: to_timestamp(tenant.created_at) }
+fn shown_tenant(status: TenantStatus) -> proto::Tenant {
+    let quota = |quota: Quota| proto::Quota {
+        name: quota.as_str().to_owned(),
+        limit: status.quotas.of(quota),
+        used: status.used.of(quota),
+    };
+    proto::Tenant {
+        quotas: Quota::ALL.map(quota).into(),
+        tenant: status.tenant.id.into(),
+        created_at: to_timestamp(status.tenant.created_at),
+    }
 }
 
 /// None: not said.

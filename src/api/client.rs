@@ -420,6 +420,8 @@ pub fn describe(status: &Status) -> Explained {
     let retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
     let class = match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => FailureClass::Refused,
+        // A quota stays exceeded, however long one waits.
+        Code::ResourceExhausted if retry_after.is_none() => FailureClass::Failed,
         Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => FailureClass::Unavailable,
         _ => FailureClass::Failed,
     };

@@ -225,7 +225,9 @@ impl Gate {
             if let Err(
                 refusal @ (BrokerError::Refused { .. }
                 | BrokerError::Denied(_)
-                | BrokerError::RearmNeeded { .. }),
+                | BrokerError::RefusedForNow { .. }
+                | BrokerError::RearmNeeded { .. }
+                | BrokerError::QuotaExceeded(_)),
             ) = &outcome
             {
                 record(&broker, caller.as_ref(), &peer, name, request_id, refusal).await;

@@ -513,6 +513,29 @@ details! {
         peer: String,
     }
 
+    /// `REFUSALS_SUMMED`: beside those that have a `REFUSED` event each.
+    RefusalsSummedDetails {
+        /// None of them was before.
+        since: Timestamp,
+        /// None of them was after.
+        until: Timestamp,
+        /// How many.
+        refusals: u64,
+        /// By source and reason.
+        sums: Vec<RefusalSum>,
+    }
+
+    /// Refusals alike within [`RefusalsSummedDetails`].
+    RefusalSum {
+        /// Who was refused: an IPv4 address or an IPv6 /64 of callers that nobody knows, or a known caller as in `actor`.
+        /// Absent for sources that were too many to be told apart.
+        source: Option<String>,
+        /// As in `REFUSED`.
+        reason_code: String,
+        /// How many.
+        refusals: u64,
+    }
+
     /// `OUTCOME_FAILED`
     FailedDetails {
         /// The claim whose intent was recorded.

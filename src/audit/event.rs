@@ -97,6 +97,8 @@ named!(
         Recovered = "RECOVERED",
         /// A caller was refused; details carry the reason that the caller was not told.
         Refused = "REFUSED",
+        /// Callers were refused so often that these refusals have no events of their own; details say who, why and how often.
+        RefusalsSummed = "REFUSALS_SUMMED",
         /// What an earlier intent announced did not happen.
         OutcomeFailed = "OUTCOME_FAILED",
     }

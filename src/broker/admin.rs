@@ -5,6 +5,7 @@ use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
 use crate::broker::initialise::{default_tenant, identity_event};
 use crate::broker::profiles::{self, Profiles};
+use crate::broker::quotas::TenantStatus;
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, Profile};
@@ -46,7 +47,7 @@ impl Broker {
         caller: &Caller,
         request: Request,
         tenant: TenantId,
-    ) -> Result<Tenant, BrokerError> {
+    ) -> Result<TenantStatus, BrokerError> {
         let authorised = authorise(caller, Rpc::AddTenant, Target::default())?;
         self.ensure_tenant_keys(&tenant).await?;
         let record = Tenant { id: tenant.clone(), created_at: self.store.now().await? };
@@ -58,17 +59,8 @@ impl Broker {
         self.store.add_tenant(record.clone(), one(event, &authorised, &request)).await?;
         crash::reached(Point::TenantCommitted);
         // Repeated, it was added before.
-        let added = self.store.tenants().await?.into_iter().find(|known| known.id == record.id);
-        Ok(added.unwrap_or(record))
-    }
-
-    /// All tenants.
-    ///
-    /// # Errors
-    /// [`BrokerError::Denied`].
-    pub async fn tenants(&self, caller: &Caller) -> Result<Vec<Tenant>, BrokerError> {
-        authorise(caller, Rpc::ListTenants, Target::default())?;
-        Ok(self.store.tenants().await?)
+        let added = self.tenant_statuses().await?.into_iter().find(|known| known.tenant.id == record.id);
+        added.ok_or_else(|| BrokerError::NotFound(format!("tenant {}", record.id)))
     }
 
     /// Removes a tenant. Its CA stays on the token: it signs CRLs until its last certificate expires.

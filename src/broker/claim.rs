@@ -343,7 +343,12 @@ impl Broker {
                         BrokerError::Internal(format!("claim {} disappeared while it was sealed", record.id))
                     })?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if let HsmError::NotFound(_) = &error {
+                        self.check_token_of(&record.tenant).await?;
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Err(BrokerError::Internal("sealing was never attempted".to_owned()))

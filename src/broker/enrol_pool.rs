@@ -6,6 +6,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::broker::at_claim;
 use crate::broker::background::LEASE;
 use crate::broker::produce::Batch;
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::issuers::{
     Accepted, Answer, CaChain, ExternalCas, Issuer, IssuerError, RequestAttributes, Revocation, SHORT_LIVED,
@@ -172,9 +173,10 @@ impl Broker {
         Ok(())
     }
 
-    /// One round over all pools that are filled from outside; true while there is more to do.
+    /// One round over the pools of a share that are filled from outside; true while there is more to do.
     pub(super) async fn enrol_pools(
         &self,
+        share: &Share,
         state: &mut Enrolments,
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
@@ -184,7 +186,7 @@ impl Broker {
         let mut more = false;
         loop {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
-            for pool in &pools {
+            for pool in pools.iter().filter(|pool| self.is_in(share, Some(&pool.tenant))) {
                 let Some(name) = self.external_issuer_of(pool) else { continue };
                 if state.rests(&name) {
                     continue;
@@ -529,6 +531,7 @@ impl Broker {
             }),
         );
         self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
+        crash::reached(Point::IssuerCaRecorded);
         self.load_authorities().await?;
         Ok(id)
     }

@@ -15,6 +15,7 @@ use crate::broker::enrol::{Label, invalid};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::{CertificateNames, ProfileIssuer};
 use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile};
+use crate::crash::{self, Point};
 use crate::credential::CertificateState;
 use crate::nfv::{ClaimId, CredentialId, IssuerId, Sha256Hash, TenantId};
 use crate::store::Mutation;
@@ -123,6 +124,7 @@ impl Broker {
         };
         let base = base.credentials([found.credential.clone()]);
         self.store.append_events(vec![base.clone().details(details::json(&details))]).await?;
+        crash::reached(Point::VouchedIntended);
         let id = details.claim;
         let der = match self.sign_certificate(&authority.key, &tbs).await {
             Ok(der) => der,
@@ -131,6 +133,7 @@ impl Broker {
                 return Err(error);
             }
         };
+        crash::reached(Point::VouchedSigned);
         let new = NewVouched {
             pool: found.pool.id,
             credential: found.credential.clone(),
@@ -149,7 +152,10 @@ impl Broker {
             | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
         let dropped = match self.store.record_vouched(new, mutation).await {
-            Ok(EnrolmentOutcome::Enrolled { .. }) => return Ok(der),
+            Ok(EnrolmentOutcome::Enrolled { .. }) => {
+                crash::reached(Point::VouchedCommitted);
+                return Ok(der);
+            }
             Ok(EnrolmentOutcome::Replayed(earlier)) => {
                 let raced = "the same key was certified at the same time".to_owned();
                 self.record_failed_enrolment(&base, id, &BrokerError::Precondition(raced)).await;

@@ -286,6 +286,7 @@ impl Broker {
         let tbs =
             root.ca.requested_ca(&asked, path_length, validity, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        crash::reached(Point::CeremonySigned);
         let serial = hex::encode(tbs.serial);
         let event = Event::new(now, EventKind::CaSigned, Actor(format!("operator:{operator}"))).details(
             details::json(&CaSignedDetails {
@@ -298,6 +299,7 @@ impl Broker {
             }),
         );
         self.store.append_events(vec![event]).await?;
+        crash::reached(Point::CeremonyCommitted);
         Ok(SignedCa {
             public_key: Sha256Hash::of(&asked.public_key_der),
             subject: asked.subject,

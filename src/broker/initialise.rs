@@ -35,7 +35,8 @@ impl Broker {
     /// # Errors
     /// The HSM's or the store's; run it again when they are back.
     pub async fn initialise(&self, root_name: &str) -> Result<(), BrokerError> {
-        self.note_token().await?;
+        // Nothing is made on another token than the one that the database belongs to.
+        self.require_the_token().await?;
         let audit = ObjectId::Audit(1);
         self.ensure_key_pair(&audit, self.hsm.status().audit_algorithm).await?;
         if self.store.mark(super::sequence::ORIGIN).await?.is_none() {

@@ -137,6 +137,9 @@ impl Broker {
         metrics::gauge!("keybroker_audit_mirror_lag_events").set(head.head.size.saturating_sub(seen) as f64);
         let Some(lock) = self.with_mirror(|mirror| mirror.lock()).await? else { return Ok(false) };
         let position = self.mirror_position().await?;
+        if position.is_some() {
+            self.note_mirror().await?;
+        }
         let position = position.unwrap_or_else(|| Mirror::empty(&head.head.origin));
         if head.head.size <= position.size {
             return Ok(false);
@@ -159,16 +162,22 @@ impl Broker {
         }
         crash::reached(Point::MirrorAppended);
         let finished = next.clone();
-        // Before the mirror counts: one that is lost from now on is missed.
-        let directory = self.mirror.mirror.directory().display().to_string();
-        if self.store.mark(MIRROR).await?.as_deref() != Some(directory.as_str()) {
-            self.store.set_mark(MIRROR, &directory).await?;
-        }
         self.with_mirror(move |mirror| mirror.finish(&finished, &head)).await?;
+        crash::reached(Point::MirrorFinished);
+        self.note_mirror().await?;
         drop(lock);
         self.mirror.see(next);
         metrics::gauge!("keybroker_audit_mirror_lag_events").set(0.0);
         Ok(false)
+    }
+
+    /// From now on a mirror that is lost is missed. Only once there is one: a broker that dies before has lost nothing.
+    async fn note_mirror(&self) -> Result<(), BrokerError> {
+        let directory = self.mirror.mirror.directory().display().to_string();
+        if self.store.mark(MIRROR).await?.as_deref() != Some(directory.as_str()) {
+            self.store.set_mark(MIRROR, &directory).await?;
+        }
+        Ok(())
     }
 
     /// Works on the mirror's files where waiting for a disk holds up nobody.

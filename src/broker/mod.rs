@@ -25,28 +25,30 @@ pub mod pools;
 mod produce;
 mod profiles;
 mod publish;
+pub mod quotas;
 pub mod rearm;
-mod reconcile;
+pub mod reconcile;
 pub mod recover;
+pub mod refusals;
 pub mod release;
 pub mod renew;
 pub mod revocation;
 mod sequence;
+mod share;
 mod sweep;
 pub mod terminate;
 pub mod vnfcis;
 
-use crate::audit::details::{self, RefusedDetails};
-use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::event::Actor;
 use crate::authorisation::{Caller, Denied, Rpc};
 use crate::ca::CertificateFacts;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, KeyState};
-use crate::hsm::{Hsm, HsmError};
+use crate::hsm::{Hsm, HsmError, ObjectId};
 use crate::identity::Refusal;
 use crate::nfv::{EpochId, PoolId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
 use crate::pool;
-use crate::store::records::ClaimState;
+use crate::store::records::{ClaimState, QuotaExceeded, Quotas};
 use crate::store::{RequestKey, Store, StoreError};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap};
@@ -55,6 +57,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
+
+/// When to try again what an operator has to see to first.
+const UNTIL_AN_OPERATOR_ACTS: Duration = Duration::from_secs(30);
 
 /// What the broker is configured with, beside its store and its HSM. Replaced whole on reload.
 #[derive(Debug, Clone)]
@@ -79,6 +84,8 @@ pub struct Settings {
     pub hsm_backup_retention: String,
     /// Where the log is mirrored to; read at start only.
     pub mirror: PathBuf,
+    /// How many refusals are recorded one by one.
+    pub refusals: refusals::Limits,
     /// Bulk workers of the HSM: production keeps one chunk more under way.
     pub bulk_workers: usize,
 }
@@ -111,10 +118,12 @@ pub struct TenantSettings {
     pub spend_on_enrolment: bool,
     /// Claims that are worked on at the same time; further ones wait or are told when to come back.
     pub claims_at_once: usize,
+    /// What the tenant may have.
+    pub quotas: Quotas,
 }
 
 impl Default for TenantSettings {
-    /// 15 minutes, 15 minutes, 1 hour; spent; 64.
+    /// 15 minutes, 15 minutes, 1 hour; spent; 64; the defaults of [`Quotas`].
     fn default() -> Self {
         let quarter = Duration::from_secs(15 * 60);
         Self {
@@ -123,6 +132,7 @@ impl Default for TenantSettings {
             renewal_overlap: Duration::from_secs(3_600),
             spend_on_enrolment: true,
             claims_at_once: 64,
+            quotas: Quotas::default(),
         }
     }
 }
@@ -150,8 +160,8 @@ pub struct Broker {
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
-    /// Held while an epoch is made, so that two producers do not both make one.
-    epoch_making: tokio::sync::Mutex<()>,
+    /// Held while an epoch of the tenant is made; owner: `epochs`.
+    epoch_making: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while a CA key is made or certified, so that two operators do not use one generation.
     ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
@@ -160,11 +170,13 @@ pub struct Broker {
     flows: Mutex<HashMap<PoolId, pool::Flow>>,
     /// Places for each tenant's claims; owner: `admission`.
     admission: admission::Admission,
-    /// Places for claims that produce what their pools lack; owner: `generate`.
-    generating: Semaphore,
+    /// Places for claims that produce what their pools lack, by token; owner: `generate`.
+    generating: HashMap<Option<TenantId>, Semaphore>,
     /// Credentials per second of the last refill; owner: `produce`.
     production_rate: watch::Sender<f64>,
     wake: Wake,
+    /// Refusals of the current interval; owner: `refusals`.
+    refusals: Mutex<refusals::Ledger>,
     /// The log outside the database, and whether the database was rolled back; owner: `mirror`.
     mirror: mirror::Mirroring,
 }
@@ -239,6 +251,9 @@ pub enum BrokerError {
     /// The request id was used before with another content.
     #[error("request id {0} was used before with another content; use a new request id")]
     RequestReused(RequestId),
+    /// The tenant would have more of something than its quota.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// A pool is empty.
     #[error("pool {pool} has no credential ready; try again in {retry_after:?}")]
     PoolEmpty {
@@ -254,6 +269,20 @@ pub enum BrokerError {
         code: &'static str,
         /// What is away.
         reason: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The token that should hold a tenant's keys is another one, or blank. The tenant's callers learn it: nothing but an
+    /// operator helps.
+    #[error(
+        "the token of tenant {tenant} does not hold its keys ({missing} is not there): it is blank, or another one. An \
+         operator corrects token, pin_file and module in [tenant.{tenant}] or [hsm], or has the HSM's backup restored"
+    )]
+    TokenWithoutKeys {
+        /// Whose keys.
+        tenant: TenantId,
+        /// One of them.
+        missing: String,
         /// When to try again.
         retry_after: Duration,
     },
@@ -310,6 +339,7 @@ impl From<StoreError> for BrokerError {
             StoreError::AlreadyExists(what) => Self::AlreadyExists(what),
             StoreError::Conflict(text) => Self::Precondition(text),
             StoreError::RequestReused(id) => Self::RequestReused(id),
+            StoreError::QuotaExceeded(exceeded) => Self::QuotaExceeded(exceeded),
             StoreError::Fenced(_) => unavailable("LEASE_LOST", error.to_string()),
             StoreError::Full(_) => unavailable("STORE_FULL", error.to_string()),
             StoreError::Unavailable(_) => unavailable("STORE_UNAVAILABLE", error.to_string()),
@@ -321,6 +351,14 @@ impl From<StoreError> for BrokerError {
 impl From<HsmError> for BrokerError {
     fn from(error: HsmError) -> Self {
         match error {
+            // These are never destroyed.
+            HsmError::NotFound(
+                ref missing @ (ObjectId::TokenMac(ref tenant) | ObjectId::SubCa(ref tenant, _)),
+            ) => Self::TokenWithoutKeys {
+                tenant: tenant.clone(),
+                missing: missing.to_string(),
+                retry_after: UNTIL_AN_OPERATOR_ACTS,
+            },
             HsmError::NotFound(_) | HsmError::StillThere(_) | HsmError::Refused(_) => {
                 Self::Internal(error.to_string())
             }
@@ -369,6 +407,7 @@ impl Broker {
             profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
             store,
+            generating: generate::places(&hsm),
             hsm,
             mirror: mirror::Mirroring::new(&settings.mirror),
             settings: ArcSwap::from_pointee(settings),
@@ -376,14 +415,14 @@ impl Broker {
             trust: ArcSwap::from_pointee(anchors::Parsed::default()),
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
-            epoch_making: tokio::sync::Mutex::new(()),
+            epoch_making: Mutex::new(HashMap::new()),
             ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
             admission: admission::Admission::default(),
-            generating: Semaphore::new(generate::PLACES),
             chained: watch::Sender::new(0),
             production_rate: watch::Sender::new(0.0),
             wake: Wake::default(),
+            refusals: Mutex::default(),
         };
         broker.load_authorities().await?;
         broker.chained.send_replace(broker.store.chain_tip().await?.size);
@@ -436,7 +475,13 @@ impl Broker {
         }
         let status = self.hsm.status();
         metrics::gauge!("keybroker_hsm_available").set(f64::from(u8::from(status.available)));
-        if status.available { Ok(degraded) } else { Err(format!("HSM: {}", status.problem)) }
+        if !status.available {
+            return Err(format!("HSM: {}", status.problem));
+        }
+        if !status.problem.is_empty() {
+            degraded.push(format!("HSM: {}", status.problem));
+        }
+        Ok(degraded)
     }
 
     /// The registered identity behind a management connection: its certificate is registered and within its
@@ -511,53 +556,6 @@ impl Broker {
             return Err(BrokerError::refused("CERTIFICATE_EXPIRED", reason));
         }
         Ok((facts.fingerprint, facts))
-    }
-
-    /// Records a refusal (`Refused`, `Denied` or `RearmNeeded`) in the audit log. Called once per refused call, by the API's one
-    /// wrapper. A failure to record is logged and counted, and the refusal stands.
-    pub async fn record_refusal(
-        &self,
-        caller: Option<&Caller>,
-        peer: &Peer,
-        rpc: &str,
-        request: Option<RequestId>,
-        error: &BrokerError,
-    ) {
-        let (code, reason, subject) = match error {
-            BrokerError::Refused { code, reason, subject }
-            | BrokerError::RefusedForNow { code, reason, subject, .. } => {
-                (*code, reason.clone(), subject.clone())
-            }
-            BrokerError::RearmNeeded { tenant, vnfci, .. } => (
-                "CERTIFICATE_EXPIRED",
-                error.to_string(),
-                Subject { tenant: Some(tenant.clone()), vnfci: Some(vnfci.clone()) },
-            ),
-            BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string(), Subject::default()),
-            _ => return,
-        };
-        let recorded = async {
-            let actor = caller.map_or_else(|| peer.actor(), Caller::actor);
-            let mut event = Event::new(self.store.now().await?, EventKind::Refused, actor).details(
-                details::json(&RefusedDetails {
-                    rpc: rpc.to_owned(),
-                    reason_code: code.to_owned(),
-                    reason,
-                    peer: peer.address.to_string(),
-                }),
-            );
-            event.tenant = subject.tenant.or_else(|| caller.and_then(|caller| caller.tenant.clone()));
-            event.vnfci = subject.vnfci.or_else(|| caller.and_then(|caller| caller.vnfci.clone()));
-            event.request = request;
-            self.store.append_events(vec![event]).await
-        };
-        match recorded.await {
-            Ok(()) => {}
-            Err(error) => {
-                metrics::counter!("keybroker_audit_lost_refusals_total").increment(1);
-                tracing::error!(%error, rpc, code, "a refusal could not be recorded");
-            }
-        }
     }
 
     /// The tenant that a call is about: the one named, else the caller's own.

@@ -20,6 +20,7 @@ use crate::broker::mirror::{MIRROR, RECOVERY};
 use crate::broker::sequence::ORIGIN;
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{EpochState, HolderCopy, RevocationReason, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
@@ -184,12 +185,17 @@ impl Broker {
             BrokerError::Precondition("another recovery is under way on this database".to_owned())
         })?;
         // 3.
+        crash::reached(Point::RecoveryNoted);
         self.bring_back(&comparison.lost, &mut begun).await?;
+        crash::reached(Point::RecoveryBroughtBack);
         self.end_again(&comparison.lost, &mut begun).await?;
+        crash::reached(Point::RecoveryEnded);
         self.destroy_open_claims(&mut begun, &lease).await?;
         // 4.
         self.erase_all(&lease).await?;
+        crash::reached(Point::RecoveryErased);
         self.shred_all(&mut begun, &lease).await?;
+        crash::reached(Point::RecoveryShredded);
         // 5.
         let register = self.unknown_vnfcis(&comparison.lost, &mut begun).await?;
         self.store.release_lease(&lease).await?;
@@ -434,7 +440,9 @@ impl Broker {
         }
         for (tenant, epoch) in std::mem::take(&mut begun.done.of_token_only) {
             let (event, _) = self.destroy_kek(&tenant, epoch).await?;
+            crash::reached(Point::RecoveryStrayDestroyed);
             self.store.append_events(vec![event]).await?;
+            crash::reached(Point::RecoveryStrayRecorded);
         }
         self.note_recovery(begun).await
     }
@@ -466,6 +474,7 @@ impl Broker {
         if let Some(position) = self.mirror_position().await? {
             self.with_mirror(move |mirror| mirror.archive(&position.origin)).await?;
         }
+        crash::reached(Point::RecoveryArchived);
         let details = RecoveredDetails {
             findings: begun.findings.clone(),
             old_origin: begun.old_origin.clone(),
@@ -485,6 +494,7 @@ impl Broker {
             mark(LAST, &details::json(outcome).to_string()),
         ];
         self.store.restart_chain(event, marks).await?;
+        crash::reached(Point::RecoveryRestarted);
         self.mirror.set_token_evidence(Vec::new());
         while self.chain_events().await? {}
         self.sign_head().await?;

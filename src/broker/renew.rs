@@ -20,6 +20,7 @@ use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::ca::CertificateFacts;
 use crate::ca::issue::BACKDATING;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{ClaimId, Sha256Hash, TenantId, VnfciId};
 use crate::store::Mutation;
@@ -173,6 +174,7 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let mut outcomes = self.store.request_renewals(&tenant, asked, mutation).await?.into_iter();
+        crash::reached(Point::RenewalRequested);
         let answer = |id: VnfciId, outcome| match outcome {
             RenewalRequestOutcome::Requested => Ok(true),
             RenewalRequestOutcome::AlreadyRequested => Ok(false),
@@ -228,6 +230,7 @@ impl Broker {
                 Ok(_) | Err(BrokerError::Precondition(_)) => {}
                 Err(error) => return Err(error),
             }
+            crash::reached(Point::OverlapEnded);
             self.wake.publisher.notify_one();
         }
         Ok(more)

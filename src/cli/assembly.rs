@@ -3,6 +3,8 @@
 use super::failure::Failure;
 use super::files;
 use crate::broker::enrol_pool::{ExternalIssuer, ExternalIssuers};
+use crate::broker::quotas::Quotas;
+use crate::broker::refusals;
 use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings};
 use crate::ca::certificates_from_pem;
 use crate::ca::issuers::Issuer;
@@ -143,11 +145,17 @@ pub(super) fn settings(config: &Config) -> Settings {
         renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
         claims_at_once: tenant.claims_at_once.get(),
+        quotas: quotas(tenant),
     };
     Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
         mirror: config.audit.mirror.clone(),
+        // Counts are 1,000,000,000 at most.
+        refusals: refusals::Limits {
+            per_source: config.audit.refusals_per_source.get() as u32,
+            together: config.audit.refusals_together.get() as u32,
+        },
         http_url: config.http_url(),
         ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,
@@ -162,6 +170,15 @@ pub(super) fn settings(config: &Config) -> Settings {
         },
         hsm_backup_retention: config.hsm.backup_retention.clone(),
         bulk_workers: config.hsm.bulk_workers.get(),
+    }
+}
+
+/// What a tenant may have.
+pub(super) fn quotas(tenant: &crate::config::Tenant) -> Quotas {
+    Quotas {
+        vnfcis: tenant.max_vnfcis.get() as u64,
+        pools: tenant.max_pools.get() as u64,
+        pooled_keys: tenant.max_pooled_keys.get() as u64,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::ca::path::Purpose;
 use crate::ca::{self, CertificateFacts, certificates_from_pem, pem};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, Config};
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::IssuerName;
 use std::collections::BTreeMap;
@@ -130,7 +131,9 @@ async fn renew_if_due(
             |error| Failure::failed(format!("the new certificate does not lead to the root: {error}")),
         )?;
     // 4.
+    crash::reached(Point::IssuerClientCertified);
     broker.record_issuer_client(name, &key, &renewed).await?;
+    crash::reached(Point::IssuerClientRecorded);
     let (_root, intermediates) = above.certificates_der.split_last().unwrap_or((&certificate_der, &[]));
     let chain = std::iter::once(&certificate_der).chain(intermediates);
     let text: String = chain.map(|der| pem("CERTIFICATE", der)).collect();

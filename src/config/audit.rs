@@ -1,5 +1,6 @@
 //! `[audit]`.
 
+use super::Count;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -11,15 +12,35 @@ pub struct Audit {
     /// tells whether the database was rolled back. Replicas on one database share it.
     #[serde(default = "default_mirror")]
     pub mirror: PathBuf,
+    /// Refusals of one source that are recorded one by one within a minute; further ones are summed.
+    #[serde(default = "default_refusals_per_source")]
+    pub refusals_per_source: Count,
+    /// Refusals of all sources together that are recorded one by one within a minute, beside the first of each.
+    #[serde(default = "default_refusals_together")]
+    pub refusals_together: Count,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { mirror: default_mirror() }
+        Self {
+            mirror: default_mirror(),
+            refusals_per_source: default_refusals_per_source(),
+            refusals_together: default_refusals_together(),
+        }
     }
 }
 
 /// Beside the configuration: an export from the first start on, until someone gives it storage of its own.
 fn default_mirror() -> PathBuf {
     "audit-mirror".into()
+}
+
+/// One a second: somebody who tries by hand, or one client in a loop.
+fn default_refusals_per_source() -> Count {
+    Count(60)
+}
+
+/// Ten a second.
+fn default_refusals_together() -> Count {
+    Count(600)
 }

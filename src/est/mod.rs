@@ -210,13 +210,16 @@ fn failed(error: &BrokerError) -> Answer {
         BrokerError::NotFound(what) => {
             ("not_found", text(StatusCode::NOT_FOUND, &format!("{what} does not exist")))
         }
-        BrokerError::Unavailable { retry_after, .. } | BrokerError::PoolEmpty { retry_after, .. } => {
+        BrokerError::Unavailable { retry_after, .. }
+        | BrokerError::TokenWithoutKeys { retry_after, .. }
+        | BrokerError::PoolEmpty { retry_after, .. } => {
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not available now: try again");
             response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
             ("unavailable", response)
         }
         BrokerError::AlreadyExists(_)
         | BrokerError::Precondition(_)
+        | BrokerError::QuotaExceeded(_)
         | BrokerError::RequestReused(_)
         | BrokerError::Internal(_) => {
             tracing::error!(%error, "an EST request failed");

@@ -25,8 +25,9 @@ use records::{
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
     Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
     NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter,
-    PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome,
-    Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter, Vouched,
+    PoolLevels, QuotaExceeded, Quotas, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
+    RenewalRequestOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey,
+    UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub enum StoreError {
     /// The caller's lease was taken over; it must stop.
     #[error("the lease {0} was taken over")]
     Fenced(String),
+    /// The tenant would have more of something than it may.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// Disk or quota full. Reading still works; try again when there is room.
     #[error("the database has no room left: {0}")]
     Full(String),
@@ -140,6 +144,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn tenants(&self) -> Result<Vec<Tenant>>;
     /// Marks a tenant removed. `Conflict` while it has pools or VNFCIs that are not terminated or released.
     async fn remove_tenant(&self, tenant: &TenantId, mutation: Mutation<()>) -> Result<()>;
+    /// What each tenant that is not removed has of what quotas bound.
+    async fn quotas_used(&self) -> Result<BTreeMap<TenantId, Quotas>>;
     /// Adds an anchor. `AlreadyExists` if the name exists in the tenant, `Conflict` if the same certificate or
     /// the same public key is an anchor of any tenant.
     async fn add_anchor(&self, anchor: Anchor, mutation: Mutation<()>) -> Result<()>;
@@ -170,21 +176,24 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
 
     // Pools.
 
-    /// Creates a pool. `AlreadyExists` if the tenant has one of this name that is not deleted.
-    async fn create_pool(&self, pool: Pool, mutation: Mutation<Pool>) -> Result<Pool>;
+    /// Creates a pool. `AlreadyExists` if the tenant has one of this name that is not deleted; `QuotaExceeded` if it would
+    /// have more pools or pooled keys than these.
+    async fn create_pool(&self, pool: Pool, quotas: &Quotas, mutation: Mutation<Pool>) -> Result<Pool>;
     /// A pool of a tenant that is not deleted.
     async fn pool(&self, tenant: &TenantId, name: &PoolName) -> Result<Pool>;
     /// Pools that are not deleted, by tenant and name.
     async fn pools(&self, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>>;
     /// How many credentials of the pool are in which state.
     async fn pool_levels(&self, pool: PoolId) -> Result<PoolLevels>;
-    /// Changes how many credentials a pool keeps ready, and below which number it is refilled.
+    /// Changes how many credentials a pool keeps ready, and below which number it is refilled. `QuotaExceeded` for a larger
+    /// number, if the tenant would have more pooled keys than these.
     async fn update_pool(
         &self,
         tenant: &TenantId,
         name: &PoolName,
         target: u32,
         refill_below: u32,
+        quotas: &Quotas,
         mutation: Mutation<Pool>,
     ) -> Result<Pool>;
     /// Marks a pool deleted. `Conflict` while a slot of a VNFCI that is not terminated or released names it.
@@ -273,22 +282,26 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     // VNFCIs and their initial credentials.
 
     /// Registers VNFCIs with their slots and initial credentials; one outcome per item in order, refused items
-    /// leave the others untouched.
+    /// leave the others untouched. `QuotaExceeded`, and nothing is registered, if the tenant would have more VNFCIs than these
+    /// that are registered and not ended.
     async fn register_vnfcis(
         &self,
         tenant: &TenantId,
         vnfcis: Vec<NewVnfci>,
+        quotas: &Quotas,
         mutation: Mutation<Vec<RegisterOutcome>>,
     ) -> Result<Vec<RegisterOutcome>>;
     /// Gives VNFCIs a new initial credential each, the generation counted up; one outcome per item in order. Earlier open
     /// initial credentials become `VOID`, an open claim is destroyed (certificates `REVOCATION_PENDING`, keys erased,
     /// custody ended with `end`); what was delivered stays until the new arming is confirmed. A released VNFCI becomes
     /// `REGISTERED`. Refused items (unknown, of another VNF instance, terminated, an initial credential that is not new)
-    /// leave the others untouched.
+    /// leave the others untouched. `QuotaExceeded`, and nothing is re-armed, if the tenant would have more VNFCIs than these:
+    /// a released one takes a place again, others have theirs.
     async fn rearm_vnfcis(
         &self,
         tenant: &TenantId,
         vnfcis: Vec<Rearming>,
+        quotas: &Quotas,
         end: CustodyEnd,
         mutation: Mutation<Vec<RearmOutcome>>,
     ) -> Result<Vec<RearmOutcome>>;
@@ -407,8 +420,10 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
-    /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).
-    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64>;
+    /// Moves the deadline of every open claim by the time since `mark` was set (microseconds since the Unix epoch; the
+    /// broker's own absence does not count), and sets the mark to now: an absence is counted once, whoever starts at the
+    /// same time and wherever it dies.
+    async fn end_absence(&self, mark: &str) -> Result<u64>;
     /// Destroys an open claim: certificates `REVOCATION_PENDING`, keys erased, custody ended; the initial credential
     /// stays as it is. `Conflict` if it is not open any more.
     async fn destroy_claim(

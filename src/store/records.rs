@@ -15,6 +15,7 @@ mod certificate;
 mod claim;
 mod enrolment;
 mod log;
+mod quota;
 mod recovery;
 
 pub use crate::identity::x509::Revocation;
@@ -31,6 +32,7 @@ pub use enrolment::{
     next_reenrolment,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
+pub use quota::{Quota, QuotaExceeded, Quotas};
 pub use recovery::{Recovered, Recovery};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};

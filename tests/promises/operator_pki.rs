@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The profile, alike on both sides but for who signs.
-const PROFILE: &str = "nf";
+pub(crate) const PROFILE: &str = "nf";
 const POOL: &str = "operator-pki";
 
 fn profile(issuer: &str) -> String {
@@ -30,7 +30,11 @@ async fn add_profile(site: &Site, issuer: &str) {
 
 /// The operator's broker: EST, the profile, and a pool that lends its names.
 async fn operator() -> Site {
-    let site = Site::start_with(Options { est: true, ..Options::default() }).await;
+    lending(Site::start_with(Options { est: true, ..Options::default() }).await).await
+}
+
+/// A broker that lends the names of a pool.
+pub(crate) async fn lending(site: Site) -> Site {
     add_profile(&site, "sub-ca").await;
     site.create_pool_of(PROFILE, "lent", 1).await;
     site
@@ -45,7 +49,7 @@ async fn add_authority(operator: &Site, name: &str, certificate: &Path) {
 }
 
 /// A broker whose pools the operator's fills.
-async fn enrolling(operator: &Site, url: &str) -> Site {
+pub(crate) async fn enrolling(operator: &Site, url: &str) -> Site {
     let more_toml = format!(
         "[issuer.pki]\nkind = \"est\"\nurl = {url:?}\nlabel = {PROFILE:?}\ntrust_anchor = {:?}\n\
          client_certificate = \"est-client.pem\"\nrevocation = \"out-of-band\"\n",

@@ -7,6 +7,7 @@ use futures_util::future::LocalBoxFuture;
 use keybroker::audit::{AuditPublicKey, SignedHead, StoredEvent, genesis, next_hash};
 use keybroker::authorisation::{Caller, Role};
 use keybroker::broker::background::{Rounds, Work};
+use keybroker::broker::refusals::Limits;
 use keybroker::broker::{Broker, OcspSettings, Peer, Settings, TenantSettings};
 use keybroker::clock::{Clock, ManualClock, Timestamp};
 use keybroker::credential::EpochState;
@@ -159,6 +160,7 @@ impl World {
             },
             hsm_backup_retention: "none".into(),
             mirror: self.directory.path().join("mirror"),
+            refusals: Limits::default(),
             bulk_workers: 1,
         }
     }

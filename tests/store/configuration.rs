@@ -10,7 +10,7 @@ use keybroker::nfv::{IssuerId, Sha256Hash, TenantId};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
     AnchorUpdate, Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter,
-    RegisterOutcome, Revocation, Tenant,
+    Quotas, RegisterOutcome, Revocation, Tenant,
 };
 
 promises![
@@ -196,7 +196,7 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
 
 async fn a_pools_name_is_free_again_once_it_is_deleted(f: Fixture) {
     let again = || pool_named(&f.tenant, "workers", "vnf-1", f.now());
-    let error = f.store.create_pool(again(), unaudited()).await.unwrap_err();
+    let error = f.store.create_pool(again(), &Quotas::default(), unaudited()).await.unwrap_err();
     assert_eq!(error, StoreError::AlreadyExists("pool workers of tenant default".into()));
     let deleted = f.store.delete_pool(&f.tenant, &f.pool.name, silent()).await.unwrap();
     assert_eq!(deleted, f.pool);
@@ -204,7 +204,7 @@ async fn a_pools_name_is_free_again_once_it_is_deleted(f: Fixture) {
     assert_eq!(error, StoreError::NotFound("pool workers of tenant default".into()));
     let error = f.store.delete_pool(&f.tenant, &f.pool.name, unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound(_)), "{error}");
-    let new = f.store.create_pool(again(), silent()).await.unwrap();
+    let new = f.store.create_pool(again(), &Quotas::default(), silent()).await.unwrap();
     assert_eq!(f.store.pool(&f.tenant, &f.pool.name).await.unwrap(), new);
     assert_ne!(new.id, f.pool.id);
 }
@@ -224,7 +224,10 @@ async fn pools_are_listed_by_page_and_filter(f: Fixture) {
     for (tenant, name, vnf) in
         [(&other, "workers", "vnf-9"), (&f.tenant, "a", "vnf-2"), (&f.tenant, "z", "vnf-1")]
     {
-        f.store.create_pool(pool_named(tenant, name, vnf, f.now()), silent()).await.unwrap();
+        f.store
+            .create_pool(pool_named(tenant, name, vnf, f.now()), &Quotas::default(), silent())
+            .await
+            .unwrap();
     }
     let names = async |filter: PoolFilter, page: Page| -> Vec<String> {
         let pools = f.store.pools(&filter, &page).await.unwrap();
@@ -250,7 +253,11 @@ async fn pools_are_listed_by_page_and_filter(f: Fixture) {
 
 async fn what_is_missing_is_named(f: Fixture) {
     let no: TenantId = "no".parse().unwrap();
-    let error = f.store.create_pool(pool_named(&no, "p", "v", f.now()), unaudited()).await.unwrap_err();
+    let error = f
+        .store
+        .create_pool(pool_named(&no, "p", "v", f.now()), &Quotas::default(), unaudited())
+        .await
+        .unwrap_err();
     assert_eq!(error, StoreError::NotFound("tenant no".into()));
     let error = f.store.vnfci(&f.tenant, &"ghost".parse().unwrap()).await.unwrap_err();
     assert_eq!(error, StoreError::NotFound("VNFCI ghost of tenant default".into()));

@@ -9,7 +9,7 @@ use keybroker::nfv::{ClaimId, CredentialId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
     ClaimOutcome, ClaimRecord, ClaimRequest, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal,
-    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Renewal,
+    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Quotas, Renewal,
     RevokeOutcome, TerminateOutcome, VnfciState,
 };
 
@@ -327,7 +327,7 @@ async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
     };
     let armed = next.initial_credential;
     let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
-    f.store.rearm_vnfcis(&f.tenant, vec![next], rearmed, silent()).await.unwrap();
+    f.store.rearm_vnfcis(&f.tenant, vec![next], &Quotas::default(), rearmed, silent()).await.unwrap();
     assert_eq!(f.listed_serials().await, Vec::<String>::new());
     f.clock.advance(MINUTE);
     let again = enrolment(&f, EnrolmentBasis::InitialCredential(armed), "s", "two");

@@ -171,6 +171,13 @@ async fn assert_rows_agree(site: &Site) {
                 .to_owned(),
         ),
         (
+            "tenants whose counter is wrong",
+            "SELECT count(*) FROM tenants WHERE
+             (SELECT coalesce(sum(vnfcis), 0) FROM tenant_levels WHERE tenant = tenants.id) <>
+             (SELECT count(*) FROM vnfcis WHERE tenant = tenants.id AND state IN ('REGISTERED', 'ACTIVE'))"
+                .to_owned(),
+        ),
+        (
             "receipts of anything but a shredded copy",
             "SELECT count(*) FROM credentials
              WHERE receipt IS NOT NULL AND receipt NOT LIKE '%\"state\":\"SHREDDED\"%'"

@@ -2,6 +2,7 @@
 
 use super::{Postgres, PostgresStore, Silence, order};
 use crate::clock::Clock;
+use crate::store::sql::error::{newer, refuse_newer};
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -133,10 +134,14 @@ impl PostgresStore {
     /// Connects to look at the database, beside brokers or without one: every change fails, and the schema stays as it is.
     ///
     /// # Errors
-    /// As [`PostgresStore::open`].
+    /// As [`PostgresStore::open`]; [`StoreError::Unusable`], too, if there is no schema yet.
     pub async fn open_to_read(options: PostgresOptions) -> Result<Self> {
         let mut connection = connect(&options).await?;
         look_at(&mut connection, &options).await?;
+        let newest: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await?;
+        refuse_newer(&MIGRATIONS, newest, &options.place())?;
         drop(connection.close().await);
         let session = options.session().options([("default_transaction_read_only", "on")]);
         Ok(Self::over(&options, session, None))
@@ -254,10 +259,7 @@ async fn migrate(connection: &mut PgConnection, options: &PostgresOptions) -> Re
     let place = options.place();
     match MIGRATIONS.run(connection).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => Err(StoreError::Unusable(format!(
-            "{place} has schema version {version}, which is newer than this program's: start the newer keybroker that \
-             wrote it, or restore a backup from before the upgrade as docs/operations.md says"
-        ))),
+        Err(MigrateError::VersionMissing(version)) => Err(newer(version, &place)),
         Err(MigrateError::VersionMismatch(version)) => Err(StoreError::Unusable(format!(
             "{place} was made with another schema version {version} than this program's: start the keybroker that wrote it"
         ))),

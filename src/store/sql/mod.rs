@@ -34,6 +34,7 @@ mod initial_credentials;
 mod issuers;
 mod leases;
 mod pools;
+mod quotas;
 mod rearmings;
 mod recovery;
 mod releases;

@@ -37,6 +37,10 @@ impl<E: Engine> Store for SqlStore<E> {
         change!(self, Outcome, mutation, |tx, now| tenants::remove(tx, &tenant, now))
     }
 
+    async fn quotas_used(&self) -> Result<BTreeMap<TenantId, Quotas>> {
+        read!(self, |tx| quotas::used(tx))
+    }
+
     async fn add_anchor(&self, anchor: Anchor, mutation: Mutation<()>) -> Result<()> {
         change!(self, Outcome, mutation, |tx, now| anchors::add(tx, &anchor))
     }
@@ -92,8 +96,9 @@ impl<E: Engine> Store for SqlStore<E> {
         read!(self, |tx| issuers::list(tx))
     }
 
-    async fn create_pool(&self, pool: Pool, mutation: Mutation<Pool>) -> Result<Pool> {
-        change!(self, Outcome, mutation, |tx, now| pools::create(tx, pool))
+    async fn create_pool(&self, pool: Pool, quotas: &Quotas, mutation: Mutation<Pool>) -> Result<Pool> {
+        let quotas = *quotas;
+        change!(self, Outcome, mutation, |tx, now| pools::create(tx, pool, &quotas))
     }
 
     async fn pool(&self, tenant: &TenantId, name: &PoolName) -> Result<Pool> {
@@ -115,10 +120,18 @@ impl<E: Engine> Store for SqlStore<E> {
         name: &PoolName,
         target: u32,
         refill_below: u32,
+        quotas: &Quotas,
         mutation: Mutation<Pool>,
     ) -> Result<Pool> {
-        let (tenant, name) = (tenant.clone(), name.clone());
-        change!(self, Outcome, mutation, |tx, now| pools::update(tx, &tenant, &name, target, refill_below))
+        let (tenant, name, quotas) = (tenant.clone(), name.clone(), *quotas);
+        change!(self, Outcome, mutation, |tx, now| pools::update(
+            tx,
+            &tenant,
+            &name,
+            target,
+            refill_below,
+            &quotas
+        ))
     }
 
     async fn delete_pool(
@@ -240,21 +253,23 @@ impl<E: Engine> Store for SqlStore<E> {
         &self,
         tenant: &TenantId,
         vnfcis: Vec<NewVnfci>,
+        quotas: &Quotas,
         mutation: Mutation<Vec<RegisterOutcome>>,
     ) -> Result<Vec<RegisterOutcome>> {
-        let tenant = tenant.clone();
-        change!(self, Outcome, mutation, |tx, now| vnfcis::register(tx, &tenant, vnfcis, now))
+        let (tenant, quotas) = (tenant.clone(), *quotas);
+        change!(self, Outcome, mutation, |tx, now| vnfcis::register(tx, &tenant, vnfcis, &quotas, now))
     }
 
     async fn rearm_vnfcis(
         &self,
         tenant: &TenantId,
         vnfcis: Vec<Rearming>,
+        quotas: &Quotas,
         end: CustodyEnd,
         mutation: Mutation<Vec<RearmOutcome>>,
     ) -> Result<Vec<RearmOutcome>> {
-        let tenant = tenant.clone();
-        change!(self, Outcome, mutation, |tx, now| rearmings::rearm(tx, &tenant, vnfcis, &end, now))
+        let (tenant, quotas) = (tenant.clone(), *quotas);
+        change!(self, Outcome, mutation, |tx, now| rearmings::rearm(tx, &tenant, vnfcis, &quotas, &end, now))
     }
 
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {
@@ -372,8 +387,9 @@ impl<E: Engine> Store for SqlStore<E> {
         snapshot!(self, |tx| claims::overdue(tx, now, limit))
     }
 
-    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| claims::extend_open(tx, absence))
+    async fn end_absence(&self, mark: &str) -> Result<u64> {
+        let mark = mark.to_owned();
+        write!(self, |tx, now| claims::end_absence(tx, &mark, now))
     }
 
     async fn destroy_claim(

@@ -3,6 +3,7 @@
 use super::writer::Writer;
 use super::{Sqlite, SqliteStore};
 use crate::clock::Clock;
+use crate::store::sql::error::{newer, refuse_newer};
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -92,7 +93,13 @@ impl SqliteStore {
         let unused = !Path::new(&log).exists();
         let reading = SqliteConnectOptions::new().filename(path).read_only(true).immutable(unused);
         let reading = reading.disable_statement_logging();
-        let connection = reading.connect().await.map_err(|error| cannot_open(path, error))?;
+        let mut connection = reading.connect().await.map_err(|error| cannot_open(path, error))?;
+        let place = format!("the database {}", path.display());
+        let newest: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| cannot_open(path, error))?;
+        refuse_newer(&MIGRATIONS, newest, &place)?;
         let readers = readers(reading).await.map_err(|error| cannot_open(path, error))?;
         Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
     }
@@ -134,11 +141,9 @@ fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     match MIGRATIONS.run(connection).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => Err(StoreError::Unusable(format!(
-            "the database {} has schema version {version}, which is newer than this program's: start the newer \
-             keybroker that wrote it, or restore a backup from before the upgrade as docs/operations.md says",
-            path.display()
-        ))),
+        Err(MigrateError::VersionMissing(version)) => {
+            Err(newer(version, &format!("the database {}", path.display())))
+        }
         Err(MigrateError::VersionMismatch(version)) => Err(StoreError::Unusable(format!(
             "the database {} was made with another schema version {version} than this program's: start the \
              keybroker that wrote it",
