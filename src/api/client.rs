@@ -106,7 +106,7 @@ impl ConnectError {
 /// What a client proves itself with and whom it trusts.
 #[derive(Clone)]
 pub struct ClientTls {
-    /// The only root that the server's certificate may chain to, PEM.
+    /// The only roots that the server's certificate may chain to, PEM.
     pub trust_anchor_pem: Vec<u8>,
     /// The client's certificate and its issuers, DER, leaf first.
     pub certificate_chain_der: Vec<Vec<u8>>,

@@ -18,7 +18,7 @@ pub const DOMAIN: &str = "keybroker";
 /// which is in the broker's own log with the reason.
 pub fn status(error: &BrokerError) -> Status {
     match error {
-        BrokerError::Refused { .. } => {
+        BrokerError::Refused { .. } | BrokerError::RefusedForNow { .. } => {
             answer(Code::Unauthenticated, "NOT_AUTHENTICATED", "not authenticated", ErrorDetails::new())
         }
         BrokerError::Denied(_) => {

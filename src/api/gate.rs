@@ -226,6 +226,7 @@ impl Gate {
             if let Err(
                 refusal @ (BrokerError::Refused { .. }
                 | BrokerError::Denied(_)
+                | BrokerError::RefusedForNow { .. }
                 | BrokerError::RearmNeeded { .. }
                 | BrokerError::QuotaExceeded(_)),
             ) = &outcome

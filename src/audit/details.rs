@@ -168,7 +168,7 @@ details! {
         issuer: IssuerId,
         /// Subject of the CA, RFC 4514.
         subject: String,
-        /// SHA-256 of the request's DER.
+        /// SHA-256 of the request's DER; of a cross-certificate that of the certificate beside which it stands.
         request: Sha256Hash,
         /// SHA-256 of the certificate's DER.
         certificate: Sha256Hash,

@@ -190,9 +190,8 @@ impl Broker {
                     (1..=settings.crl_shards).map(|shard| shard_url(&crl_url, shard)).collect();
                 ca = ca.with_crl_shards(&urls);
             }
-            if settings.ocsp.in_certificates {
-                ca = ca.with_ocsp(&format!("{http_url}/ocsp"));
-            }
+            let ocsp = settings.ocsp.in_certificates.then(|| format!("{http_url}/ocsp"));
+            ca = ca.with_information(&format!("{http_url}/ca/{}.cer", record.id), ocsp.as_deref());
             let hashes = IssuerHashes::of(&record.certificate_der).map_err(|e| unfit(e.to_string()))?;
             by_hashes.extend(hashes.map(|hashes| (hashes, record.id)));
             let authority = Authority {

@@ -10,16 +10,17 @@
 //! 6. Record the certificate, spend the initial credential: one commit. Only then is the certificate given out. Who lost a
 //!    race is refused here, and what was signed for it is dropped.
 
+mod names;
+
 use crate::audit::details::{self, EnrolmentDetails, RevocationDetails};
 use crate::audit::event::{Event, EventCredential, EventKind};
-use crate::authorisation::{Caller, Denied, Rpc, Target, authorise, reach};
+use crate::authorisation::{Caller, Denied, Rpc, reach};
 use crate::broker::claim::REDRAWS_ALLOWED;
 use crate::broker::confirm::vnfci_actor;
-use crate::broker::enrol_certificate::{Enrolling, Signed, told};
+use crate::broker::enrol_certificate::{Enrolling, Signed, told, too_many};
 use crate::broker::{Broker, BrokerError, Peer};
-use crate::ca::csr::names_of;
-use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
-use crate::ca::{CertificationRequest, NameValues, Profile};
+use crate::ca::profile::ProfileIssuer;
+use crate::ca::{CertificationRequest, Profile};
 use crate::crash::Point;
 use crate::credential::{CertificateState, RevocationReason};
 use crate::identity::{Purpose, Verified};
@@ -27,7 +28,7 @@ use crate::nfv::{CredentialId, IssuerId, ProfileName, RequestId, Sha256Hash, Slo
 use crate::store::Mutation;
 use crate::store::records::{
     Enrolment, EnrolmentBasis, EnrolmentOutcome, InitialCredentialState, NewEnrolment, Pool, Vnfci,
-    VnfciState,
+    VnfciState, next_reenrolment,
 };
 use std::sync::Arc;
 
@@ -82,6 +83,8 @@ struct Place {
     basis: EnrolmentBasis,
     /// The certificate that is followed.
     follows: Option<Enrolment>,
+    /// The initial credential is spent: who lost the answer is told again what it got, and no more.
+    spent: bool,
 }
 
 impl Broker {
@@ -119,7 +122,7 @@ impl Broker {
         } else {
             let unused = (RequestId::generate(), Sha256Hash([0; 32]));
             let verified =
-                self.verify_initial_credential(peer, None, unused.0, unused.1, Purpose::Claim).await?;
+                self.verify_initial_credential(peer, None, unused.0, unused.1, Purpose::Enrol).await?;
             EnrollerKind::InitialCredential(verified)
         };
         Ok(Enroller { kind, shown })
@@ -154,6 +157,9 @@ impl Broker {
             };
         }
         // 3.
+        if let Some(profile) = &label.profile {
+            self.known_profile(profile)?;
+        }
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
         self.may_deliver()?;
         let enrolled = self.store.enrolments(&place.vnfci.initial_credential).await?;
@@ -171,6 +177,22 @@ impl Broker {
             let event = self.enrolment_event(enroller, &place).await?;
             let (credential, der) = (before.credential.clone(), before.certificate_der.clone());
             return self.replay_enrolment(event, credential, der, details).await;
+        }
+        if place.spent {
+            let reason = format!("VNFCI {} has its certificates: re-arm it", place.vnfci.id);
+            let refused = BrokerError::refused("SPENT", reason);
+            return Err(refused.concerning(&place.vnfci.tenant, Some(&place.vnfci.id)));
+        }
+        let overlap = self.settings.load().tenant(&place.vnfci.tenant).renewal_overlap;
+        if place.follows.is_some() {
+            // Seen before anything is signed; the store has the last word.
+            let of_slot = enrolled.iter().filter(|found| found.slot == place.slot);
+            let superseded = of_slot.filter_map(|found| found.superseded_at).collect();
+            let now = self.store.now().await?;
+            if let Some(until) = next_reenrolment(superseded, overlap, now) {
+                let of = (&place.vnfci.tenant, Some(&place.vnfci.id));
+                return Err(too_many(of, until.since(now)));
+            }
         }
         // 4.
         if let ProfileIssuer::External(name) = place.profile.issuer() {
@@ -203,6 +225,7 @@ impl Broker {
             certificate,
             redraws_allowed: REDRAWS_ALLOWED,
             spend: self.settings.load().tenant(&place.vnfci.tenant).spend_on_enrolment,
+            overlap,
         };
         let outcome = self.record_enrolment(enrolment, event.clone(), details).await;
         let of = (&place.vnfci.tenant, Some(&place.vnfci.id));
@@ -252,14 +275,26 @@ impl Broker {
         if matches!(vnfci.state, VnfciState::Released | VnfciState::Terminated) {
             return Err(refused("VNFCI_ENDED", format!("VNFCI {id} is {}", vnfci.state)));
         }
-        if matches!(enroller.kind, EnrollerKind::Agent(_)) {
+        let now = self.store.now().await?;
+        let overlap = self.settings.load().tenant(&tenant).renewal_overlap;
+        if let Some(since) = follows.and_then(|held| held.superseded_at)
+            && now >= since.plus(overlap)
+        {
+            let reason = format!("the certificate was superseded at {since}, and the overlap is over");
+            return Err(refused("CERTIFICATE_SUPERSEDED", reason));
+        }
+        let mut spent = false;
+        if follows.is_none() {
+            let current = !matches!(&basis, EnrolmentBasis::InitialCredential(shown) if *shown != arming.id);
             match arming.state {
-                InitialCredentialState::Open => {}
-                InitialCredentialState::Spent => {
+                InitialCredentialState::Open if current => {}
+                InitialCredentialState::Spent if current && now < arming.expires_at => spent = true,
+                InitialCredentialState::Open | InitialCredentialState::Spent => {
                     return Err(refused("SPENT", format!("VNFCI {id} has its certificates: re-arm it")));
                 }
                 InitialCredentialState::Void => return Err(refused("VOIDED", format!("VNFCI {id}"))),
             }
+            self.names_nobody_else(&tenant, &id, request).await?;
         }
         let mut fitting = Vec::new();
         let mut profiles = Vec::new();
@@ -275,10 +310,11 @@ impl Broker {
                 fitting.push((slot.name.clone(), pool));
             }
         }
-        if let [first, other, ..] = profiles.as_slice() {
+        if profiles.len() > 1 {
+            let profiles: Vec<_> = profiles.iter().map(ProfileName::as_str).collect();
             return Err(invalid(format!(
-                "VNFCI {id} has slots of the profiles {first}, {other}: name one in the path, \
-                 /.well-known/est/PROFILE/simpleenroll"
+                "VNFCI {id} has slots of the profiles {}: name one in the path, /.well-known/est/PROFILE/simpleenroll",
+                profiles.join(", ")
             )));
         }
         let chosen = self.next_slot(arming, fitting, &Sha256Hash::of(request.public_key_der())).await?;
@@ -287,7 +323,7 @@ impl Broker {
         };
         let profile = self.known_profile(&pool.profile)?;
         let follows = follows.cloned();
-        Ok(Place { slot, pool, profile, basis, follows, vnfci })
+        Ok(Place { slot, pool, profile, basis, follows, vnfci, spent })
     }
 
     /// Of slots with one profile the one that has this key; else the first without a certificate in this arming; else
@@ -314,83 +350,6 @@ impl Broker {
         Ok(Some(fitting.swap_remove(position)))
     }
 
-    /// The VNFCI that an agent acts for: the one named beside the request, else the only registered one whose id the
-    /// request has as common name, serialNumber, DNS name or URI. It must be of a VNF instance granted to the agent.
-    async fn principal(
-        &self,
-        caller: &Caller,
-        tenant: &TenantId,
-        request: &CertificationRequest,
-        named: Option<&VnfciId>,
-    ) -> Result<VnfciId, BrokerError> {
-        let candidates: Vec<VnfciId> = match named {
-            Some(id) => vec![id.clone()],
-            None => request.identifiers().iter().filter_map(|text| text.parse().ok()).collect(),
-        };
-        let found = self.store.vnf_instances(tenant, &candidates).await?;
-        let mut found = found.into_iter();
-        let refused = |what: &str| {
-            BrokerError::refused("VNFCI_UNKNOWN", format!("{} {what}", request.subject()))
-                .concerning(tenant, None)
-        };
-        match (found.next(), found.next()) {
-            (Some((id, vnf_instance)), None) => {
-                let target =
-                    Target { tenant: Some(tenant), vnf_instance: Some(&vnf_instance), vnfci: Some(&id) };
-                authorise(caller, Rpc::EnrolVnfci, target)?;
-                Ok(id)
-            }
-            (None, _) => Err(refused("names no registered VNFCI")),
-            (Some(_), Some(_)) => Err(refused("names several registered VNFCIs")),
-        }
-    }
-
-    /// The names of the certificate: the profile's, or those of the certificate that it follows.
-    async fn names(
-        &self,
-        place: &Place,
-        request: &CertificationRequest,
-        credential: CredentialId,
-    ) -> Result<CertificateNames, BrokerError> {
-        let profile = &place.profile;
-        if request.key_type() != Some(profile.key_type()) {
-            return Err(invalid(format!(
-                "the key is no {} key, which profile {} asks for (csrattrs says so, too)",
-                profile.key_type(),
-                profile.name()
-            )));
-        }
-        if let Some(held) = &place.follows {
-            let names = names_of(&held.certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
-            request.keeps_names_of(&names).map_err(|error| invalid(error.to_string()))?;
-            let same_key = held.credential.public_key == Sha256Hash::of(request.public_key_der());
-            let until = self.store.now().await?.plus(profile.validity());
-            if same_key && !held.own_key {
-                return Err(invalid(
-                    "the key came from a pool: make a new key, or renew at the VNFCI listener".to_owned(),
-                ));
-            }
-            if same_key && until > held.key_since.plus(profile.cryptoperiod()) {
-                return Err(invalid(format!(
-                    "the key's cryptoperiod ({:?} by profile {}) ends before a new certificate would: make a new key",
-                    profile.cryptoperiod(),
-                    profile.name()
-                )));
-            }
-            return Ok(names);
-        }
-        let values = NameValues {
-            tenant: place.vnfci.tenant.clone(),
-            vnf_instance: place.vnfci.vnf_instance.clone(),
-            vdu: place.pool.vdu.clone(),
-            credential,
-            vnfci: Some(place.vnfci.id.clone()),
-        };
-        let names = profile.names(&values).map_err(|error| BrokerError::Precondition(error.to_string()))?;
-        if profile.requested_names() == RequestedNames::Refuse && request.asks_for_names() {
-            request.keeps_names_of(&names).map_err(|error| invalid(error.to_string()))?;
-        }
-        Ok(names)
     }
 
     async fn record_enrolment(

@@ -4,7 +4,7 @@
 use crate::audit::details::{self, EnrolmentDetails, FailedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::authorities::unissued;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Subject};
 use crate::ca::profile::CertificateNames;
 use crate::ca::{CertificateFacts, CertificationRequest, Profile};
 use crate::clock::Timestamp;
@@ -57,6 +57,17 @@ pub(super) fn told(
         not_after: Timestamp::from_unix_seconds(0),
         spent: false,
         custody: "HOLDER".to_owned(),
+    }
+}
+
+/// A slot has got its share of certificates that follow each other.
+pub(super) fn too_many(of: (&TenantId, Option<&VnfciId>), retry_after: Duration) -> BrokerError {
+    let whose = of.1.map_or_else(|| format!("tenant {}", of.0), |vnfci| format!("VNFCI {vnfci}"));
+    BrokerError::RefusedForNow {
+        code: "TOO_MANY_RENEWALS",
+        reason: format!("a slot of {whose} got too many certificates that follow each other"),
+        subject: Subject { tenant: Some(of.0.clone()), vnfci: of.1.cloned() },
+        retry_after,
     }
 }
 
@@ -145,6 +156,9 @@ impl Broker {
                     (tenant, None) => format!("{refusal} in tenant {tenant}"),
                 };
                 BrokerError::refused(refusal.as_str(), reason).concerning(of.0, of.1)
+            }
+            Ok(EnrolmentOutcome::TooMany { until }) => {
+                too_many(of, until.since(self.store.now().await?))
             }
             Err(error) => error,
         };

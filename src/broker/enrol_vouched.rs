@@ -96,7 +96,9 @@ impl Broker {
         let enrolled = enrolled.details(details::json(&details));
         let mutation = Mutation::new(move |outcome: &EnrolmentOutcome| match outcome {
             EnrolmentOutcome::Enrolled { .. } => vec![enrolled],
-            EnrolmentOutcome::Replayed(_) | EnrolmentOutcome::Refused(_) => Vec::new(),
+            EnrolmentOutcome::Replayed(_)
+            | EnrolmentOutcome::TooMany { .. }
+            | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
         let outcome = self.store.record_vouched(new, mutation.delivering()).await.map_err(BrokerError::from);
         if outcome.is_ok() {

@@ -454,6 +454,7 @@ impl Broker {
         crash::reached(Point::CaCommitted);
         self.load_authorities().await?;
         self.wake.publisher.notify_one();
+        self.wake.listeners.notify_one();
         let taken = self.authorities.load().get(id);
         let taken = taken.ok_or_else(|| BrokerError::Internal("the new CA is gone".to_owned()))?;
         Ok(self.shown(&taken))

@@ -20,6 +20,7 @@ mod epochs;
 mod generate;
 pub mod hierarchy;
 pub mod initialise;
+mod listeners;
 pub mod mirror;
 pub mod ocsp;
 pub mod pools;
@@ -202,6 +203,7 @@ struct Wake {
     enroller: Notify,
     sweeper: Notify,
     publisher: Notify,
+    listeners: Notify,
 }
 
 /// Why a use case failed. The API maps each variant to one status, exhaustively.
@@ -216,6 +218,18 @@ pub enum BrokerError {
         reason: String,
         /// The tenant and VNFCI that the evidence leads to, as far as known: their auditor sees the refusal.
         subject: Subject,
+    },
+    /// As [`BrokerError::Refused`], but only for a while, which whoever was recognised may know.
+    #[error("refused for now: {code}: {reason}")]
+    RefusedForNow {
+        /// Stable code.
+        code: &'static str,
+        /// Sentence for the auditor.
+        reason: String,
+        /// Whom it concerns.
+        subject: Subject,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// The caller is known but may not do this. For the auditor only.
     #[error(transparent)]

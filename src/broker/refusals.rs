@@ -187,7 +187,10 @@ impl Broker {
         error: &BrokerError,
     ) {
         let (code, reason, subject) = match error {
-            BrokerError::Refused { code, reason, subject } => (*code, reason.clone(), subject.clone()),
+            BrokerError::Refused { code, reason, subject }
+            | BrokerError::RefusedForNow { code, reason, subject, .. } => {
+                (*code, reason.clone(), subject.clone())
+            }
             BrokerError::RearmNeeded { tenant, vnfci, .. } => (
                 "CERTIFICATE_EXPIRED",
                 error.to_string(),

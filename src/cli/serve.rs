@@ -136,6 +136,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
                 upkeep.run_upkeep();
             }
             _ = renew.tick() => renew_certificates(&broker, &config, &running).await,
+            () = broker.ca_taken_into_use() => renew_certificates(&broker, &config, &running).await,
             Some(reloaded) = signals.reload.recv() => match broker.reload(assembly::settings(&reloaded)).await {
                 Ok(()) => {
                     config = reloaded;

@@ -57,8 +57,8 @@ const CHAIN_AGE: Duration = Duration::from_secs(300);
 /// Bytes of an OCSP request that are read; those that are no request are refused by the responder itself.
 const OCSP_BODY_MAX: usize = 64 * 1024;
 
-/// `GET /crl/ISSUER.crl` and its shards `/crl/ISSUER/N.crl`, `/ca/ISSUER.cer` (all DER), `/chain/TENANT.pem` (issuing CA
-/// first, root last), `/trust/TENANT.pem` (every root in force), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
+/// `GET /crl/ISSUER.crl` and its shards `/crl/ISSUER/N.crl`, `/ca/ISSUER.cer` (all DER), `/chain/TENANT.pem` (every
+/// CA of the tenant with its issuers and roots, the one that issues first), `/trust/TENANT.pem` (every root in force), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
 pub(super) fn public(broker: Arc<Broker>) -> Router {
     Router::new()
         .route("/crl/{file}", get(crl))
@@ -180,11 +180,10 @@ async fn trust_chain(
     headers: HeaderMap,
 ) -> Response {
     let Some(tenant) = named::<TenantId>(&file, ".pem") else { return not_found() };
-    let chain = match broker.trust_chain(&tenant).await {
-        Ok(chain) => chain,
-        Err(error) => return failed(&error),
-    };
-    pem_document(&headers, chain.chain_der.iter().chain(std::iter::once(&chain.root_der)))
+    match broker.ca_certificates(&tenant).await {
+        Ok(certificates) => pem_document(&headers, certificates.iter()),
+        Err(error) => failed(&error),
+    }
 }
 
 async fn trust_roots(
@@ -308,6 +307,7 @@ fn failed(error: &BrokerError) -> Response {
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], "not available now\n").into_response()
         }
         BrokerError::Refused { .. }
+        | BrokerError::RefusedForNow { .. }
         | BrokerError::Denied(_)
         | BrokerError::RearmNeeded { .. }
         | BrokerError::AlreadyExists(_)

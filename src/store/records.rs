@@ -29,6 +29,7 @@ pub use claim::{
 };
 pub use enrolment::{
     Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment, NewVouched, Vouched,
+    next_reenrolment,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 pub use quota::{Quota, QuotaExceeded, Quotas};

@@ -184,6 +184,14 @@ async fn assert_rows_agree(site: &Site) {
                 .to_owned(),
         ),
         (
+            "slots of an arming with several valid certificates",
+            "SELECT count(*) FROM (SELECT 1 FROM claims JOIN credentials ON claim_id = claims.id
+             JOIN certificates ON credential = credentials.id
+             WHERE claims.state IN ('CONFIRMED', 'RENEWED') AND certificates.state = 'VALID'
+             GROUP BY claims.initial_credential, slot HAVING count(*) > 1) AS several"
+                .to_owned(),
+        ),
+        (
             "credentials that are held and belong to no claim, or are not held and belong to one",
             "SELECT count(*) FROM credentials
              WHERE (key_state IN ('CLAIMED', 'DELIVERED') AND claim_id IS NULL)

@@ -99,7 +99,7 @@ pub(super) struct Arming {
     pub(super) vnfci: VnfciId,
     vdu: VduId,
     state: InitialCredentialState,
-    expires_at: Timestamp,
+    pub(super) expires_at: Timestamp,
     /// Of the arming; of a renewal those of the claim that it renews.
     pub(super) redraws: u32,
     vnfci_state: VnfciState,
@@ -408,6 +408,7 @@ pub(super) async fn confirm(
     {
         return Ok(ConfirmOutcome::TooLate.into());
     }
+    renewals::supersede_held(tx, &record, now).await?;
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
     erase_keys(tx, &ids, KeyState::Delivered, now).await?;
     let mut sql = Statement::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
@@ -417,7 +418,7 @@ pub(super) async fn confirm(
     sql.push_bind(record.initial_credential.0.as_bytes().as_slice());
     sql.then("");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
-    renewals::answer_request(&mut sql, &record);
+    renewals::answer_request(&mut sql, &record.tenant, &record.vnfci, record.created_at);
     sql.execute(&mut *tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
