@@ -350,8 +350,6 @@ impl Broker {
         Ok(Some(fitting.swap_remove(position)))
     }
 
-    }
-
     async fn record_enrolment(
         &self,
         enrolment: NewEnrolment,

@@ -157,9 +157,7 @@ impl Broker {
                 };
                 BrokerError::refused(refusal.as_str(), reason).concerning(of.0, of.1)
             }
-            Ok(EnrolmentOutcome::TooMany { until }) => {
-                too_many(of, until.since(self.store.now().await?))
-            }
+            Ok(EnrolmentOutcome::TooMany { until }) => too_many(of, until.since(self.store.now().await?)),
             Err(error) => error,
         };
         self.record_failed_enrolment(event, claim, &dropped).await;
