@@ -246,9 +246,10 @@ async fn a_renewal_by_what_is_in_force_leaves_a_new_armings_open_claim(f: Fixtur
     let second = renewed(&f, &first).await;
     assert_eq!(states(&f, &second).await, VALID);
     assert_eq!(f.store.claim(open.id).await.unwrap().unwrap().state, ClaimState::Open);
-    confirmed(&f, open.id).await;
+    let ConfirmOutcome::Confirmed { superseded, .. } = f.confirm(open.id).await else { panic!() };
+    assert_eq!(superseded.keys.len(), 2, "what was renewed, and what it was renewed to");
     assert_eq!(states(&f, &open).await, VALID);
-    assert_eq!((states(&f, &first).await.2, states(&f, &second).await.2), (WITHDRAWN.2, WITHDRAWN.2));
+    assert_eq!((states(&f, &first).await, states(&f, &second).await), (WITHDRAWN, WITHDRAWN));
 }
 
 async fn what_mano_requests_is_answered_by_what_is_drawn_after_it(f: Fixture) {
