@@ -149,8 +149,9 @@ pub struct Broker {
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
-    /// Held while an epoch is made, so that two producers do not both make one.
-    epoch_making: tokio::sync::Mutex<()>,
+    /// Held while an epoch is made, so that two producers do not both make one. Epochs that this process recorded and that
+    /// are not known to be open, by tenant: nobody else makes their KEKs.
+    epoch_making: tokio::sync::Mutex<HashMap<TenantId, EpochId>>,
     /// Held while a CA key is made or certified, so that two operators do not use one generation.
     ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
@@ -362,7 +363,7 @@ impl Broker {
             trust: ArcSwap::from_pointee(anchors::Parsed::default()),
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
-            epoch_making: tokio::sync::Mutex::new(()),
+            epoch_making: tokio::sync::Mutex::new(HashMap::new()),
             ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
             admission: admission::Admission::default(),
