@@ -35,6 +35,7 @@ mod revocation;
 mod roles;
 mod scale;
 mod secrets;
+mod soak;
 mod storms;
 mod suites;
 mod tenant_tokens;
