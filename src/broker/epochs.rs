@@ -2,6 +2,7 @@
 
 use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::{EpochChange, EpochState, StepReason};
@@ -10,9 +11,11 @@ use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, plan};
 use crate::nfv::{CredentialId, EpochId, TenantId};
 use crate::store::records::{Epoch, Lease};
 use crate::store::{Mutation, StoreError};
+use metrics::Label;
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
 /// Keys re-wrapped in one call of the HSM: 20 ms or less of its time.
@@ -32,7 +35,7 @@ impl Broker {
         if let Some(epoch) = self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return Ok(*epoch);
         }
-        let mut making = self.epoch_making.lock().await;
+        let mut making = self.making_epoch(tenant).await;
         let epoch = self.make_epoch(tenant, &mut making).await?;
         self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), epoch);
         Ok(epoch)
@@ -44,21 +47,21 @@ impl Broker {
     async fn make_epoch(
         &self,
         tenant: &TenantId,
-        making: &mut HashMap<TenantId, EpochId>,
+        making: &mut Option<EpochId>,
     ) -> Result<EpochId, BrokerError> {
         let begun = Instant::now();
         loop {
             let living = self.store.epochs(Some(tenant), EpochState::LIVING).await?;
-            let ours = making.get(tenant).copied();
+            let ours = *making;
             if let Some(ours) = ours {
                 match living.iter().find(|epoch| epoch.id == ours).map(|epoch| epoch.state) {
                     Some(EpochState::Creating) => {}
                     // The answer that it is open was lost.
-                    Some(EpochState::Open | EpochState::Closed) => drop(making.remove(tenant)),
+                    Some(EpochState::Open | EpochState::Closed) => *making = None,
                     // Another broker gave it up. Nothing was ever wrapped under it.
                     Some(EpochState::Shredding | EpochState::Destroyed) | None => {
                         self.hsm.destroy_kek(tenant, ours).await?;
-                        making.remove(tenant);
+                        *making = None;
                     }
                 }
             }
@@ -69,7 +72,7 @@ impl Broker {
                 Some(epoch) if epoch.state == EpochState::Open => return Ok(epoch.id),
                 Some(epoch) if ours == Some(epoch.id) => {
                     if self.create_kek(tenant, epoch.id).await? {
-                        making.remove(tenant);
+                        *making = None;
                         return Ok(epoch.id);
                     }
                 }
@@ -89,11 +92,11 @@ impl Broker {
                     // 1. Record the intent, 2. act, 3. record the result.
                     let event = self.epoch_event(EventKind::EpochCreating, tenant, id, None).await?;
                     // Before: of an intent whose answer is lost it is known whose it is.
-                    making.insert(tenant.clone(), id);
+                    *making = Some(id);
                     match self.store.create_epoch(id, tenant, Mutation::new(move |_| vec![event])).await {
                         Ok(_) => crash::reached(Point::EpochIntended),
                         // Another broker was quicker.
-                        Err(StoreError::Conflict(_)) => drop(making.remove(tenant)),
+                        Err(StoreError::Conflict(_)) => *making = None,
                         Err(error) => return Err(error.into()),
                     }
                 }
@@ -120,6 +123,15 @@ impl Broker {
         Ok(true)
     }
 
+    /// Held while an epoch of the tenant is made: the one that this process recorded and that is not known to be open.
+    async fn making_epoch(&self, tenant: &TenantId) -> OwnedMutexGuard<Option<EpochId>> {
+        let of_tenant = {
+            let mut making = self.epoch_making.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(making.entry(tenant.clone()).or_default())
+        };
+        of_tenant.lock_owned().await
+    }
+
     /// Forgets which epoch is open: the store said that it is not any more.
     pub(super) fn forget_open_epoch(&self, tenant: &TenantId) {
         self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
@@ -142,10 +154,11 @@ impl Broker {
             return Err(error.into());
         }
         self.forget_open_epoch(tenant);
-        if self.open_epoch(tenant).await? == epoch {
-            return Err(HsmError::Unavailable(format!("{error}; its epoch is open")).into());
+        if self.open_epoch(tenant).await? != epoch {
+            return Ok(());
         }
-        Ok(())
+        self.check_token_of(tenant).await?;
+        Err(HsmError::Unavailable(format!("{error}; its epoch is open")).into())
     }
 
     /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
@@ -154,11 +167,12 @@ impl Broker {
         if self.hsm.object_exists(&ObjectId::TokenMac(tenant.clone())).await? {
             return Ok(());
         }
-        Err(HsmError::Unavailable(format!(
-            "token {} does not hold the keys of tenant {tenant}; correct token in the configuration",
-            self.hsm.token_serial(tenant)?
-        ))
-        .into())
+        tracing::error!(
+            %tenant,
+            token_serial = self.hsm.token_serial(tenant)?,
+            "the token does not hold the tenant's keys; correct the configuration or restore the HSM's backup"
+        );
+        Err(HsmError::NotFound(ObjectId::TokenMac(tenant.clone())).into())
     }
 
     /// Makes the KEK of an epoch that this process recorded, and opens the epoch; false if that was given up meanwhile.
@@ -182,10 +196,16 @@ impl Broker {
         Ok(true)
     }
 
-    /// Plans and takes every tenant's steps. A tenant whose step fails does not hold up the others.
-    pub(super) async fn sweep_epochs(&self, lease: &Lease) -> Result<(), BrokerError> {
+    /// Plans and takes the steps of every tenant in a share. A tenant whose step fails does not hold up the others.
+    pub(super) async fn sweep_epochs(&self, share: &Share, lease: &Lease) -> Result<(), BrokerError> {
         let mut by_tenant: HashMap<TenantId, Vec<Epoch>> = HashMap::new();
-        for epoch in self.store.epochs(None, EpochState::LIVING).await? {
+        let of = match share {
+            Share::Common => None,
+            Share::Own(tenant) => Some(tenant),
+        };
+        let mut epochs = self.store.epochs(of, EpochState::LIVING).await?;
+        epochs.retain(|epoch| self.is_in(share, Some(&epoch.tenant)));
+        for epoch in epochs {
             by_tenant.entry(epoch.tenant.clone()).or_default().push(epoch);
         }
         let now = self.store.now().await?;
@@ -211,7 +231,8 @@ impl Broker {
                 }
             }
         }
-        metrics::gauge!("keybroker_destruction_horizon_missed_epochs").set(missed);
+        let label = of.map(|tenant| Label::new("tenant", tenant.to_string()));
+        metrics::gauge!("keybroker_destruction_horizon_missed_epochs", Vec::from_iter(label)).set(missed);
         Ok(())
     }
 
@@ -223,8 +244,8 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         match step {
             EpochStep::Create(epoch) => {
-                let mut making = self.epoch_making.lock().await;
-                if making.get(tenant) == Some(&epoch) {
+                let mut making = self.making_epoch(tenant).await;
+                if *making == Some(epoch) {
                     self.make_epoch(tenant, &mut making).await?;
                     return Ok(());
                 }

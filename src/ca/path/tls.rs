@@ -3,12 +3,12 @@
 use super::{Certificate, MAX_CHAIN, PathError, Purpose, Rules, ServerName, Work, validate};
 use crate::clock::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible, SignatureScheme};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName as TlsName, UnixTime};
 use std::sync::Arc;
 
-/// Accepts servers whose certificates lead to one of a few anchors, in TLS 1.3.
+/// Accepts servers whose certificates lead to one of a few anchors.
 #[derive(Debug)]
 pub struct ServersUnder {
     anchors: Vec<Certificate>,
@@ -78,11 +78,11 @@ impl ServerCertVerifier for ServersUnder {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
