@@ -3,6 +3,7 @@
 # make kryoptic  the token, claims and crash points on a second, independent PKCS#11 module (part of make test)
 # make containers  brokers and PostgreSQL in containers, killed, paused and cut off; says so where no engine can be had
 # make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
+# make soak  two brokers, PostgreSQL and the token killed, stopped and made to fail under mixed load (SOAK=seconds, SEED=dice)
 # make simulation  random steps against a model for longer than `make test` does (SIMULATION=seconds)
 # make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
 # make decay  PostgreSQL's claims per second over six refills of one pool that nobody vacuums (DECAY=times 400 claims)
@@ -12,12 +13,14 @@
 # make docs   the code's documentation in target/doc, private items included
 # make build  the release binary
 
-.PHONY: help build demo test kryoptic containers storm simulation scale decay fuzz lint tools docs clean
+.PHONY: help build demo test kryoptic containers storm soak simulation scale decay fuzz lint tools docs clean
 .DEFAULT_GOAL := help
 
 N ?=
 KEEP ?=
 STORM ?= 5
+SOAK ?= 600
+SEED ?=
 SIMULATION ?= 600
 SCALE ?= 10
 DECAY ?= 10
@@ -67,6 +70,10 @@ test: lint tools kryoptic
 # In release builds: what is tried is the program as it is delivered.
 storm: tools
 	KEYBROKER_STORM=$(STORM) cargo test --locked --release --test promises storms -- --test-threads 1
+
+soak: tools
+	KEYBROKER_SOAK=$(SOAK) $(if $(SEED),KEYBROKER_SOAK_SEED=$(SEED)) \
+	    cargo test --locked --test promises soak -- --nocapture
 
 simulation:
 	@scripts/packages.sh test

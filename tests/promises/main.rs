@@ -41,6 +41,7 @@ mod revocation;
 mod roles;
 mod scale;
 mod secrets;
+mod soak;
 mod storms;
 mod suites;
 mod tenant_tokens;

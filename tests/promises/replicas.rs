@@ -9,6 +9,8 @@ use crate::support::process::keybroker;
 use crate::support::settlement::{Held, assert_settled};
 use crate::support::site::{Options, Site};
 use crate::support::{PATIENCE, until};
+use keybroker::api::proto;
+use keybroker::api::proto::pool_service_client::PoolServiceClient;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -93,6 +95,21 @@ async fn a_broker_that_sleeps_through_its_leases_changes_nothing_under_them_afte
     first.broker().signal(rustix::process::Signal::CONT);
     first.full_pool("after", 4).await;
     assert_eq!(fence(&holders(), "producer"), taken, "it took back what it had lost");
+    // Nor does it go on telling what it saw when it did that work.
+    let tells = async |site: &Site| String::from_utf8(site.get(true, "/metrics").await).unwrap();
+    until(PATIENCE * 2, "silence about pools", async || {
+        (!tells(&first).await.contains("keybroker_pool_credentials{")).then_some(())
+    })
+    .await;
+    assert!(tells(&replica).await.contains("pool=\"meanwhile\""));
+    let request_id = crate::support::mano::request_id();
+    let delete = proto::DeletePoolRequest { request_id, tenant: String::new(), name: "meanwhile".into() };
+    PoolServiceClient::new(first.management("nfvo").await).delete_pool(delete).await.unwrap();
+    until(PATIENCE * 2, "silence about the pool that is gone", async || {
+        (!tells(&replica).await.contains("pool=\"meanwhile\"")).then_some(())
+    })
+    .await;
+    assert!(tells(&replica).await.contains("keybroker_pool_credentials{"));
     first.check();
     replica.check();
     // All that was done is in the log before this is.
@@ -187,4 +204,38 @@ async fn a_broker_that_sees_another_token_is_refused_with_an_explanation() {
     );
     assert_eq!(found("token objects")["objects"], serde_json::json!([]), "init made something on it");
     first.check();
+}
+
+/// Whoever looks while another one is making a key finds none on the token: it must not make a second one of that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_brokers_that_need_an_epoch_at_once_make_one_key_for_it() {
+    for slowly in [Duration::from_secs(4), Duration::from_secs(20)] {
+        let database = Cluster::common().database();
+        let store_url = database.url();
+        let options =
+            Options { store_url, faulty: true, call_deadline: "40s", workers: (1, 1), ..Options::default() };
+        let mut first = Site::start_with(options).await;
+        let replica = first.replica().await;
+        let head_before = first.export("before").await.join("head.json");
+        // The producer has recorded an epoch, and the HSM takes its time with the key.
+        first.faults().set(&format!("C_GenerateKey:token delay {} times 1", slowly.as_millis()));
+        first.create_pool(POOL, 2, None).await;
+        first
+            .until("a key under way", async |site| (!site.faults().injected().is_empty()).then_some(()))
+            .await;
+        assert_eq!(database.sql("SELECT state FROM epochs"), "CREATING");
+        // Meanwhile VNFCIs ask the other one, which would produce what the pool lacks.
+        let vnfci = first.register_one("amf-1", &SLOTS, By::Certificate).await;
+        let mut held = Held::default();
+        let claimed = vnfci.claim_patiently(&replica).await;
+        held.unsealed("amf-1", &claimed);
+        assert!(vnfci.confirm(&replica, &claimed).await.unwrap());
+        held.acknowledged(&claimed);
+        // The slow one works, too, whether it was waited for or given up.
+        first.until_available(POOL, 2).await;
+        assert_settled(&mut first, &held, &[], &head_before).await;
+        let shredding = first.events("EPOCH_SHREDDING").await;
+        let given_up = shredding.iter().filter(|event| event["details"]["reason"] == "ABANDONED").count();
+        assert_eq!(given_up, usize::from(slowly.as_secs() > 15), "{slowly:?}");
+    }
 }

@@ -267,8 +267,7 @@ impl Site {
     /// A broker that answers on every listener, held by the caller: so that it can be killed and started while clients
     /// share the site.
     pub async fn start_broker(&self) -> Broker {
-        let mut broker =
-            Broker::start(self.options.program, &self.config(), &self.log(), &self.options.environment);
+        let mut broker = self.spawn_broker();
         until(PATIENCE, "the broker's first answer", async || {
             broker.check();
             (connect(&self.management_url(), &self.role("operator")).await.is_ok()
@@ -277,6 +276,11 @@ impl Site {
         })
         .await;
         broker
+    }
+
+    /// The same for a caller who does not wait for its first answer, which may never come.
+    pub fn spawn_broker(&self) -> Broker {
+        Broker::start(self.options.program, &self.config(), &self.log(), &self.options.environment)
     }
 
     /// The running broker, from now on held by the caller.
