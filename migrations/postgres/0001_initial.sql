@@ -203,7 +203,7 @@ CREATE INDEX credentials_unclaimed ON credentials (pool, usable_until)
     WHERE claim_id IS NULL AND erased_at IS NULL;
 CREATE INDEX credentials_live ON credentials (epoch, id) WHERE erased_at IS NULL;
 CREATE INDEX credentials_receipt_due ON credentials (custody_ended_at)
-    WHERE custody_ended_at IS NOT NULL AND custody_holder_copy <> 'NEVER_DELIVERED' AND receipt IS NULL;
+    WHERE custody_ended_at IS NOT NULL AND claim_id IS NOT NULL AND receipt IS NULL;
 
 -- Counts that would cost a walk over the pool or the epoch. Kept by triggers: no statement can forget them. A count is
 -- the sum over its stripes. Each connection (backend) writes to a stripe of its own, so that no two transactions ever wait
