@@ -141,7 +141,8 @@ fn services_budget_and_network_policy_choose_the_brokers_pods_and_ports() {
         }
     }
     let outside = named_resource(&manifests.of_kind("Service"), "keybroker");
-    let served: BTreeSet<&str> = list(&outside["spec"]["ports"]).iter().map(|port| text(&port["name"])).collect();
+    let served: BTreeSet<&str> =
+        list(&outside["spec"]["ports"]).iter().map(|port| text(&port["name"])).collect();
     assert_eq!(served, BTreeSet::from(["bootstrap", "vnfci", "management", "http"]), "admin stays inside");
 }
 
@@ -184,8 +185,10 @@ fn what_is_mounted_is_there_and_what_the_configuration_names_is_mounted() {
     named_resource(&manifests.of_kind("PersistentVolumeClaim"), text(claim));
 
     // What docs/operations.md has one create by hand has the names that are used here.
-    let (secret, profiles) =
-        (&named(volumes, "secrets")["secret"]["secretName"], &named(volumes, "profiles")["configMap"]["name"]);
+    let (secret, profiles) = (
+        &named(volumes, "secrets")["secret"]["secretName"],
+        &named(volumes, "profiles")["configMap"]["name"],
+    );
     let documented = include_str!("../docs/operations.md").split_whitespace().collect::<Vec<_>>().join(" ");
     for created in [
         format!("create secret generic {} --from-file=pin --from-file=postgres-password", text(secret)),

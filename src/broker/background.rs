@@ -91,7 +91,6 @@ impl Work {
 /// The rounds of one broker, one after the other, and what it remembers between them.
 pub struct Rounds {
     broker: Arc<Broker>,
-    holder: String,
     full: HashMap<PoolId, u32>,
     enrolments: Enrolments,
     /// The lease of the latest round.
@@ -99,10 +98,10 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Of a broker that `holder` names among replicas.
-    pub fn new(broker: &Arc<Broker>, holder: &str) -> Self {
+    /// Of a broker.
+    pub fn new(broker: &Arc<Broker>) -> Self {
         let (full, enrolments) = (HashMap::new(), Enrolments::default());
-        Self { broker: Arc::clone(broker), holder: holder.to_owned(), full, enrolments, held: None }
+        Self { broker: Arc::clone(broker), full, enrolments, held: None }
     }
 
     /// One round, if this broker has the lease for it; true while there is more to do.
@@ -160,7 +159,7 @@ impl Rounds {
         if self.broker.rolled_back().is_some() {
             return None;
         }
-        match self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await {
+        match self.broker.store.acquire_lease(work.as_str(), &self.broker.holder, LEASE).await {
             Ok(lease) => lease,
             Err(error) => {
                 tracing::warn!(work = work.as_str(), %error, "no lease");
@@ -177,12 +176,12 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts all of it. `holder` names this process among replicas.
-    pub fn start(broker: &Arc<Broker>, holder: &str) -> Self {
+    /// Starts all of it.
+    pub fn start(broker: &Arc<Broker>) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for work in Work::ALL {
-            let (broker, rounds) = (Arc::clone(broker), Rounds::new(broker, holder));
+            let (broker, rounds) = (Arc::clone(broker), Rounds::new(broker));
             tasks.spawn(Shift { broker, rounds, work, stop: stop.clone() }.run());
         }
         Self { tasks, stop }

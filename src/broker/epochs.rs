@@ -2,6 +2,7 @@
 
 use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::broker::background::LEASE;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::{EpochChange, EpochState, StepReason};
@@ -12,11 +13,15 @@ use crate::store::records::{Epoch, Lease};
 use crate::store::{Mutation, StoreError};
 use std::collections::HashMap;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 /// Keys re-wrapped in one call of the HSM: 20 ms or less of its time.
 const REWRAP_CHUNK: u32 = 256;
 /// Chunks re-wrapped per epoch and sweep, so that one large epoch does not hold up the other tenants'.
 const REWRAP_CHUNKS: u32 = 64;
+/// Looks at whether another broker has made the epoch, and the time between them: five seconds of a claim at most.
+const MAKING_LOOKS: u32 = 100;
+const MAKING_LOOK: Duration = Duration::from_millis(50);
 
 impl Broker {
     /// The epoch that takes a tenant's new keys; made now if there is none.
@@ -25,21 +30,47 @@ impl Broker {
             return Ok(*epoch);
         }
         let _making = self.epoch_making.lock().await;
+        let open = self.store.epochs(Some(tenant), &[EpochState::Open]).await?.into_iter().next();
+        let epoch = match open {
+            Some(open) => open.id,
+            None => self.make_epoch(tenant).await?,
+        };
+        self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), epoch);
+        Ok(epoch)
+    }
+
+    /// Makes a tenant's epoch, or waits for the broker that does. One at a time among all brokers of the database: two that
+    /// both found no KEK would each make one, and the token takes neither for the epoch's then.
+    async fn make_epoch(&self, tenant: &TenantId) -> Result<EpochId, BrokerError> {
+        let name = format!("epoch:{tenant}");
+        for _ in 0..MAKING_LOOKS {
+            if let Some(lease) = self.store.acquire_lease(&name, &self.holder, LEASE).await? {
+                let made = self.make_epoch_under(tenant, &lease).await;
+                if let Err(error) = self.store.release_lease(&lease).await {
+                    tracing::warn!(lease = name, %error, "the lease was not given back; it runs out");
+                }
+                return made;
+            }
+            tokio::time::sleep(MAKING_LOOK).await;
+        }
+        Err(StoreError::Fenced(name).into())
+    }
+
+    async fn make_epoch_under(&self, tenant: &TenantId, lease: &Lease) -> Result<EpochId, BrokerError> {
         let existing = self.store.epochs(Some(tenant), &[EpochState::Open, EpochState::Creating]).await?;
-        let epoch = match existing.into_iter().next() {
-            Some(epoch) if epoch.state == EpochState::Open => epoch.id,
-            Some(creating) => self.create_kek(tenant, creating.id).await?,
+        match existing.into_iter().next() {
+            Some(epoch) if epoch.state == EpochState::Open => Ok(epoch.id),
+            Some(creating) => self.create_kek(tenant, creating.id, Some(lease)).await,
             None => {
                 let id = EpochId::generate();
                 // 1. Record the intent, 2. act, 3. record the result.
                 let event = self.epoch_event(EventKind::EpochCreating, tenant, id, None).await?;
-                self.store.create_epoch(id, tenant, Mutation::new(move |_| vec![event])).await?;
+                let mutation = Mutation::new(move |_: &Epoch| vec![event]).lease(lease);
+                self.store.create_epoch(id, tenant, mutation).await?;
                 crash::reached(Point::EpochIntended);
-                self.create_kek(tenant, id).await?
+                self.create_kek(tenant, id, Some(lease)).await
             }
-        };
-        self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), epoch);
-        Ok(epoch)
+        }
     }
 
     /// Forgets which epoch is open: the store said that it is not any more.
@@ -79,14 +110,23 @@ impl Broker {
         .into())
     }
 
-    pub(super) async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
+    /// Makes the KEK of an epoch that is `CREATING`, unless it is there, and opens it. Without a lease only where no other
+    /// broker is at work.
+    pub(super) async fn create_kek(
+        &self,
+        tenant: &TenantId,
+        epoch: EpochId,
+        lease: Option<&Lease>,
+    ) -> Result<EpochId, BrokerError> {
         if !self.hsm.object_exists(&ObjectId::Kek(tenant.clone(), epoch)).await? {
             self.check_token_of(tenant).await?;
             self.hsm.create_kek(tenant, &epoch).await?;
         }
         crash::reached(Point::EpochKekCreated);
         let event = self.epoch_event(EventKind::EpochOpened, tenant, epoch, None).await?;
-        self.store.advance_epoch(epoch, EpochChange::Open, None, Mutation::new(move |_| vec![event])).await?;
+        let mutation = Mutation::new(move |_: &Epoch| vec![event]);
+        let mutation = lease.into_iter().fold(mutation, Mutation::lease);
+        self.store.advance_epoch(epoch, EpochChange::Open, None, mutation).await?;
         crash::reached(Point::EpochOpened);
         Ok(epoch)
     }
@@ -132,13 +172,8 @@ impl Broker {
         lease: &Lease,
     ) -> Result<(), BrokerError> {
         match step {
-            EpochStep::Create(epoch) => {
-                let _making = self.epoch_making.lock().await;
-                // The producer may have made it since the plan.
-                let creating = self.store.epochs(Some(tenant), &[EpochState::Creating]).await?;
-                if creating.iter().any(|left| left.id == epoch) {
-                    self.create_kek(tenant, epoch).await?;
-                }
+            EpochStep::Create(_) => {
+                self.open_epoch(tenant).await?;
             }
             EpochStep::Close(epoch, reason) => {
                 let event = self.epoch_event(EventKind::EpochClosed, tenant, epoch, Some(reason)).await?;

@@ -149,8 +149,10 @@ pub struct Broker {
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
-    /// Held while an epoch is made, so that two producers do not both make one.
+    /// Held while an epoch is made, so that two producers do not both make one; among brokers a lease does that.
     epoch_making: tokio::sync::Mutex<()>,
+    /// What its leases are taken by: its name among the brokers of the database.
+    holder: String,
     /// Held while a CA key is made or certified, so that two operators do not use one generation.
     ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
@@ -346,11 +348,17 @@ impl BrokerError {
 }
 
 impl Broker {
-    /// A broker over a store and an HSM: reads profiles and CA certificates.
+    /// A broker over a store and an HSM: reads profiles and CA certificates. `holder` names it among the brokers of the
+    /// database: its leases are taken by this name.
     ///
     /// # Errors
     /// A profile that cannot be read (the text names file and line), or the store's.
-    pub async fn open(store: Arc<dyn Store>, hsm: Hsm, settings: Settings) -> Result<Arc<Self>, BrokerError> {
+    pub async fn open(
+        store: Arc<dyn Store>,
+        hsm: Hsm,
+        settings: Settings,
+        holder: &str,
+    ) -> Result<Arc<Self>, BrokerError> {
         let broker = Self {
             profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
@@ -363,6 +371,7 @@ impl Broker {
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: tokio::sync::Mutex::new(()),
+            holder: holder.to_owned(),
             ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
             admission: admission::Admission::default(),

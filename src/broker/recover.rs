@@ -421,7 +421,7 @@ impl Broker {
         for epoch in self.store.epochs(None, &living).await? {
             let (tenant, id) = (&epoch.tenant, epoch.id);
             if epoch.state == EpochState::Creating {
-                self.create_kek(tenant, id).await?;
+                self.create_kek(tenant, id, None).await?;
             }
             if matches!(epoch.state, EpochState::Creating | EpochState::Open) {
                 self.take_step(tenant, EpochStep::Close(id, StepReason::Recovered), lease).await?;

@@ -27,7 +27,13 @@ use std::sync::Arc;
 pub(super) async fn open(config: &Config) -> Result<Arc<Broker>, Failure> {
     let store = open_store(config).await?;
     let hsm = hsm(config).await?;
-    Broker::open(store, hsm, settings(config)).await.map_err(Failure::from)
+    let holder = match &config.store.url {
+        // One process at a time: this one goes on with the leases of the one before, however that ended.
+        StoreUrl::Sqlite(_) => "embedded".to_owned(),
+        // A name of its own for every start: one that was killed, or that only sleeps, stays another holder.
+        StoreUrl::Postgres(_) => format!("{}-{}", std::process::id(), uuid::Uuid::now_v7()),
+    };
+    Broker::open(store, hsm, settings(config), &holder).await.map_err(Failure::from)
 }
 
 /// Starts the HSM's workers.

@@ -102,7 +102,9 @@ impl World {
     /// A new process, as far as its memory goes: it knows what the store knows.
     async fn start_replica(&mut self) -> Replica {
         self.started += 1;
-        let broker = Broker::open(Arc::clone(&self.store), self.hsm.clone(), self.settings()).await.unwrap();
+        let (store, hsm, holder) =
+            (Arc::clone(&self.store), self.hsm.clone(), format!("replica-{}", self.started));
+        let broker = Broker::open(store, hsm, self.settings(), &holder).await.unwrap();
         if self.started == 1 {
             broker.initialise("Simulated root").await.unwrap();
         }
@@ -113,7 +115,7 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(broker.rolled_back().is_none(), "{:?}", broker.rolled_back());
-        let rounds = Rounds::new(&broker, &format!("replica-{}", self.started));
+        let rounds = Rounds::new(&broker);
         Replica { broker, rounds, paused: None }
     }
 

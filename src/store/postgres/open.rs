@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// The schema, embedded. A change of the schema is a new file: files that were released are never edited. Brokers of two
@@ -164,7 +165,14 @@ impl PostgresStore {
             long: options.statement_timeout + options.acquire_timeout,
         };
         Self {
-            engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default(), silence },
+            engine: Postgres {
+                pool,
+                home: Handle::current(),
+                clock,
+                changes: TaskTracker::new(),
+                places: Arc::default(),
+                silence,
+            },
         }
     }
 
