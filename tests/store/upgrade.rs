@@ -1,6 +1,7 @@
 //! Goal: a database of the first schema is brought up to date with nothing lost.
-//! Method: `tests/vectors/first-schema.*.sql` is what a broker wrote whose VNFCIs were registered, had claimed, renewed, released
-//! and been terminated. It is loaded, opened, and every row that was in it is looked for, column by column.
+//! Method: `tests/vectors/first-schema.*.sql` is what a broker wrote whose VNFCIs were registered, had claimed, renewed,
+//! released and been terminated (`make_first_schema.sh` says how). It is loaded, opened, and every row that was in it is looked
+//! for, column by column.
 
 use super::fixture::{manual_clock, postgres_options};
 use crate::postgres::Cluster;
