@@ -7,7 +7,7 @@
 # make simulation  random steps against a model for longer than `make test` does (SIMULATION=seconds)
 # make scale  1,000 VNFCIs at once and 20,000 credentials in a pool, with figures (SCALE=tenths of that)
 # make decay  PostgreSQL's claims per second over six refills of one pool that nobody vacuums (DECAY=times 400 claims)
-# make fuzz   every fuzz target under libFuzzer for a minute (FUZZ=seconds); needs nightly and cargo-fuzz
+# make fuzz   every fuzz target under libFuzzer for a minute (FUZZ=seconds); installs cargo-fuzz if it is missing
 # make lint   formatting and clippy
 # make tools  target/python: what the tests check us with
 # make docs   the code's documentation in target/doc, private items included
@@ -85,10 +85,13 @@ scale: tools
 decay:
 	KEYBROKER_DECAY=$(DECAY) cargo test --locked --release --test store_conformance drawing_from_a_pool_that_was_refilled -- --nocapture
 
+# RUSTC_BOOTSTRAP: a stable toolchain takes the flags for coverage, too.
 fuzz:
+	@scripts/packages.sh build
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	@for target in $$(ls fuzz/seeds); do \
 	    mkdir -p fuzz/corpus/$$target && \
-	    cargo +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	        -max_total_time=$(FUZZ) -max_len=16384 -print_final_stats=1 || exit 1; \
 	done
 

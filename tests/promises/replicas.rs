@@ -4,6 +4,7 @@
 use super::restart::{each_once, persistent};
 use crate::support::fresh_token::fresh_token;
 use crate::support::mano::By;
+use crate::support::pkcs11::objects;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::process::keybroker;
 use crate::support::settlement::{Held, assert_settled};
@@ -67,6 +68,57 @@ async fn one_broker_goes_on_with_everything_where_the_other_was_killed() {
     let report = first.verify(&export, &[&head_before]).await.ok().object();
     assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
     replica.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_whose_first_claims_come_at_once_make_one_key_encryption_key() {
+    let database = Cluster::common().database();
+    let first =
+        Site::start_with(Options { store_url: database.url(), faulty: true, ..Options::default() }).await;
+    let replica = first.replica().await;
+    // Long enough for the other one to find that the token has none yet.
+    first.faults().set("C_GenerateKey:token delay 1500");
+    first.create_pool(POOL, 8, None).await;
+    let ids: Vec<String> = (0..6).map(|n| format!("amf-{n:04}")).collect();
+    let vnfcis = first.register(&ids, &SLOTS, By::Certificate).await;
+    let sites = [Arc::new(first), Arc::new(replica)];
+    let mut booting = JoinSet::new();
+    for (n, vnfci) in vnfcis.into_iter().enumerate() {
+        let site = Arc::clone(&sites[n % 2]);
+        booting.spawn(async move { vnfci.boot(&site).await });
+    }
+    assert_eq!(booting.join_all().await.len(), ids.len());
+    let made = sites[0].faults().injected();
+    assert_eq!(made.len(), 1, "{made:?}");
+    let labels: Vec<String> =
+        objects(&sites[0]).await.iter().map(|object| object.label().to_owned()).collect();
+    let keks = labels.iter().filter(|label| label.starts_with("keybroker:kek:")).count();
+    assert_eq!(keks, 1, "{labels:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_gives_its_leases_back_and_leaves_no_event_unchained() {
+    let (mut site, database) = site_on_postgres().await;
+    site.full_pool(POOL, 60).await;
+    let ids: Vec<String> = (0..30).map(|n| format!("amf-{n:04}")).collect();
+    let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
+    // So many at once that the store makes connections while it serves them.
+    let shared = Arc::new(site);
+    let mut booting = JoinSet::new();
+    for vnfci in vnfcis {
+        let site = Arc::clone(&shared);
+        booting.spawn(async move { vnfci.boot(&site).await });
+    }
+    booting.join_all().await;
+    site = Arc::into_inner(shared).expect("all have ended");
+    site.stop().await;
+    assert_eq!(database.sql("SELECT name FROM leases WHERE expires_at > 0"), "");
+    assert_eq!(
+        database.sql("SELECT count(*) FROM events WHERE id NOT IN (SELECT event_id FROM audit_chain)"),
+        "0"
+    );
+    let log = std::fs::read_to_string(site.log()).unwrap();
+    assert!(!log.contains("being shutdown"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -285,6 +285,15 @@ impl Database {
         sql(&format!("ALTER DATABASE {other} RENAME TO {name}"));
     }
 
+    /// Runs a file of SQL in it, as a broker's role.
+    pub fn load(&self, file: &Path) {
+        run(command("psql")
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-U", ROLE, "-h"])
+            .arg(&self.cluster.directory)
+            .args(["-p", &self.cluster.port.to_string(), "-d", &self.name])
+            .stdin(File::open(file).unwrap()));
+    }
+
     /// Takes it back to what [`Database::dump`] wrote.
     pub fn restore(&self, dump: &Path) {
         self.cluster.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));

@@ -433,7 +433,7 @@ impl Addresses {
 
     /// Six free ports. They are below those that the kernel gives to outgoing connections, so that none is taken
     /// while a broker is away, and differ between test processes that run at the same time.
-    fn free() -> Self {
+    pub fn free() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..1_000 {
             let place = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed) * 1_777) % 4_000;
