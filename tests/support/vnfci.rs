@@ -269,12 +269,6 @@ impl Delivered {
         Ok(client.get_trust_chain(proto::GetTrustChainRequest {}).await?.into_inner())
     }
 
-    /// A connection by it to the VNFCI listener, if the broker is there.
-    async fn reach(&self, site: &Site) -> Result<Connection, Status> {
-        let connected = connect(&site.vnfci_url(), &site.tls(&self.credential())).await;
-        connected.map_err(|error| Status::unavailable(error.to_string()))
-    }
-
     /// To connect with.
     pub fn credential(&self) -> Credential {
         let mut chain_der = vec![self.certificate_der.clone()];
