@@ -112,7 +112,7 @@ impl World {
             assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(broker.rolled_back().is_none(), "{:?}", broker.rolled_back());
+        assert_eq!(broker.doubt(), None);
         let rounds = Rounds::new(&broker, &format!("replica-{}", self.started));
         Replica { broker, rounds, paused: None }
     }

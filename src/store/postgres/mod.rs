@@ -22,6 +22,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sqlx::Row;
+use sqlx::pool::PoolConnection;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ impl Engine for Postgres {
         match &self.clock {
             Some(clock) => Ok(clock.now()),
             None => {
-                let mut connection = self.pool.acquire().await?;
+                let mut connection = acquire(&self.pool).await?;
                 let answer = answered(self.silence.short, sqlx::query(NOW).fetch_one(&mut *connection)).await;
                 if answer.is_err() {
                     connection.close_on_drop();
@@ -105,7 +106,7 @@ impl Engine for Postgres {
 
     async fn reader(&self) -> Result<Connection> {
         Ok(Connection::Postgres(Session {
-            connection: self.pool.acquire().await?,
+            connection: acquire(&self.pool).await?,
             silence: self.silence.short,
             failed: None,
             patient: false,
@@ -115,7 +116,7 @@ impl Engine for Postgres {
 
     async fn snapshot(&self) -> Result<Connection> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let connection = self.pool.acquire().await?;
+        let connection = acquire(&self.pool).await?;
         let mut snapshot = Snapshot { connection, silence: self.silence.long, ended: false };
         let begun = sqlx::raw_sql(begin).execute(&mut *snapshot.connection);
         answered(self.silence.short, begun).await?;
@@ -146,6 +147,15 @@ async fn identity(connection: &mut sqlx::PgConnection) -> sqlx::Result<Identity>
         ));
     }
     Ok(Identity { database: row.try_get("database")?, started: row.try_get("started")? })
+}
+
+/// A connection. The broker has worked on the database: whatever is said of it now, that it does not exist or lets nobody in, it
+/// may be back soon, as when another one takes its place.
+async fn acquire(pool: &sqlx::PgPool) -> Result<PoolConnection<sqlx::Postgres>> {
+    pool.acquire().await.map_err(|error| match StoreError::from(error) {
+        StoreError::Unusable(why) => StoreError::Unavailable(why),
+        other => other,
+    })
 }
 
 fn unavailable(why: &str) -> StoreError {
@@ -261,7 +271,7 @@ async fn begin(
     // Some may be left of before the server was restarted, and one more is made.
     let mut left = pool.size() + 1;
     loop {
-        let mut connection = pool.acquire().await?;
+        let mut connection = acquire(pool).await?;
         let begun = match clock {
             Some(clock) => {
                 let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection);
