@@ -129,6 +129,7 @@ impl World {
             assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        assert_eq!(broker.doubt(), None);
         broker
     }
 

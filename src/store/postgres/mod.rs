@@ -157,9 +157,18 @@ impl Postgres {
     /// A connection to read by; made at home, if one has to be made.
     async fn connection(&self) -> Result<PoolConnection<sqlx::Postgres>> {
         let pool = self.pool.clone();
-        let acquired = self.home.spawn(async move { pool.acquire().await }).await;
-        Ok(acquired.map_err(|_| unavailable("the broker is ending"))??)
+        let acquired = self.home.spawn(async move { acquire(&pool).await }).await;
+        acquired.map_err(|_| unavailable("the broker is ending"))?
     }
+}
+
+/// A connection. The broker has worked on the database: whatever is said of it now, that it does not exist or lets nobody in, it
+/// may be back soon, as when another one takes its place.
+async fn acquire(pool: &sqlx::PgPool) -> Result<PoolConnection<sqlx::Postgres>> {
+    pool.acquire().await.map_err(|error| match StoreError::from(error) {
+        StoreError::Unusable(why) => StoreError::Unavailable(why),
+        other => other,
+    })
 }
 
 fn unavailable(why: &str) -> StoreError {
@@ -275,7 +284,7 @@ async fn begin(
     // Some may be left of before the server was restarted, and one more is made.
     let mut left = pool.size() + 1;
     loop {
-        let mut connection = pool.acquire().await?;
+        let mut connection = acquire(pool).await?;
         let begun = match clock {
             Some(clock) => {
                 let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut *connection);
