@@ -32,12 +32,12 @@ async fn site_with(options: Options) -> Site {
 }
 
 /// Runs a program in a directory; its relative paths are there.
-async fn sh(directory: &Path, script: &str) -> Finished {
+pub(crate) async fn sh(directory: &Path, script: &str) -> Finished {
     run("sh", ["-c".to_owned(), format!("cd {} && {script}", directory.display())]).await
 }
 
 /// A key and a request for it: `NAME.key.pem`, `NAME.csr` (DER), `NAME.csr.b64`.
-async fn request(directory: &Path, name: &str, subject: &str, more: &str) {
+pub(crate) async fn request(directory: &Path, name: &str, subject: &str, more: &str) {
     let script = format!(
         "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key.pem \
          -subj '{subject}' {more} -outform DER -out {name}.csr && openssl base64 -in {name}.csr -out {name}.csr.b64"
@@ -46,7 +46,7 @@ async fn request(directory: &Path, name: &str, subject: &str, more: &str) {
 }
 
 /// A POST by curl; (status, body).
-async fn post(site: &Site, as_: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) async fn post(site: &Site, as_: &str, path: &str, body: &str) -> (u16, String) {
     curl(site, as_, path, &format!("--data-binary @{body} -H 'Content-Type: application/pkcs10'")).await
 }
 
@@ -66,7 +66,7 @@ async fn curl(site: &Site, as_: &str, path: &str, more: &str) -> (u16, String) {
 }
 
 /// The certificates of a base64 certs-only message, by openssl; PEM.
-async fn certificates(directory: &Path, message: &str, file: &str) -> PathBuf {
+pub(crate) async fn certificates(directory: &Path, message: &str, file: &str) -> PathBuf {
     std::fs::write(directory.join("message.b64"), message).unwrap();
     let script = format!(
         "openssl base64 -d -A -in message.b64 | openssl pkcs7 -inform DER -print_certs | \
@@ -494,6 +494,27 @@ async fn the_profile_names_the_vnfci_or_refuses_other_names() {
         ("CN=amf-0002,O=keybroker", &["amf-0002.example".to_owned()][..])
     );
     site.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_a_key_on_another_curve_is_told_which_curve_is_wrong() {
+    let site = site().await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    vnfci.initial.credential.write(site.path(), "initial");
+    for (name, more, told) in [
+        ("small", "-pkeyopt ec_paramgen_curve:P-192", "on curve"),
+        ("less", "-pkeyopt ec_paramgen_curve:P-224", "on curve"),
+        ("koblitz", "-pkeyopt ec_paramgen_curve:secp256k1", "on curve"),
+        ("explicit", "-pkeyopt ec_param_enc:explicit", "explicit parameters"),
+    ] {
+        request(site.path(), name, "/CN=amf-0001", more).await;
+        let (status, text) =
+            post(&site, "initial", "/.well-known/est/simpleenroll", &format!("{name}.csr.b64")).await;
+        assert!(
+            status == 400 && text.contains(told) && text.contains("use P-256 or P-384"),
+            "{name}: {status}: {text}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
