@@ -157,13 +157,17 @@ pub fn paths<'a>(
     // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
     for anchor in anchors {
         let rules = anchor.rules(now);
+        // An anchor that has nothing to do with the leaf costs no step of the work, whatever is below it.
+        let concerns = |issuer: &Certificate| {
+            leaf.may_be_issued_by(issuer) || presented.iter().any(|known| known.may_be_issued_by(issuer))
+        };
+        let own = anchor.issuers.iter().map(|issuer| &**issuer);
         let with_issuers: Vec<Certificate>;
-        let intermediates = if anchor.issuers.is_empty() {
-            presented
-        } else {
-            let own = anchor.issuers.iter().map(|issuer| Certificate::clone(issuer));
-            with_issuers = presented.iter().cloned().chain(own).collect();
+        let intermediates = if own.clone().chain([&*anchor.certificate]).any(concerns) {
+            with_issuers = presented.iter().chain(own).cloned().collect();
             &with_issuers
+        } else {
+            presented
         };
         match path::validate(leaf, intermediates, &anchor.certificate, &anchor.crls, &rules, &work) {
             Ok(_) => reached.push(anchor),

@@ -181,7 +181,7 @@ async fn a_ca_that_relying_parties_would_reject_or_that_cannot_issue_is_not_impo
     let directory = tempfile::tempdir().unwrap();
     let foreign = Foreign::make(directory.path()).await;
     let more_toml = format!("[ca]\nroots = [{:?}]\n", text(&foreign.root));
-    let mut site = Site::start_with(Options { more_toml, est: true, ..Options::default() }).await;
+    let site = Site::start_with(Options { more_toml, est: true, ..Options::default() }).await;
     let csr = site.path().join("sub.csr");
     operator(&site, &["ca", "csr", "main", "--out", &text(&csr)]).await;
     let import = async |certificate: &Path, more: &[&str]| {
@@ -189,7 +189,7 @@ async fn a_ca_that_relying_parties_would_reject_or_that_cannot_issue_is_not_impo
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         std::fs::write(&bundle, read(certificate) + &read(&foreign.tier)).unwrap();
         let bundle = text(&bundle);
-        let arguments = ["ca", "import", "main", "--certificate", &bundle, "--output", "json"];
+        let arguments = ["ca", "import", "main", "--certificate", &bundle];
         site.cli_as("operator", &[&arguments[..], more].concat()).await
     };
     let authority = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n";
@@ -248,7 +248,7 @@ async fn a_ca_that_relying_parties_would_reject_or_that_cannot_issue_is_not_impo
     assert!(left(&["tenant=\"default\"", "issuing=\"true\""]) < 86_400.0);
     assert!(left(&["tenant=\"\"", "issuing=\"true\""]) > 19.0 * 365.0 * 86_400.0);
     let config = text(&site.config());
-    let doctor = site.cli(["doctor", "--config", &config, "--output", "json"]).await;
+    let doctor = site.cli(["doctor", "--config", &config]).await;
     let about = |row: &Value| row["check"] == "CAs" && row["finding"].as_str().unwrap().contains("CA main 2");
     let row = doctor.objects().into_iter().find(about).unwrap_or_else(|| panic!("{doctor:?}"));
     assert_eq!(row["status"], "warn", "{row}");

@@ -141,7 +141,7 @@ async fn a_crl_that_its_ca_did_not_sign_displaces_no_genuine_one() {
     assert!(!done && shown.contains("not below the anchor"), "{shown}");
     let (done, shown) = give_issuer(&site, &below).await;
     assert!(done, "{shown}");
-    let anchor = site.cli_as("operator", &["anchor", "show", ANCHOR, "--output", "json"]).await;
+    let anchor = site.cli_as("operator", &["anchor", "show", ANCHOR]).await;
     let anchor: Value = serde_json::from_str(&anchor.out).unwrap();
     assert_eq!(anchor["crls"].as_array().unwrap().len(), 2, "{anchor}");
     let (done, shown) = update(&site, Some(&forger.crl(47, 30, &[])), None).await;
