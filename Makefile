@@ -1,6 +1,6 @@
 # make demo   from nothing: the whole story against a fresh SoftHSM2 token (N=VNFCIs, KEEP=DIR to look at afterwards)
 # make test   everything that CI runs
-# make kryoptic  the tests of the token and of claims on a second, independent PKCS#11 module (part of make test)
+# make kryoptic  the token, claims and crash points on a second, independent PKCS#11 module (part of make test)
 # make containers  brokers and PostgreSQL in containers, killed, paused and cut off; says so where no engine can be had
 # make storm  SIGKILL in the middle of everything, five times what `make test` does (STORM=times)
 # make simulation  random steps against a model for longer than `make test` does (SIMULATION=seconds)
@@ -44,10 +44,10 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-# On kryoptic: what the token must do, and claims from end to end.
+# On kryoptic: what the token must do, claims from end to end, and a broker that dies at every crash point.
 kryoptic: tools
 	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test hsm_envelope --test hsm_token
-	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test promises -- claims:: restart:: --skip crashes::
+	KEYBROKER_TEST_KRYOPTIC=$$(scripts/kryoptic.sh) cargo test --locked --test promises -- claims:: restart:: crashes::
 
 # Without an engine each test says that it is skipped.
 containers:

@@ -79,6 +79,8 @@ named!(
         EnrolVnfci = "EnrolVnfci",
         /// EST `simpleenroll` of a key that the caller vouches for.
         EnrolVouched = "EnrolVouched",
+        /// EST `simplereenroll` of a registered client's own certificate.
+        RenewIdentity = "RenewIdentity",
         /// `AdminService.AddTenant`.
         AddTenant = "AddTenant",
         /// `AdminService.ListTenants`.
@@ -177,6 +179,11 @@ pub fn reach(role: Role, rpc: Rpc) -> Option<Reach> {
         // SEC 005 8.1.2.3: the enrolment server's client is the HSM's side, before there are VNFCIs.
         Rpc::EnrolVouched => match role {
             Role::RegistrationAuthority => Some(GrantedVnfs),
+            _ => None,
+        },
+        // Whoever comes to this server anyway; the others have their certificates from `init` or of another CA.
+        Rpc::RenewIdentity => match role {
+            Role::RegistrationAuthority => Some(OwnTenant),
             _ => None,
         },
         Rpc::ListEvents | Rpc::TailEvents | Rpc::GetDestructionReceipt => match role {
@@ -326,7 +333,7 @@ pub enum Denied {
 pub fn authorise(caller: &Caller, rpc: Rpc, target: Target<'_>) -> Result<Authorised, Denied> {
     let reach = reach(caller.role, rpc).ok_or(Denied::Role(caller.role, rpc))?;
     if reach != Reach::Everywhere {
-        // An identity without a tenant (auditor of the whole broker) reaches every tenant's things.
+        // An auditor or a security operator without a tenant reaches every tenant's things; nobody else is without one.
         if let Some(own) = &caller.tenant {
             match target.tenant {
                 Some(tenant) if tenant != own => {
@@ -335,7 +342,8 @@ pub fn authorise(caller: &Caller, rpc: Rpc, target: Target<'_>) -> Result<Author
                 Some(_) => {}
                 None => return Err(Denied::NoTarget(caller.name.clone())),
             }
-        } else if matches!(reach, Reach::GrantedVnfs | Reach::Itself) || caller.role == Role::Nfvo {
+        } else if reach != Reach::OwnTenant || !matches!(caller.role, Role::Auditor | Role::SecurityOperator)
+        {
             return Err(Denied::NoTarget(caller.name.clone()));
         }
     }
@@ -391,6 +399,7 @@ mod tests {
         GetDestructionReceipt  - - - T T - -
         EnrolVnfci             - - G - - - -
         EnrolVouched           - - - - - G -
+        RenewIdentity          - - - - - T -
         AddTenant              E - - - - - -
         ListTenants            E - - - - - -
         RemoveTenant           E - - - - - -

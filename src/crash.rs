@@ -27,12 +27,15 @@ points! {
     TenantMacKeyMade "tenant.mac_key_made" "A tenant's HMAC key is on the token; the tenant has no CA yet."
     TenantCertified "tenant.certified" "The root has signed a new tenant's sub-CA; there is no row."
     TenantCommitted "tenant.committed" "A tenant's row is committed; nobody was told."
-    IdentityCertified "identity.certified" "`init` had a client certificate signed; it is not registered."
+    IdentityCertified "identity.certified" "A registered client's certificate is signed; it is not registered."
     CaCertified "ca.certified" "The root has signed a tenant's next CA; there is no row."
     CaCommitted "ca.committed" "A CA's row is committed: it issues, and nobody was told."
     CaRequestSigned "ca.request_signed" "A CA key has signed its request; no event says so."
     CaRequestCommitted "ca.request_committed" "The event of a CA's request is committed; nobody has the request."
     CaTried "ca.tried" "An imported CA has signed its trial certificate; there is no row."
+    CeremonySigned "ceremony.signed" "The own root has signed another CA's request; no event says so."
+    CeremonyCommitted "ceremony.committed" "The event of a ceremony is committed; nobody has the certificate."
+    StartMovedDeadlines "start.moved_deadlines" "A broker that starts has moved deadlines by its absence; it does not serve yet."
 
     EpochIntended "epoch.intended" "An epoch is CREATING; there is no KEK."
     EpochKekCreated "epoch.kek_created" "The KEK is on the token; its epoch is still CREATING."
@@ -55,9 +58,13 @@ points! {
     ProductionCertified "production.certified" "The sub-CA has signed their certificates; nothing says so."
     ProductionInserted "production.inserted" "Their rows are written in a transaction that is not committed."
     ProductionCommitted "production.committed" "They are committed; nobody was told."
+    IssuerCaRecorded "issuer.ca_recorded" "The CA outside has a row; no certificate under it has one."
     IssuerRequested "issuer.requested" "Keys with their requests are made for a CA outside; nothing says so."
     IssuerAnswered "issuer.answered" "The CA outside has certified keys; their rows wait for certificates."
     IssuerRecorded "issuer.recorded" "The certificates of the CA outside are recorded; nothing else was done."
+
+    IssuerClientCertified "issuer.client_certified" "The CA outside has certified our client key for it again; nothing says so."
+    IssuerClientRecorded "issuer.client_recorded" "The event of that is committed; the file is the old one."
 
     RegistrationCommitted "registration.committed" "VNFCIs are registered; their tokens are not computed."
     RearmingCommitted "rearming.committed" "VNFCIs are armed anew; their tokens are not computed."
@@ -70,11 +77,16 @@ points! {
     ClaimDestroyed "claim.destroyed" "An overdue claim is destroyed; its certificates are on no CRL."
     ConfirmVerified "confirm.verified" "Every key has signed; nothing is delivered."
     ConfirmCommitted "confirm.committed" "Keys are delivered and the broker's copies erased; the VNFCI does not know."
+    RenewalRequested "renewal.requested" "MANO's wish for a renewal is committed; nobody was told."
+    OverlapEnded "renewal.overlap_ended" "What a renewal replaced is to be revoked; no CRL lists it."
     ReleaseCommitted "release.committed" "Custody has ended; the VNFCI does not know."
     TerminationCommitted "termination.committed" "A VNFCI has ended; MANO does not know, and no CRL lists it."
     EnrolmentIntended "enrolment.intended" "The intent to certify a VNFCI's own key is committed; nothing is signed."
     EnrolmentSigned "enrolment.signed" "Its certificate is signed; there is no row."
     EnrolmentCommitted "enrolment.committed" "Its certificate is recorded; the VNFCI does not have it."
+    VouchedIntended "vouched.intended" "The intent to certify a key of a registration authority is committed; nothing is signed."
+    VouchedSigned "vouched.signed" "Its certificate is signed; there is no row."
+    VouchedCommitted "vouched.committed" "Its certificate is recorded; the authority does not have it."
 
     RevocationCommitted "revocation.committed" "Certificates are to be revoked; nobody was told, and no CRL lists them."
     CrlSigned "crl.signed" "CRLs are signed; none is recorded."
@@ -85,14 +97,44 @@ points! {
     HeadSigned "audit.head_signed" "The chain's head is signed; it is not recorded."
     HeadCommitted "audit.head_committed" "The signed head is recorded; nobody was told."
     MirrorAppended "audit.mirror_appended" "The mirror has the rows of a head; the head itself is not there."
+    MirrorFinished "audit.mirror_finished" "The mirror has the head; the database may not know that there is a mirror."
+
+    RecoveryNoted "recovery.noted" "It is noted that a recovery is under way; nothing is done."
+    RecoveryBroughtBack "recovery.brought_back" "The custody of what went out is ended; VNFCIs that MANO ended are not."
+    RecoveryEnded "recovery.ended" "They are ended; open claims are not destroyed."
+    RecoveryErased "recovery.erased" "Everything that waits is erased; every KEK is there."
+    RecoveryStrayDestroyed "recovery.stray_destroyed" "A KEK that only the token knew is destroyed; no event says so."
+    RecoveryStrayRecorded "recovery.stray_recorded" "The event says so; the recovery's notes do not."
+    RecoveryShredded "recovery.shredded" "Every KEK is destroyed; the log is the old one."
+    RecoveryArchived "recovery.archived" "The old mirror is put aside; the log is the old one."
+    RecoveryRestarted "recovery.restarted" "The new log is begun; nothing is chained, signed or mirrored."
+
+    WorkerGenerated "worker.generated" "A worker has generated a key pair; it is not wrapped."
+    WorkerProduced "worker.produced" "A worker has wrapped keys; the broker has no answer."
+    WorkerSealed "worker.sealed" "A worker has sealed keys; the broker has no answer."
+    WorkerSigned "worker.signed" "A worker has signed; the broker has no answer."
+    WorkerMac "worker.mac" "A worker has computed an HMAC; the broker has no answer."
+    WorkerKeyPair "worker.key_pair" "A worker has made a key pair on the token; the broker has no answer."
+    WorkerMacKey "worker.mac_key" "A worker has made an HMAC key on the token; the broker has no answer."
+    WorkerKek "worker.kek" "A worker has made a KEK on the token; the broker has no answer."
+    WorkerKekDestroyed "worker.kek_destroyed" "A worker has destroyed a KEK; the broker has no answer."
+    WorkerRewrapping "worker.rewrapping" "A worker has unwrapped a data key; it is not wrapped under the other KEK."
+    WorkerRewrapped "worker.rewrapped" "A worker has wrapped data keys under another KEK; the broker has no answer."
+    WorkerVerified "worker.verified" "A fresh process found a KEK gone; the broker has no answer."
 }
 
 #[cfg(not(feature = "crash-points"))]
 #[inline(always)]
 pub(crate) fn reached(_point: Point) {}
 
+/// What a worker process needs in its environment to die where a test says; in any other build nothing.
+#[cfg(not(feature = "crash-points"))]
+pub(crate) fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+    None
+}
+
 #[cfg(feature = "crash-points")]
-pub(crate) use armed::reached;
+pub(crate) use armed::{environment, reached};
 
 #[cfg(feature = "crash-points")]
 mod armed {
@@ -111,6 +153,10 @@ mod armed {
         for (_, name, _) in POINTS.iter().filter(|(known, _, _)| *known == point) {
             fail::fail_point!(name);
         }
+    }
+
+    pub(crate) fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+        Some((FILE, std::env::var_os(FILE)?))
     }
 
     /// One action for all points: to look whether it is this one's turn.

@@ -51,6 +51,19 @@ fn free_port() -> u16 {
 }
 
 #[test]
+fn a_profile_variable_that_is_empty_counts_as_unset() {
+    let output = Command::cargo_bin("keybroker")
+        .unwrap()
+        .args(["pool", "list"])
+        .env("KEYBROKER_PROFILE", "")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("--server is missing"), "{error}");
+}
+
+#[test]
 fn every_command_explains_itself() {
     let commands: &[&[&str]] = &[
         &[],

@@ -20,7 +20,6 @@ CREATE TABLE anchors (
     revocation      TEXT COLLATE "C" NOT NULL,
     policies        TEXT COLLATE "C" NOT NULL,
     strict          BIGINT NOT NULL,
-    issuers         TEXT COLLATE "C" NOT NULL,
     created_at      BIGINT NOT NULL,
     PRIMARY KEY (tenant, name)
 );

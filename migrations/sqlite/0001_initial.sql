@@ -18,7 +18,6 @@ CREATE TABLE anchors (
     revocation      TEXT   NOT NULL,
     policies        TEXT   NOT NULL,
     strict          BIGINT NOT NULL,
-    issuers         TEXT   NOT NULL,
     created_at      BIGINT NOT NULL,
     PRIMARY KEY (tenant, name)
 );

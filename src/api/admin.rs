@@ -5,15 +5,19 @@ use super::parse::{certificate, invalid, optional, required, to_timestamp};
 use super::proto::{self, admin_service_server::AdminService};
 use crate::authorisation::{Role, Rpc};
 use crate::broker::BrokerError;
-use crate::broker::admin::NewIdentity;
+use crate::broker::admin::{IdentityCertificate, NewIdentity};
 use crate::broker::anchors::{AnchorChange, AnchorWithCrls, NewAnchor};
-use crate::broker::hierarchy::{Ca, ImportCa};
+use crate::broker::hierarchy::{Ca, Certifier, ImportCa};
+use crate::broker::quotas::TenantStatus;
 use crate::nfv::VnfInstanceId;
-use crate::store::records::{Identity, Revocation, Tenant};
+use crate::store::records::{Identity, Quota, Revocation};
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 /// The longest profile file.
 const PROFILE_MAX: usize = 64 * 1024;
+/// The longest PKCS#10, DER.
+const CERTIFICATE_REQUEST_MAX: usize = 16 * 1024;
 /// The most VNF instances that one identity manages.
 const GRANTS_MAX: usize = 10_000;
 
@@ -132,7 +136,7 @@ impl AdminService for Admin {
     ) -> Result<Response<proto::AddIdentityResponse>, Status> {
         self.0
             .call(Rpc::AddIdentity, request, |call, caller, message| async move {
-                let identity = new_identity(message.identity)?;
+                let identity = new_identity(message)?;
                 let identity = call.broker.add_identity(&caller, call.request()?, identity).await?;
                 Ok(proto::AddIdentityResponse { identity: Some(shown_identity(identity)) })
             })
@@ -235,7 +239,20 @@ impl AdminService for Admin {
             .call(Rpc::IssueCa, request, |call, caller, message| async move {
                 let tenant = required("tenant", &message.tenant)?;
                 let name = required("name", &message.name)?;
-                let ca = call.broker.issue_ca(&caller, call.request()?, tenant, name, message.new).await?;
+                let certifier = match (message.root, optional("under", &message.under)?) {
+                    (true, Some(_)) => return Err(invalid("under", "is given; a root certifies itself")),
+                    (true, None) if !message.new => {
+                        return Err(invalid(
+                            "root",
+                            "is given; a root has no next generation: add another one",
+                        ));
+                    }
+                    (true, None) => Certifier::Itself,
+                    (false, Some(root)) => Certifier::Root(root),
+                    (false, None) => Certifier::Before,
+                };
+                let request = call.request()?;
+                let ca = call.broker.issue_ca(&caller, request, tenant, name, message.new, certifier).await?;
                 Ok(proto::IssueCaResponse { ca: Some(shown_ca(ca)) })
             })
             .await
@@ -314,8 +331,8 @@ impl AdminService for Admin {
 
 /// An identity to be registered: MANO belongs to a tenant, an operator to none, and only a VNFM is granted VNF
 /// instances.
-pub(super) fn new_identity(identity: Option<proto::Identity>) -> Result<NewIdentity, BrokerError> {
-    let identity = identity.ok_or_else(|| invalid("identity", "is missing"))?;
+pub(super) fn new_identity(message: proto::AddIdentityRequest) -> Result<NewIdentity, BrokerError> {
+    let identity = message.identity.ok_or_else(|| invalid("identity", "is missing"))?;
     let role = role(identity.role)?;
     let tenant = optional("identity.tenant", &identity.tenant)?;
     match role {
@@ -339,13 +356,20 @@ pub(super) fn new_identity(identity: Option<proto::Identity>) -> Result<NewIdent
         .enumerate()
         .map(|(i, id)| required(&format!("identity.granted_vnf_instance_ids[{i}]"), id))
         .collect::<Result<Vec<VnfInstanceId>, _>>()?;
-    Ok(NewIdentity {
-        name: required("identity.name", &identity.name)?,
-        role,
-        tenant,
-        granted_vnfs,
-        certificate_der: certificate("identity.certificate_der", identity.certificate_der)?,
-    })
+    let request_der = message.certificate_request_der;
+    let certificate = if request_der.is_empty() {
+        IdentityCertificate::Given(certificate("identity.certificate_der", identity.certificate_der)?)
+    } else if !identity.certificate_der.is_empty() {
+        return Err(invalid("certificate_request_der", "is given beside identity.certificate_der: give one"));
+    } else if request_der.len() > CERTIFICATE_REQUEST_MAX {
+        return Err(invalid("certificate_request_der", "is longer than 16 KiB"));
+    } else {
+        let validity = message.validity.map(Duration::try_from).transpose();
+        let validity = validity.map_err(|_| invalid("validity", "is negative"))?;
+        IdentityCertificate::Requested { request_der, validity }
+    };
+    let name = required("identity.name", &identity.name)?;
+    Ok(NewIdentity { name, role, tenant, granted_vnfs, certificate })
 }
 
 fn role(role: i32) -> Result<Role, BrokerError> {
@@ -376,8 +400,17 @@ fn shown_ca(ca: Ca) -> proto::Ca {
     }
 }
 
-fn shown_tenant(tenant: Tenant) -> proto::Tenant {
-    proto::Tenant { tenant: tenant.id.into(), created_at: to_timestamp(tenant.created_at) }
+fn shown_tenant(status: TenantStatus) -> proto::Tenant {
+    let quota = |quota: Quota| proto::Quota {
+        name: quota.as_str().to_owned(),
+        limit: status.quotas.of(quota),
+        used: status.used.of(quota),
+    };
+    proto::Tenant {
+        quotas: Quota::ALL.map(quota).into(),
+        tenant: status.tenant.id.into(),
+        created_at: to_timestamp(status.tenant.created_at),
+    }
 }
 
 /// None: not said.
@@ -445,7 +478,8 @@ mod tests {
     use super::*;
 
     fn problem(identity: proto::Identity) -> String {
-        new_identity(Some(identity)).unwrap_err().to_string()
+        let message = proto::AddIdentityRequest { identity: Some(identity), ..Default::default() };
+        new_identity(message).unwrap_err().to_string()
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl ConnectError {
 /// What a client proves itself with and whom it trusts.
 #[derive(Clone)]
 pub struct ClientTls {
-    /// The only root that the server's certificate may chain to, PEM.
+    /// The only roots that the server's certificate may chain to, PEM.
     pub trust_anchor_pem: Vec<u8>,
     /// The client's certificate and its issuers, DER, leaf first.
     pub certificate_chain_der: Vec<Vec<u8>>,
@@ -420,6 +420,8 @@ pub fn describe(status: &Status) -> Explained {
     let retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
     let class = match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => FailureClass::Refused,
+        // A quota stays exceeded, however long one waits.
+        Code::ResourceExhausted if retry_after.is_none() => FailureClass::Failed,
         Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => FailureClass::Unavailable,
         _ => FailureClass::Failed,
     };

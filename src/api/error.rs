@@ -1,6 +1,7 @@
 //! From a use case's error to what a caller may learn of it: the one exhaustive match.
 
 use crate::broker::BrokerError;
+use crate::store::records::QuotaExceeded;
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -13,13 +14,13 @@ pub const DOMAIN: &str = "keybroker";
 const CA_RENEWAL: Duration = Duration::from_secs(3_600);
 
 /// The gRPC status for an error, with `google.rpc.ErrorInfo` and, where they apply, `BadRequest`,
-/// `PreconditionFailure` and `RetryInfo`.
+/// `QuotaFailure`, `PreconditionFailure` and `RetryInfo`.
 ///
 /// `Refused` and `Denied` say nothing of their reason, which is for the auditor. `Internal` says an incident id,
 /// which is in the broker's own log with the reason.
 pub fn status(error: &BrokerError) -> Status {
     match error {
-        BrokerError::Refused { .. } => {
+        BrokerError::Refused { .. } | BrokerError::RefusedForNow { .. } => {
             answer(Code::Unauthenticated, "NOT_AUTHENTICATED", "not authenticated", ErrorDetails::new())
         }
         BrokerError::Denied(_) => {
@@ -59,6 +60,7 @@ pub fn status(error: &BrokerError) -> Status {
                 "repeat a request unchanged, or give a changed one a new request id",
             ),
         ),
+        BrokerError::QuotaExceeded(exceeded) => quota_exceeded(exceeded),
         BrokerError::PoolEmpty { retry_after, .. } => answer(
             Code::ResourceExhausted,
             "POOL_EMPTY",
@@ -81,8 +83,33 @@ pub fn status(error: &BrokerError) -> Status {
             &error.to_string(),
             ErrorDetails::with_retry_info(Some(CA_RENEWAL)),
         ),
+        BrokerError::TokenWithoutKeys { retry_after, .. } => {
+            tracing::error!(%error, "not available");
+            answer(
+                Code::Unavailable,
+                "TOKEN_WITHOUT_KEYS",
+                &error.to_string(),
+                ErrorDetails::with_retry_info(Some(*retry_after)),
+            )
+        }
         BrokerError::Internal(reason) => internal(reason),
     }
+}
+
+/// The caller belongs to the tenant: it learns what it has and what it may have, in words and in numbers.
+fn quota_exceeded(exceeded: &QuotaExceeded) -> Status {
+    let sentence = exceeded.to_string();
+    let subject = format!("tenant:{}", exceeded.tenant);
+    let mut details = ErrorDetails::with_quota_failure_violation(subject, sentence.as_str());
+    let numbers = [
+        ("quota", exceeded.quota.as_str().to_owned()),
+        ("limit", exceeded.limit.to_string()),
+        ("used", exceeded.used.to_string()),
+        ("asked", exceeded.asked.to_string()),
+    ];
+    let numbers = numbers.map(|(name, value)| (name.to_owned(), value));
+    details.set_error_info("QUOTA_EXCEEDED", DOMAIN, HashMap::from(numbers));
+    Status::with_error_details(Code::ResourceExhausted, sentence, details)
 }
 
 /// A fault of ours: the caller gets an incident id, the log the reason beside it.
@@ -149,6 +176,7 @@ mod tests {
     use crate::authorisation::{Denied, Role, Rpc};
     use crate::clock::Timestamp;
     use crate::nfv::RequestId;
+    use crate::store::records::Quota;
 
     const SECRET: &str = "the-reason-behind-it";
 
@@ -184,6 +212,17 @@ mod tests {
             ),
             (BrokerError::RequestReused(RequestId::generate()), Code::FailedPrecondition, "REQUEST_REUSED"),
             (
+                BrokerError::QuotaExceeded(QuotaExceeded {
+                    tenant: "default".parse().unwrap(),
+                    quota: Quota::Vnfcis,
+                    limit: 10,
+                    used: 9,
+                    asked: 2,
+                }),
+                Code::ResourceExhausted,
+                "QUOTA_EXCEEDED",
+            ),
+            (
                 // Unwrap safety: a test.
                 BrokerError::PoolEmpty { pool: "secret-pool".parse().unwrap(), retry_after: wait },
                 Code::ResourceExhausted,
@@ -199,6 +238,15 @@ mod tests {
                 "HSM_UNAVAILABLE",
             ),
             (BrokerError::CaEnding(Timestamp::from_unix_seconds(1)), Code::Unavailable, "CA_ENDING"),
+            (
+                BrokerError::TokenWithoutKeys {
+                    tenant: "default".parse().unwrap(),
+                    missing: "keybroker:hmac:default".into(),
+                    retry_after: wait,
+                },
+                Code::Unavailable,
+                "TOKEN_WITHOUT_KEYS",
+            ),
             (BrokerError::Internal(SECRET.into()), Code::Internal, "INTERNAL"),
         ]
     }
@@ -238,8 +286,26 @@ mod tests {
     fn what_may_be_tried_again_says_when() {
         for (error, code, _) in every_error() {
             let retry = status(&error).get_error_details().retry_info().is_some();
-            assert_eq!(retry, matches!(code, Code::Unavailable | Code::ResourceExhausted), "{error:?}");
+            let passes = matches!(code, Code::Unavailable | Code::ResourceExhausted)
+                && !matches!(error, BrokerError::QuotaExceeded(_));
+            assert_eq!(retry, passes, "{error:?}");
         }
+    }
+
+    #[test]
+    fn an_exceeded_quota_says_what_is_allowed_what_is_there_and_what_to_do() {
+        let errors = every_error();
+        let (error, ..) = errors.iter().find(|(.., reason)| *reason == "QUOTA_EXCEEDED").unwrap();
+        let status = status(error);
+        for told in ["may have 10 live VNFCIs", "max_vnfcis", "has 9", "would have 11", "[tenant.default]"] {
+            assert!(status.message().contains(told), "{}", status.message());
+        }
+        let details = status.get_error_details();
+        let numbers = &details.error_info().unwrap().metadata;
+        for (name, value) in [("quota", "max_vnfcis"), ("limit", "10"), ("used", "9"), ("asked", "2")] {
+            assert_eq!(numbers[name], value);
+        }
+        assert_eq!(details.quota_failure().unwrap().violations[0].subject, "tenant:default");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) fn request(data: &[u8]) {
             assert_eq!(parse::serial("serial", &serial)?, serial);
             Ok(())
         }),
-        6 => decoded::<AddIdentityRequest>(bytes, |message| admin::new_identity(message.identity).map(drop)),
+        6 => decoded::<AddIdentityRequest>(bytes, |message| admin::new_identity(message).map(drop)),
         7 => decoded::<ListEventsRequest>(bytes, |message| {
             let limit = parse::page_size(message.page_size)?;
             audit::query(message.query, message.from_index, limit).map(drop)

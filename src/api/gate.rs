@@ -222,10 +222,13 @@ impl Gate {
                 }
                 Err((caller, refusal)) => (caller, Err(refusal)),
             };
+            let outcome = outcome.map_err(|error| broker.judged(error));
             if let Err(
                 refusal @ (BrokerError::Refused { .. }
                 | BrokerError::Denied(_)
-                | BrokerError::RearmNeeded { .. }),
+                | BrokerError::RefusedForNow { .. }
+                | BrokerError::RearmNeeded { .. }
+                | BrokerError::QuotaExceeded(_)),
             ) = &outcome
             {
                 record(&broker, caller.as_ref(), &peer, name, request_id, refusal).await;

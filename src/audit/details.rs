@@ -97,6 +97,22 @@ details! {
         granted_vnfs: Vec<VnfInstanceId>,
     }
 
+    /// `IDENTITY_RENEWED`
+    IdentityRenewedDetails {
+        /// Name of the identity.
+        identity: IdentityName,
+        /// SHA-256 of its new client certificate's DER.
+        certificate: Sha256Hash,
+        /// Its serial number, hexadecimal.
+        serial: String,
+        /// Its end.
+        not_after: Timestamp,
+        /// SHA-256 of the certificate that it follows, which stays good until its own end.
+        follows: Sha256Hash,
+        /// SHA-256 of the request, DER.
+        request: Sha256Hash,
+    }
+
     /// `PROFILE_CHANGED`
     ProfileDetails {
         /// Name of the profile.
@@ -155,7 +171,7 @@ details! {
         issuer: IssuerId,
         /// Subject of the CA, RFC 4514.
         subject: String,
-        /// SHA-256 of the request's DER.
+        /// SHA-256 of the request's DER; of a cross-certificate that of the certificate beside which it stands.
         request: Sha256Hash,
         /// SHA-256 of the certificate's DER.
         certificate: Sha256Hash,
@@ -514,6 +530,29 @@ details! {
         reason: String,
         /// The caller's address.
         peer: String,
+    }
+
+    /// `REFUSALS_SUMMED`: beside those that have a `REFUSED` event each.
+    RefusalsSummedDetails {
+        /// None of them was before.
+        since: Timestamp,
+        /// None of them was after.
+        until: Timestamp,
+        /// How many.
+        refusals: u64,
+        /// By source and reason.
+        sums: Vec<RefusalSum>,
+    }
+
+    /// Refusals alike within [`RefusalsSummedDetails`].
+    RefusalSum {
+        /// Who was refused: an IPv4 address or an IPv6 /64 of callers that nobody knows, or a known caller as in `actor`.
+        /// Absent for sources that were too many to be told apart.
+        source: Option<String>,
+        /// As in `REFUSED`.
+        reason_code: String,
+        /// How many.
+        refusals: u64,
     }
 
     /// `OUTCOME_FAILED`

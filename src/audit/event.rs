@@ -25,6 +25,8 @@ named!(
         AnchorRemoved = "ANCHOR_REMOVED",
         /// An identity (operator, NFVO ...) was registered.
         IdentityAdded = "IDENTITY_ADDED",
+        /// An identity got another client certificate, by the one that it had.
+        IdentityRenewed = "IDENTITY_RENEWED",
         /// An identity was removed.
         IdentityRemoved = "IDENTITY_REMOVED",
         /// A profile was added, changed or removed; details carry its SHA-256.
@@ -97,6 +99,8 @@ named!(
         Recovered = "RECOVERED",
         /// A caller was refused; details carry the reason that the caller was not told.
         Refused = "REFUSED",
+        /// Callers were refused so often that these refusals have no events of their own; details say who, why and how often.
+        RefusalsSummed = "REFUSALS_SUMMED",
         /// What an earlier intent announced did not happen.
         OutcomeFailed = "OUTCOME_FAILED",
     }

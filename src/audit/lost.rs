@@ -1,7 +1,7 @@
 //! What rows of a log say that must not be forgotten when the database that they came from was rolled back: which keys went
 //! out, which certificates were withdrawn, who ended, how far CRL numbers went.
 
-use super::chain::ChainedEntry;
+use super::chain::{ChainedEntry, StoredEvent};
 use super::details::{
     ClaimDetails, CrlDetails, EnrolmentDetails, ErasedDetails, IssuedDetails, ProducedDetails,
     RearmedDetails, RegisteredDetails, RevocationDetails, TerminatedDetails,
@@ -60,17 +60,27 @@ impl Lost {
     /// The next row.
     pub fn row(&mut self, entry: &ChainedEntry) {
         self.rows += 1;
-        if self.read(entry).is_none() {
+        if self.read(&entry.event).is_none() {
             self.unreadable += 1;
         }
     }
 
-    fn read(&mut self, entry: &ChainedEntry) -> Option<()> {
-        let event = &entry.event;
+    /// What an event says of a delivery, if it is of one; anything else is passed over.
+    pub fn delivery(&mut self, event: &StoredEvent) {
+        if matches!(
+            event.kind,
+            EventKind::Claimed | EventKind::ClaimReplayed | EventKind::Enrolled | EventKind::Confirmed
+        ) && self.read(event).is_none()
+        {
+            self.unreadable += 1;
+        }
+    }
+
+    fn read(&mut self, event: &StoredEvent) -> Option<()> {
         let cessation = RevocationReason::CessationOfOperation;
         match event.kind {
             EventKind::KeysProduced => {
-                let details: ProducedDetails = details(entry)?;
+                let details: ProducedDetails = details(event)?;
                 if let Some(issuer) = details.issuer {
                     for one in details.certificates {
                         self.certificate(one.credential, issuer, &one.serial, one.not_after)?;
@@ -78,66 +88,66 @@ impl Lost {
                 }
             }
             EventKind::CertificatesIssued => {
-                let details: IssuedDetails = details(entry)?;
+                let details: IssuedDetails = details(event)?;
                 for one in details.certificates {
                     self.certificate(one.credential, details.issuer, &one.serial, one.not_after)?;
                 }
             }
             EventKind::Claimed | EventKind::ClaimReplayed => {
-                let details: ClaimDetails = details(entry)?;
+                let details: ClaimDetails = details(event)?;
                 for slot in details.slots {
                     if let Some(intent) = slot.intent {
                         self.certificate(slot.credential, intent.issuer, &intent.serial, intent.not_after)?;
                     }
                 }
-                self.all_keys(entry, true, cessation);
-                self.arm(entry);
+                self.all_keys(event, true, cessation);
+                self.arm(event);
             }
             EventKind::Enrolled => {
-                let details: EnrolmentDetails = details(entry)?;
+                let details: EnrolmentDetails = details(event)?;
                 for named in &event.credentials {
                     self.certificate(named.id, details.issuer, &details.serial, details.not_after)?;
                 }
-                self.all_keys(entry, true, cessation);
-                self.arm(entry);
+                self.all_keys(event, true, cessation);
+                self.arm(event);
             }
             EventKind::Confirmed => {
-                self.all_keys(entry, true, cessation);
-                self.arm(entry);
+                self.all_keys(event, true, cessation);
+                self.arm(event);
             }
-            EventKind::Released => self.all_keys(entry, true, cessation),
+            EventKind::Released => self.all_keys(event, true, cessation),
             EventKind::Terminated => {
-                let details: TerminatedDetails = details(entry)?;
-                self.all_keys(entry, true, cessation);
+                let details: TerminatedDetails = details(event)?;
+                self.all_keys(event, true, cessation);
                 if let Some(tenant) = &event.tenant {
                     let ended = self.terminated.entry(tenant.clone()).or_default();
                     ended.extend(details.vnfcis.into_iter().map(|vnfci| (vnfci, details.holder_copy)));
                 }
             }
             EventKind::KeysErased => {
-                let details: ErasedDetails = details(entry)?;
+                let details: ErasedDetails = details(event)?;
                 if details.holder_copy != HolderCopy::NeverDelivered {
-                    self.all_keys(entry, true, cessation);
+                    self.all_keys(event, true, cessation);
                 }
             }
             EventKind::RevocationRequested => {
-                self.all_keys(entry, false, details::<RevocationDetails>(entry)?.reason);
+                self.all_keys(event, false, details::<RevocationDetails>(event)?.reason);
             }
             EventKind::VnfcisRegistered => {
-                let details: RegisteredDetails = details(entry)?;
+                let details: RegisteredDetails = details(event)?;
                 if let Some(tenant) = &event.tenant {
                     let announced = details.vnfcis.into_iter().map(|one| (tenant.clone(), one.vnfci));
                     self.registered.extend(announced);
                 }
             }
             EventKind::VnfciRearmed => {
-                let details: RearmedDetails = details(entry)?;
+                let details: RearmedDetails = details(event)?;
                 if let Some(tenant) = &event.tenant {
                     self.armed.extend(details.vnfcis.into_iter().map(|one| (tenant.clone(), one.vnfci)));
                 }
             }
             EventKind::CrlSigned => {
-                let details: CrlDetails = details(entry)?;
+                let details: CrlDetails = details(event)?;
                 let highest = self.crl_numbers.entry(details.issuer).or_default();
                 *highest = (*highest).max(details.number);
             }
@@ -146,9 +156,9 @@ impl Lost {
         Some(())
     }
 
-    fn all_keys(&mut self, entry: &ChainedEntry, ended: bool, reason: RevocationReason) {
-        for named in &entry.event.credentials {
-            let new = LostKey { ended, reason, at: entry.event.time };
+    fn all_keys(&mut self, event: &StoredEvent, ended: bool, reason: RevocationReason) {
+        for named in &event.credentials {
+            let new = LostKey { ended, reason, at: event.time };
             let key = self.keys.entry(named.id).or_insert_with(|| new.clone());
             key.ended |= ended;
             // A stated reason says more than that the key went out.
@@ -158,8 +168,8 @@ impl Lost {
         }
     }
 
-    fn arm(&mut self, entry: &ChainedEntry) {
-        if let (Some(tenant), Some(vnfci)) = (&entry.event.tenant, &entry.event.vnfci) {
+    fn arm(&mut self, event: &StoredEvent) {
+        if let (Some(tenant), Some(vnfci)) = (&event.tenant, &event.vnfci) {
             self.armed.insert((tenant.clone(), vnfci.clone()));
         }
     }
@@ -180,6 +190,6 @@ impl Lost {
     }
 }
 
-fn details<T: DeserializeOwned>(entry: &ChainedEntry) -> Option<T> {
-    serde_json::from_str(&entry.event.details).ok()
+fn details<T: DeserializeOwned>(event: &StoredEvent) -> Option<T> {
+    serde_json::from_str(&event.details).ok()
 }

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// File that says how far the mirror goes; an export that is no mirror has none.
 pub const POSITION_FILE: &str = "position.json";
+/// Of a probe whether the mirror can be written to.
+const PROBE_BYTES: usize = 16 * 1024;
 /// Held while one of several brokers writes.
 const LOCK_FILE: &str = "lock";
 
@@ -106,6 +108,19 @@ impl Mirror {
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
             Err(std::fs::TryLockError::Error(error)) => Err(io(&path, error)),
         }
+    }
+
+    /// Writes something of the size of a few rows, syncs it and removes it: fails where nothing could be appended.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn probe(&self) -> Result<(), ExportError> {
+        std::fs::create_dir_all(&self.directory).map_err(|error| io(&self.directory, error))?;
+        let path = self.directory.join(format!("probe.{}", std::process::id()));
+        let written = File::create(&path)
+            .and_then(|mut file| file.write_all(&[b'\n'; PROBE_BYTES]).and_then(|()| file.sync_all()));
+        let removed = std::fs::remove_file(&path);
+        written.and(removed).map_err(|error| io(&path, error))
     }
 
     /// A mirror without rows.

@@ -3,13 +3,15 @@
 use crate::audit::details::{self, ProfileDetails, TenantDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
-use crate::broker::authorities::Authority;
+use crate::broker::authorities::{Authority, unissued};
 use crate::broker::clients;
-use crate::broker::initialise::{default_tenant, identity_event};
+use crate::broker::initialise::{CLIENT_VALIDITY, default_tenant, identity_event};
 use crate::broker::profiles::{self, Profiles};
+use crate::broker::quotas::TenantStatus;
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::profile::ProfileIssuer;
-use crate::ca::{CertificateFacts, Profile};
+use crate::ca::{CertificateFacts, CertificationRequest, Profile};
+use crate::clock::HumaneDuration;
 use crate::crash::{self, Point};
 use crate::hsm::HsmStatus;
 use crate::nfv::{IdentityName, ProfileName, Sha256Hash, TenantId, VnfInstanceId};
@@ -19,6 +21,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bits of the smallest RSA key of which signatures are accepted.
 const SMALLEST_RSA: usize = 2_048;
@@ -35,7 +38,21 @@ pub struct NewIdentity {
     /// For a VNFM.
     pub granted_vnfs: Vec<VnfInstanceId>,
     /// Its client certificate.
-    pub certificate_der: Vec<u8>,
+    pub certificate: IdentityCertificate,
+}
+
+/// Where the certificate of an identity comes from.
+#[derive(Debug, Clone)]
+pub enum IdentityCertificate {
+    /// From some CA; it is known by its SHA-256 whoever signed it. DER.
+    Given(Vec<u8>),
+    /// From the default tenant's CA.
+    Requested {
+        /// PKCS#10, DER. Its names are not looked at.
+        request_der: Vec<u8>,
+        /// None for [`CLIENT_VALIDITY`], the longest.
+        validity: Option<Duration>,
+    },
 }
 
 impl Broker {
@@ -48,7 +65,7 @@ impl Broker {
         caller: &Caller,
         request: Request,
         tenant: TenantId,
-    ) -> Result<Tenant, BrokerError> {
+    ) -> Result<TenantStatus, BrokerError> {
         let authorised = authorise(caller, Rpc::AddTenant, Target::default())?;
         self.ensure_tenant_keys(&tenant).await?;
         let record = Tenant { id: tenant.clone(), created_at: self.store.now().await? };
@@ -60,17 +77,8 @@ impl Broker {
         self.store.add_tenant(record.clone(), one(event, &authorised, &request)).await?;
         crash::reached(Point::TenantCommitted);
         // Repeated, it was added before.
-        let added = self.store.tenants().await?.into_iter().find(|known| known.id == record.id);
-        Ok(added.unwrap_or(record))
-    }
-
-    /// All tenants.
-    ///
-    /// # Errors
-    /// [`BrokerError::Denied`].
-    pub async fn tenants(&self, caller: &Caller) -> Result<Vec<Tenant>, BrokerError> {
-        authorise(caller, Rpc::ListTenants, Target::default())?;
-        Ok(self.store.tenants().await?)
+        let added = self.tenant_statuses().await?.into_iter().find(|known| known.tenant.id == record.id);
+        added.ok_or_else(|| BrokerError::NotFound(format!("tenant {}", record.id)))
     }
 
     /// Removes a tenant. Its CA stays on the token: it signs CRLs until its last certificate expires.
@@ -111,12 +119,13 @@ impl Broker {
     ) -> Result<Identity, BrokerError> {
         let authorised = authorise(caller, Rpc::AddIdentity, Target::default())?;
         self.check_identity(&new).await?;
-        let facts = strong_certificate(&new.certificate_der)?;
+        let certificate_der = self.identity_certificate(&new).await?;
+        let facts = strong_certificate(&certificate_der)?;
         let now = self.store.now().await?;
         if now >= facts.not_after {
             return Err(invalid("identity.certificate_der", format!("expired at {}", facts.not_after)));
         }
-        let chain = [new.certificate_der.clone()];
+        let chain = [certificate_der.clone()];
         self.load_authorities().await?;
         self.judge_client(&chain, new.tenant.as_ref()).await?.map_err(|error| {
             invalid(
@@ -129,7 +138,7 @@ impl Broker {
             role: new.role,
             tenant: new.tenant,
             granted_vnfs: new.granted_vnfs,
-            certificate_der: new.certificate_der,
+            certificate_der,
             fingerprint: facts.fingerprint,
             created_at: now,
         };
@@ -138,6 +147,43 @@ impl Broker {
         self.store.add_identity(identity.clone(), one(event, &authorised, &request)).await?;
         // Repeated, it was added before.
         Ok(self.store.identity_by_fingerprint(identity.fingerprint).await?.unwrap_or(identity))
+    }
+
+    /// The certificate by which an identity is to be registered. Signed before it is recorded, like all that nobody has yet
+    /// (ADR 7).
+    async fn identity_certificate(&self, new: &NewIdentity) -> Result<Vec<u8>, BrokerError> {
+        let (request_der, validity) = match &new.certificate {
+            IdentityCertificate::Given(certificate_der) => return Ok(certificate_der.clone()),
+            IdentityCertificate::Requested { request_der, validity } => {
+                (request_der, validity.unwrap_or(CLIENT_VALIDITY))
+            }
+        };
+        if validity.is_zero() || validity > CLIENT_VALIDITY {
+            let longest = HumaneDuration(CLIENT_VALIDITY);
+            return Err(invalid(
+                "validity",
+                format!("is {}: give {longest} or less", HumaneDuration(validity)),
+            ));
+        }
+        let field = "certificate_request_der";
+        let request = CertificationRequest::parse(request_der).map_err(|e| invalid(field, e.to_string()))?;
+        if request.key_type().is_none() {
+            return Err(invalid(field, "is for a key of a kind that is not served: make a P-256 one"));
+        }
+        // Repeated, it was signed before.
+        let known = self.store.identities().await?.into_iter().find(|known| known.name == new.name);
+        if let Some(known) = known {
+            return Ok(known.certificate_der);
+        }
+        let authority = self.issuing(&default_tenant()).await?;
+        let (now, role) = (self.store.now().await?, new.role.as_str());
+        let tbs = authority
+            .ca
+            .client(new.name.as_str(), role, request.public_key_der(), validity, now, &mut rand::rng())
+            .map_err(unissued)?;
+        let certificate_der = self.sign_certificate(&authority.key, &tbs).await?;
+        crash::reached(Point::IdentityCertified);
+        Ok(certificate_der)
     }
 
     async fn check_identity(&self, new: &NewIdentity) -> Result<(), BrokerError> {
@@ -225,8 +271,9 @@ impl Broker {
             return Err(invalid("profile.toml", problem));
         }
         self.load_authorities().await?;
-        let has_ca =
-            |authority: &Arc<Authority>| authority.tenant.is_some() && authority.name == *profile.ca();
+        let has_ca = |authority: &Arc<Authority>| {
+            authority.tenant.is_some() && !authority.is_root() && authority.name == *profile.ca()
+        };
         if *profile.issuer() == ProfileIssuer::SubCa && !self.authorities.load().all().iter().any(has_ca) {
             let problem = format!(
                 "ca = \"{}\": no tenant has a CA of this name; make it first (`keybroker ca add`, or `keybroker ca csr` and \

@@ -134,7 +134,7 @@ impl Broker {
             .vnfci(&claim.vnfci)
             .request(claim.request);
         let mutation = issued(event, Some(claim.id), issuer, certificates);
-        self.store.record_certificates(certificates.to_vec(), mutation).await
+        self.store.record_certificates(certificates.to_vec(), mutation.delivering()).await
     }
 
     /// Why a VNFCI's own certificates could not be made, if a pool of its slots issues at the claim: MANO is told when it
@@ -194,7 +194,7 @@ fn intent(
         vnfci: Some(key.vnfci.clone()),
     };
     let authority = authorities
-        .issuing(Some(&key.tenant), profile.ca())
+        .issuing(&key.tenant, profile.ca())
         .ok_or_else(|| format!("tenant {} has no CA {}", key.tenant, profile.ca()))?;
     let tbs = to_be_signed(&profile, &authority, &values, &key.public_key_der, now)?;
     Ok(CertificateIntent {

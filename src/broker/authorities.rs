@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A root lasts 20 years, a sub-CA 5.
-const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
+pub(super) const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
 const SUB_CA_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
 /// A CA, ready to issue.
@@ -60,6 +60,11 @@ pub(super) struct ServedChain {
 }
 
 impl Authority {
+    /// Whether it is its own issuer: the broker's root, or one of a tenant. It certifies CAs and nothing else.
+    pub(super) fn is_root(&self) -> bool {
+        self.root_der == self.certificate_der
+    }
+
     /// Where a shard of its CRL is: 0 is the complete one.
     pub(super) fn shard_url(&self, shard: u32) -> String {
         match shard {
@@ -106,16 +111,32 @@ impl Authorities {
         self.by_hashes.get(hashes).and_then(|&id| self.get(id))
     }
 
-    /// The one of the highest generation: the one that issues for the tenant (or the root that issues sub-CAs).
-    pub(super) fn issuing(&self, tenant: Option<&TenantId>, name: &CaName) -> Option<Arc<Authority>> {
+    /// The one of the highest generation: the one that issues for the tenant.
+    pub(super) fn issuing(&self, tenant: &TenantId, name: &CaName) -> Option<Arc<Authority>> {
+        self.newest(Some(tenant), name).filter(|authority| !authority.is_root())
+    }
+
+    /// The broker's root of the highest generation.
+    pub(super) fn root(&self) -> Option<Arc<Authority>> {
+        self.newest(None, &CaName::main())
+    }
+
+    /// A root of a tenant.
+    pub(super) fn root_of(&self, tenant: &TenantId, name: &CaName) -> Option<Arc<Authority>> {
+        self.newest(Some(tenant), name).filter(|authority| authority.is_root())
+    }
+
+    /// The root with this certificate (DER) for CAs of a tenant: the broker's or the tenant's.
+    pub(super) fn root_by(&self, tenant: &TenantId, certificate_der: &[u8]) -> Option<Arc<Authority>> {
+        let may = |root: &Authority| root.is_root() && root.tenant.as_ref().is_none_or(|of| of == tenant);
+        self.by_id.values().find(|known| may(known) && known.certificate_der == certificate_der).cloned()
+    }
+
+    /// Of a name the highest generation; a root and a CA never have the same.
+    pub(super) fn newest(&self, tenant: Option<&TenantId>, name: &CaName) -> Option<Arc<Authority>> {
         let named =
             self.by_id.values().filter(|known| known.tenant.as_ref() == tenant && known.name == *name);
         named.max_by_key(|authority| authority.generation).cloned()
-    }
-
-    /// The root of the highest generation.
-    pub(super) fn root(&self) -> Option<Arc<Authority>> {
-        self.issuing(None, &CaName::main())
     }
 
     /// The CAs of a tenant that stand behind a configured issuer.
@@ -175,9 +196,8 @@ impl Broker {
                     (1..=settings.crl_shards).map(|shard| shard_url(&crl_url, shard)).collect();
                 ca = ca.with_crl_shards(&urls);
             }
-            if settings.ocsp.in_certificates {
-                ca = ca.with_ocsp(&format!("{http_url}/ocsp"));
-            }
+            let ocsp = settings.ocsp.in_certificates.then(|| format!("{http_url}/ocsp"));
+            ca = ca.with_information(&format!("{http_url}/ca/{}.cer", record.id), ocsp.as_deref());
             let hashes = IssuerHashes::of(&record.certificate_der).map_err(|e| unfit(e.to_string()))?;
             by_hashes.extend(hashes.map(|hashes| (hashes, record.id)));
             let authority = Authority {
@@ -231,11 +251,11 @@ impl Broker {
         tenant: &TenantId,
         name: &CaName,
     ) -> Result<Arc<Authority>, BrokerError> {
-        if let Some(authority) = self.authorities.load().issuing(Some(tenant), name) {
+        if let Some(authority) = self.authorities.load().issuing(tenant, name) {
             return Ok(authority);
         }
         self.load_authorities().await?;
-        let found = self.authorities.load().issuing(Some(tenant), name);
+        let found = self.authorities.load().issuing(tenant, name);
         found.ok_or_else(|| BrokerError::NotFound(format!("CA {name} of tenant {tenant}")))
     }
 
@@ -261,7 +281,7 @@ impl Broker {
             self.hsm.create_mac_key(&mac).await?;
             crash::reached(Point::TenantMacKeyMade);
         }
-        if let Some(authority) = self.authorities.load().issuing(Some(tenant), &CaName::main()) {
+        if let Some(authority) = self.authorities.load().issuing(tenant, &CaName::main()) {
             return Ok(authority);
         }
         let root = self.authorities.load().root();

@@ -1,15 +1,18 @@
 //! Work that goes on by itself: producer, enroller, sweeper, sequencer, CRL publisher, each once among replicas, under a lease;
 //! and in every one of them the mirror of the log.
 
-use crate::broker::enrol_pool::Enrolments;
-use crate::broker::{Broker, BrokerError};
-use crate::nfv::PoolId;
+use crate::broker::enrol_rounds::Enrolments;
+use crate::broker::share::Share;
+use crate::broker::{Broker, BrokerError, Wake};
+use crate::nfv::{PoolId, TenantId};
 use crate::store::records::Lease;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long a lease lasts; it is renewed at every round.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -25,6 +28,8 @@ const HEAD_PERIOD: Duration = Duration::from_secs(2);
 const PUBLISHER_PERIOD: Duration = Duration::from_secs(10);
 const MIRROR_PERIOD: Duration = Duration::from_secs(1);
 const ALIVE_PERIOD: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for a tenant's own token. What is given up then is as after a crash.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// A kind of background work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,13 +48,15 @@ pub enum Work {
     Publisher,
     /// Looks for a rollback and mirrors the log. Of every broker, without a lease.
     Mirror,
-    /// Notes that the broker lives. Of every broker, without a lease.
+    /// Notes that the broker lives, and measures what tenants have of their quotas. Of every broker, without a lease.
     Alive,
+    /// Commits the sums of refusals. Of every broker, without a lease.
+    Refusals,
 }
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Producer,
         Self::Enroller,
         Self::Sweeper,
@@ -58,6 +65,7 @@ impl Work {
         Self::Publisher,
         Self::Mirror,
         Self::Alive,
+        Self::Refusals,
     ];
 
     /// Its name, and its lease's.
@@ -71,7 +79,14 @@ impl Work {
             Self::Publisher => "publisher",
             Self::Mirror => "mirror",
             Self::Alive => "alive",
+            Self::Refusals => "refusals",
         }
+    }
+
+    /// A round that failed is counted.
+    fn failed(self, error: &BrokerError) {
+        metrics::counter!("keybroker_background_failures_total", "work" => self.as_str()).increment(1);
+        tracing::warn!(work = self.as_str(), %error, "a round failed; it is tried again");
     }
 
     /// From a round that nothing woke to the next.
@@ -83,17 +98,34 @@ impl Work {
             Self::Head => HEAD_PERIOD,
             Self::Publisher => PUBLISHER_PERIOD,
             Self::Mirror => MIRROR_PERIOD,
-            Self::Alive => ALIVE_PERIOD,
+            Self::Alive | Self::Refusals => ALIVE_PERIOD,
         }
     }
+}
+
+/// What rounds over the pools of one share remember.
+#[derive(Default)]
+struct Memory {
+    full: HashMap<PoolId, u32>,
+    enrolments: Enrolments,
+}
+
+/// Rounds over one tenant's own token: beside all others, so that they do not wait for it.
+#[derive(Default)]
+struct Aside {
+    memory: Arc<tokio::sync::Mutex<Memory>>,
+    /// The one that is under way, or was the last.
+    round: Option<AbortOnDropHandle<()>>,
 }
 
 /// The rounds of one broker, one after the other, and what it remembers between them.
 pub struct Rounds {
     broker: Arc<Broker>,
     holder: String,
-    full: HashMap<PoolId, u32>,
-    enrolments: Enrolments,
+    /// Of the rounds over the broker's token.
+    memory: Memory,
+    /// The rounds over tenants' own tokens.
+    asides: HashMap<TenantId, Aside>,
     /// The lease of the latest round.
     held: Option<Lease>,
 }
@@ -101,8 +133,13 @@ pub struct Rounds {
 impl Rounds {
     /// Of a broker that `holder` names among replicas.
     pub fn new(broker: &Arc<Broker>, holder: &str) -> Self {
-        let (full, enrolments) = (HashMap::new(), Enrolments::default());
-        Self { broker: Arc::clone(broker), holder: holder.to_owned(), full, enrolments, held: None }
+        Self {
+            broker: Arc::clone(broker),
+            holder: holder.to_owned(),
+            memory: Memory::default(),
+            asides: HashMap::new(),
+            held: None,
+        }
     }
 
     /// One round, if this broker has the lease for it; true while there is more to do.
@@ -111,7 +148,7 @@ impl Rounds {
     /// What failed: it is to be tried again.
     pub async fn take(&mut self, work: Work) -> Result<bool, BrokerError> {
         match work {
-            Work::Mirror | Work::Alive => self.take_without_lease(work).await,
+            Work::Mirror | Work::Alive | Work::Refusals => self.take_without_lease(work).await,
             _ => match self.lease(work).await {
                 Some(lease) => {
                     self.held = Some(lease.clone());
@@ -128,20 +165,60 @@ impl Rounds {
     /// As [`Rounds::take`]; `LEASE_LOST` if another broker has it by now and something was to be changed.
     pub async fn take_under(&mut self, work: Work, lease: &Lease) -> Result<bool, BrokerError> {
         match work {
-            Work::Producer => self.broker.refill_pools(&mut self.full, lease).await,
-            Work::Enroller => self.broker.enrol_pools(&mut self.enrolments, lease).await,
-            Work::Sweeper => self.broker.sweep(lease).await,
+            Work::Producer | Work::Enroller | Work::Sweeper | Work::Publisher => {
+                self.go_aside(work, lease);
+                self.broker.take_share(work, &Share::Common, &mut self.memory, lease).await
+            }
             Work::Sequencer => self.broker.chain_events().await,
             Work::Head => self.broker.sign_head().await.map(|()| false),
-            Work::Publisher => self.broker.publish(lease).await.map(|()| false),
-            Work::Mirror | Work::Alive => self.take_without_lease(work).await,
+            Work::Mirror | Work::Alive | Work::Refusals => self.take_without_lease(work).await,
+        }
+    }
+
+    /// Begins a round over each tenant's own token, unless the one before it is under way still.
+    fn go_aside(&mut self, work: Work, lease: &Lease) {
+        for tenant in self.broker.hsm.tenants_with_tokens() {
+            let aside = self.asides.entry(tenant.clone()).or_default();
+            if aside.round.as_ref().is_some_and(|round| !round.is_finished()) {
+                continue;
+            }
+            let (broker, memory) = (Arc::clone(&self.broker), Arc::clone(&aside.memory));
+            let (share, lease) = (Share::Own(tenant.clone()), lease.clone());
+            let round = async move {
+                let mut memory = memory.lock().await;
+                loop {
+                    match broker.take_share(work, &share, &mut memory, &lease).await {
+                        Ok(true) => tokio::task::yield_now().await,
+                        Ok(false) => return,
+                        Err(error) => {
+                            work.failed(&error);
+                            tokio::time::sleep(AFTER_FAILURE).await;
+                            // The next round has the lease of then.
+                            return broker.wake.of(work).into_iter().for_each(Notify::notify_one);
+                        }
+                    }
+                }
+            };
+            aside.round = Some(AbortOnDropHandle::new(tokio::spawn(round)));
+        }
+    }
+
+    /// Ends the rounds over tenants' own tokens. One that hangs is left to its deadline.
+    async fn end_asides(&mut self) {
+        let rounds: Vec<_> = self.asides.drain().filter_map(|(_, aside)| aside.round).collect();
+        if tokio::time::timeout(PARTING, futures_util::future::join_all(rounds)).await.is_err() {
+            tracing::warn!("a tenant's own token did not answer: what was asked of it is given up");
         }
     }
 
     async fn take_without_lease(&self, work: Work) -> Result<bool, BrokerError> {
         match work {
-            Work::Mirror => self.broker.mirror_log().await,
-            _ => Ok(self.broker.note_alive().await.map(|()| false)?),
+            Work::Mirror => self.broker.mirror_log().await.map(|()| false),
+            Work::Refusals => self.broker.sum_up_refusals(false).await.map(|()| false),
+            _ => {
+                self.broker.note_alive().await?;
+                self.broker.measure_quotas().await.map(|()| false)
+            }
         }
     }
 
@@ -154,10 +231,10 @@ impl Rounds {
         }
     }
 
-    /// The lease, while this broker has it. Nothing goes on by itself on a database that was rolled back: it would go on
-    /// from a state that is not the last one.
+    /// The lease, while this broker has it. Nothing goes on by itself on a database that was rolled back, or may have been: it
+    /// would go on from a state that is not the last one.
     pub async fn lease(&self, work: Work) -> Option<Lease> {
-        if self.broker.rolled_back().is_some() {
+        if self.broker.doubt().is_some() {
             return None;
         }
         match self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await {
@@ -170,8 +247,41 @@ impl Rounds {
     }
 }
 
+impl Wake {
+    /// What ends this work's rest.
+    fn of(&self, work: Work) -> Option<&Notify> {
+        match work {
+            Work::Producer => Some(&self.producer),
+            Work::Enroller => Some(&self.enroller),
+            Work::Sweeper => Some(&self.sweeper),
+            Work::Publisher => Some(&self.publisher),
+            Work::Sequencer | Work::Head | Work::Mirror | Work::Alive | Work::Refusals => None,
+        }
+    }
+}
+
+impl Broker {
+    /// One round over one share of the tokens.
+    async fn take_share(
+        &self,
+        work: Work,
+        share: &Share,
+        memory: &mut Memory,
+        lease: &Lease,
+    ) -> Result<bool, BrokerError> {
+        match work {
+            Work::Producer => self.refill_pools(share, &mut memory.full, lease).await,
+            Work::Enroller => self.enrol_pools(share, &mut memory.enrolments, lease).await,
+            Work::Sweeper => self.sweep(share, lease).await,
+            Work::Publisher => self.publish(share, lease).await.map(|()| false),
+            Work::Sequencer | Work::Head | Work::Mirror | Work::Alive | Work::Refusals => Ok(false),
+        }
+    }
+}
+
 /// The running background work.
 pub struct Background {
+    broker: Arc<Broker>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -185,11 +295,14 @@ impl Background {
             let (broker, rounds) = (Arc::clone(broker), Rounds::new(broker, holder));
             tasks.spawn(Shift { broker, rounds, work, stop: stop.clone() }.run());
         }
-        Self { tasks, stop }
+        Self { broker: Arc::clone(broker), tasks, stop }
     }
 
-    /// Ends every round that has begun and gives the leases back, so that another replica goes on at once.
+    /// Commits what refusals were counted (no caller comes any more), ends every round that has begun and gives the leases back, so that another replica goes on at once.
     pub async fn stop(mut self) {
+        if let Err(error) = self.broker.sum_up_refusals(true).await {
+            tracing::warn!(%error, "the last refusals are not in the log");
+        }
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -218,41 +331,33 @@ impl Shift {
         {
             tracing::warn!(%error, "the last events are not chained yet; the next start does it");
         }
+        self.rounds.end_asides().await;
         self.rounds.give_back().await;
     }
 
     /// What the last requests committed is chained, signed and mirrored before the process ends.
     async fn close_log(&self) -> Result<(), BrokerError> {
-        if self.broker.rolled_back().is_some() {
+        if self.broker.doubt().is_some() {
             return Ok(());
         }
         while self.broker.chain_events().await? {}
         self.broker.sign_head().await?;
-        while self.broker.mirror_log().await? {}
-        Ok(())
+        self.broker.mirror_log().await
     }
 
     /// Waits until the next round is due: at once if there is more to do, soon after a failure, else when woken or after
     /// the period.
     async fn rest(&self, round: Result<bool, BrokerError>) {
-        let period = match (self.work, self.rounds.enrolments.pause()) {
+        let period = match (self.work, self.rounds.memory.enrolments.pause()) {
             (Work::Enroller, Some(pause)) => pause.min(self.work.period()),
             _ => self.work.period(),
         };
-        let wake = match self.work {
-            Work::Producer => Some(&self.broker.wake.producer),
-            Work::Enroller => Some(&self.broker.wake.enroller),
-            Work::Sweeper => Some(&self.broker.wake.sweeper),
-            Work::Publisher => Some(&self.broker.wake.publisher),
-            Work::Sequencer | Work::Head | Work::Mirror | Work::Alive => None,
-        };
+        let wake = self.broker.wake.of(self.work);
         let pause = match round {
             Ok(true) => return tokio::task::yield_now().await,
             Ok(false) => period,
             Err(error) => {
-                metrics::counter!("keybroker_background_failures_total", "work" => self.work.as_str())
-                    .increment(1);
-                tracing::warn!(work = self.work.as_str(), %error, "a round failed; it is tried again");
+                self.work.failed(&error);
                 AFTER_FAILURE.min(period)
             }
         };

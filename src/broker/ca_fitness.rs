@@ -240,7 +240,7 @@ impl Broker {
         let authorities = self.authorities.load_full();
         let mut ending = Vec::new();
         for authority in authorities.all() {
-            let newest = authorities.issuing(authority.tenant.as_ref(), &authority.name);
+            let newest = authorities.newest(authority.tenant.as_ref(), &authority.name);
             let issuing = newest.is_some_and(|newest| newest.id == authority.id);
             if !issuing && authority.ends_at <= now {
                 continue;

@@ -151,7 +151,7 @@ impl Broker {
         claimant: &Claimant,
         claim: Claim,
     ) -> Result<SealedClaim, BrokerError> {
-        self.not_rolled_back()?;
+        self.may_deliver()?;
         crash::reached(Point::ClaimVerified);
         let _place = self.place_to_claim(&claimant.tenant).await?;
         // 2. Agree on a sealing suite.
@@ -169,7 +169,10 @@ impl Broker {
         match self.seal(&record, suite, &claim.recipient).instrument(trace_span!("5 seal")).await {
             Ok(sealed) => {
                 crash::reached(Point::ClaimSealed);
-                self.answer(record, suite, sealed).instrument(trace_span!("6 answer")).await
+                let answer = self.answer(record, suite, sealed).instrument(trace_span!("6 answer")).await?;
+                // Another database may have taken the place of the one that this was committed to.
+                self.no_doubt()?;
+                Ok(answer)
             }
             Err(error) => Err(self.record_failure(&record, "seal", error).await),
         }
@@ -187,6 +190,8 @@ impl Broker {
         let now = self.store.now().await?;
         let Some(proof) = proof else {
             let evidence = x509::verify(&peer.chain_der, &self.x509_anchors().await?, now)?;
+            // Before it is looked for: a database that is not the latest may not have it yet.
+            self.no_doubt()?;
             let names: Vec<String> = evidence.names().iter().map(ToString::to_string).collect();
             let mut registered = Vec::new();
             for anchor in evidence.anchors() {
@@ -279,11 +284,13 @@ impl Broker {
             .vnfci(vnfci)
             .request(claim.request.id);
         let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
-            .request(claim.request.key(actor));
+            .request(claim.request.key(actor))
+            .delivering();
         let intend = self.intend(tenant, now).await;
         let outcome = self.store.reserve_claim(request, intend, mutation).await?;
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
+                self.mirror.lag().delivered();
                 metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);
                 if !redrawn.revoked.is_empty() {
                     self.wake.publisher.notify_one();
@@ -343,7 +350,12 @@ impl Broker {
                         BrokerError::Internal(format!("claim {} disappeared while it was sealed", record.id))
                     })?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if let HsmError::NotFound(_) = &error {
+                        self.check_token_of(&record.tenant).await?;
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Err(BrokerError::Internal("sealing was never attempted".to_owned()))

@@ -105,7 +105,7 @@ impl Broker {
     }
 
     async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<Confirmation, BrokerError> {
-        self.not_rolled_back()?;
+        self.no_doubt()?;
         let recipient_key = claim.recipient_key;
         let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
             confirm_message(claim.id, certificate, recipient_key)
@@ -129,20 +129,23 @@ impl Broker {
             ConfirmOutcome::Confirmed { superseded, .. } => confirm_events(event, superseded),
             ConfirmOutcome::AlreadyConfirmed | ConfirmOutcome::TooLate => Vec::new(),
         });
-        let newly_confirmed =
-            match self.store.confirm_claim(claim.id, mutation.request(confirm.request.key(actor))).await? {
-                ConfirmOutcome::Confirmed { superseded, .. } => {
-                    crash::reached(Point::ConfirmCommitted);
-                    metrics::counter!("keybroker_confirmations_total").increment(1);
-                    if !superseded.keys.is_empty() {
-                        self.wake.publisher.notify_one();
-                        self.wake.sweeper.notify_one();
-                    }
-                    true
+        let newly_confirmed = match self
+            .store
+            .confirm_claim(claim.id, mutation.request(confirm.request.key(actor)).delivering())
+            .await?
+        {
+            ConfirmOutcome::Confirmed { superseded, .. } => {
+                crash::reached(Point::ConfirmCommitted);
+                metrics::counter!("keybroker_confirmations_total").increment(1);
+                if !superseded.keys.is_empty() {
+                    self.wake.publisher.notify_one();
+                    self.wake.sweeper.notify_one();
                 }
-                ConfirmOutcome::AlreadyConfirmed => false,
-                ConfirmOutcome::TooLate => return Err(BrokerError::Precondition(too_late(&claim))),
-            };
+                true
+            }
+            ConfirmOutcome::AlreadyConfirmed => false,
+            ConfirmOutcome::TooLate => return Err(BrokerError::Precondition(too_late(&claim))),
+        };
         Ok(Confirmation { newly_confirmed, renew_after: self.renew_after(&claim).await? })
     }
 }

@@ -1,38 +1,36 @@
 //! A certificate for a key that its holder made and keeps (ETSI GR NFV-SEC 005 8.1.2.1 and 8.1.2.2, RFC 7030).
 //!
 //! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one, a VNFCI by a certificate that it has, or a
-//!    registration authority ([`Broker::identify_enroller`]), whose way is that of `enrol_vouched.rs` from here on.
+//!    registration authority ([`Broker::identify_enroller`]), whose way is that of `enrol_vouched.rs` from here on, or of
+//!    `renew_identity.rs` for the certificate that it shows.
 //! 2. Read the request: its own signature proves possession of the key.
 //! 3. Find the slot that is to be filled, and its profile. The same key again gets the same certificate again.
-//! 4. Hold the request's wishes against the profile, which gives the names; record the intent with serial number and
-//!    hash of what is to be signed.
-//! 5. Sign in the HSM.
+//! 4. Hold the request's wishes against the profile, which gives the names.
+//! 5. Record the intent with serial number and hash of what is to be signed; sign in the HSM.
 //! 6. Record the certificate, spend the initial credential: one commit. Only then is the certificate given out. Who lost a
 //!    race is refused here, and what was signed for it is dropped.
 
-use crate::audit::details::{self, EnrolmentDetails, FailedDetails, RevocationDetails};
-use crate::audit::event::{Actor, Event, EventCredential, EventKind};
-use crate::authorisation::{Caller, Denied, Rpc, Target, authorise, reach};
-use crate::broker::authorities::unissued;
+mod names;
+
+use crate::audit::details::{self, EnrolmentDetails, RevocationDetails};
+use crate::audit::event::{Event, EventCredential, EventKind};
+use crate::authorisation::{Caller, Denied, Rpc, reach};
 use crate::broker::claim::REDRAWS_ALLOWED;
 use crate::broker::confirm::vnfci_actor;
+use crate::broker::enrol_certificate::{Enrolling, Signed, told, too_many};
 use crate::broker::{Broker, BrokerError, Peer};
-use crate::ca::csr::names_of;
-use crate::ca::profile::{CertificateNames, ProfileIssuer, RequestedNames};
-use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile, Tbs};
-use crate::crash::{self, Point};
+use crate::ca::profile::ProfileIssuer;
+use crate::ca::{CertificationRequest, Profile};
+use crate::crash::Point;
 use crate::credential::{CertificateState, RevocationReason};
 use crate::identity::{Purpose, Verified};
-use crate::nfv::{
-    ClaimId, CredentialId, IssuerId, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VnfciId,
-};
+use crate::nfv::{CredentialId, IssuerId, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VnfciId};
 use crate::store::Mutation;
 use crate::store::records::{
-    DestroyedKeys, Enrolment, EnrolmentBasis, EnrolmentOutcome, InitialCredentialState, NewEnrolment, Pool,
-    Vnfci, VnfciState,
+    Enrolment, EnrolmentBasis, EnrolmentOutcome, InitialCredentialState, NewEnrolment, Pool, Vnfci,
+    VnfciState, next_reenrolment,
 };
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Which certificates are meant, as the path says (RFC 7030 3.2.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +54,8 @@ enum EnrollerKind {
     InitialCredential(Verified),
     Agent(Caller),
     Authority(Caller),
+    /// A registered client that asks for what follows its own certificate, DER.
+    Registered(Caller, Vec<u8>),
     Holder(Caller, Box<Enrolment>),
 }
 
@@ -68,6 +68,7 @@ impl Enroller {
             }
             EnrollerKind::Agent(caller)
             | EnrollerKind::Authority(caller)
+            | EnrollerKind::Registered(caller, _)
             | EnrollerKind::Holder(caller, _) => caller.clone(),
         }
     }
@@ -82,6 +83,8 @@ struct Place {
     basis: EnrolmentBasis,
     /// The certificate that is followed.
     follows: Option<Enrolment>,
+    /// The initial credential is spent: who lost the answer is told again what it got, and no more.
+    spent: bool,
 }
 
 impl Broker {
@@ -107,11 +110,13 @@ impl Broker {
             EnrollerKind::Holder(caller, Box::new(held))
         } else if self.store.identity_by_fingerprint(shown).await?.is_some() {
             let caller = self.identify_registered(peer).await?;
-            // It does not show the certificate that is to be followed.
             if again {
-                return Err(Denied::Role(caller.role, Rpc::EnrolVnfci).into());
-            }
-            if reach(caller.role, Rpc::EnrolVouched).is_some() {
+                // A VNFM does not show the certificate that is to be followed.
+                if reach(caller.role, Rpc::RenewIdentity).is_none() {
+                    return Err(Denied::Role(caller.role, Rpc::RenewIdentity).into());
+                }
+                EnrollerKind::Registered(caller, leaf.clone())
+            } else if reach(caller.role, Rpc::EnrolVouched).is_some() {
                 EnrollerKind::Authority(caller)
             } else if reach(caller.role, Rpc::EnrolVnfci).is_some() {
                 EnrollerKind::Agent(caller)
@@ -121,7 +126,7 @@ impl Broker {
         } else {
             let unused = (RequestId::generate(), Sha256Hash([0; 32]));
             let verified =
-                self.verify_initial_credential(peer, None, unused.0, unused.1, Purpose::Claim).await?;
+                self.verify_initial_credential(peer, None, unused.0, unused.1, Purpose::Enrol).await?;
             EnrollerKind::InitialCredential(verified)
         };
         Ok(Enroller { kind, shown })
@@ -143,16 +148,24 @@ impl Broker {
         // 2.
         let request = CertificationRequest::parse(request_der).map_err(|error| invalid(error.to_string()))?;
         let key = Sha256Hash::of(request.public_key_der());
-        if let EnrollerKind::Authority(caller) = &enroller.kind {
+        if let EnrollerKind::Authority(caller) | EnrollerKind::Registered(caller, _) = &enroller.kind {
             if let Some(named) = on_behalf_of {
                 let reason = format!("{} named VNFCI {named}, and is nobody's agent", caller.name);
                 return Err(BrokerError::refused("VNFCI_FOREIGN", reason));
             }
-            return self.enrol_vouched(caller, enroller.shown, label, &request, request_der).await;
+            return match &enroller.kind {
+                EnrollerKind::Registered(_, shown_der) => {
+                    self.renew_identity(caller, shown_der, &request, request_der).await
+                }
+                _ => self.enrol_vouched(caller, enroller.shown, label, &request, request_der).await,
+            };
         }
         // 3.
+        if let Some(profile) = &label.profile {
+            self.known_profile(profile)?;
+        }
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
-        self.not_rolled_back()?;
+        self.may_deliver()?;
         let enrolled = self.store.enrolments(&place.vnfci.initial_credential).await?;
         let before = enrolled.iter().rev().find(|found| {
             found.slot == place.slot
@@ -161,7 +174,29 @@ impl Broker {
                 && place.follows.as_ref().is_none_or(|held| held.certificate_der != found.certificate_der)
         });
         if let Some(before) = before {
-            return self.replay(enroller, &place, request_der, before).await;
+            let details = EnrolmentDetails {
+                claim: before.id,
+                ..describe(enroller, &place, request_der, before.issuer)
+            };
+            let event = self.enrolment_event(enroller, &place).await?;
+            let (credential, der) = (before.credential.clone(), before.certificate_der.clone());
+            return self.replay_enrolment(event, credential, der, details).await;
+        }
+        if place.spent {
+            let reason = format!("VNFCI {} has its certificates: re-arm it", place.vnfci.id);
+            let refused = BrokerError::refused("SPENT", reason);
+            return Err(refused.concerning(&place.vnfci.tenant, Some(&place.vnfci.id)));
+        }
+        let overlap = self.settings.load().tenant(&place.vnfci.tenant).renewal_overlap;
+        if place.follows.is_some() {
+            // Seen before anything is signed; the store has the last word.
+            let of_slot = enrolled.iter().filter(|found| found.slot == place.slot);
+            let superseded = of_slot.filter_map(|found| found.superseded_at).collect();
+            let now = self.store.now().await?;
+            if let Some(until) = next_reenrolment(superseded, overlap, now) {
+                let of = (&place.vnfci.tenant, Some(&place.vnfci.id));
+                return Err(too_many(of, until.since(now)));
+            }
         }
         // 4.
         if let ProfileIssuer::External(name) = place.profile.issuer() {
@@ -170,68 +205,35 @@ impl Broker {
                 place.profile.name()
             )));
         }
-        let authority = self.issuing_ca(&place.vnfci.tenant, place.profile.ca()).await?;
         let credential = EventCredential { id: CredentialId::generate(), public_key: key };
         let names = self.names(&place, &request, credential.id).await?;
-        let now = self.store.now().await?;
-        let tbs = authority
-            .ca
-            .leaf(&place.profile, &names, request.public_key_der(), now, &mut rand::rng())
-            .map_err(unissued)?;
-        let id = ClaimId::generate();
-        let base = self.enrolment_event(enroller, &place).await?.credentials([credential.clone()]);
-        let details = describe(enroller, &place, request_der, id, authority.id, &tbs);
-        let started = Event { kind: EventKind::EnrolmentStarted, ..base.clone() };
-        self.store.append_events(vec![started.details(details::json(&details))]).await?;
-        crash::reached(Point::EnrolmentIntended);
-        // 5.
-        let der = match self.sign_certificate(&authority.key, &tbs).await {
-            Ok(der) => der,
-            Err(error) => {
-                self.record_failed_enrolment(&base, id, &error).await;
-                return Err(error);
-            }
+        let enrolling = Enrolling {
+            tenant: &place.vnfci.tenant,
+            profile: &place.profile,
+            names: &names,
+            request: &request,
+            event: self.enrolment_event(enroller, &place).await?.credentials([credential.clone()]),
+            points: [Point::EnrolmentIntended, Point::EnrolmentSigned],
         };
-        crash::reached(Point::EnrolmentSigned);
+        // 5.
+        let Signed { certificate, event, details } =
+            self.sign_enrolment(enrolling, |issuer| describe(enroller, &place, request_der, issuer)).await?;
         // 6.
+        let (claim, der) = (details.claim, certificate.der.clone());
         let enrolment = NewEnrolment {
-            id,
+            id: claim,
             basis: place.basis,
             slot: place.slot.clone(),
             credential,
             public_key_der: request.public_key_der().to_vec(),
-            certificate: authority.certificate(&tbs, der.clone(), Duration::ZERO),
+            certificate,
             redraws_allowed: REDRAWS_ALLOWED,
             spend: self.settings.load().tenant(&place.vnfci.tenant).spend_on_enrolment,
+            overlap,
         };
-        let outcome = self.record_enrolment(enrolment, base.clone(), details).await;
-        match outcome {
-            Ok(EnrolmentOutcome::Enrolled { replaced, superseded, .. }) => {
-                crash::reached(Point::EnrolmentCommitted);
-                if replaced != DestroyedKeys::default() || superseded != DestroyedKeys::default() {
-                    self.wake.publisher.notify_one();
-                    self.wake.sweeper.notify_one();
-                }
-                Ok(der)
-            }
-            Ok(EnrolmentOutcome::Replayed(earlier)) => {
-                let raced =
-                    BrokerError::Precondition("the same key was certified at the same time".to_owned());
-                self.record_failed_enrolment(&base, id, &raced).await;
-                Ok(earlier)
-            }
-            Ok(EnrolmentOutcome::Refused(refusal)) => {
-                let reason = format!("{refusal} for VNFCI {}", place.vnfci.id);
-                let refused = BrokerError::refused(refusal.as_str(), reason)
-                    .concerning(&place.vnfci.tenant, Some(&place.vnfci.id));
-                self.record_failed_enrolment(&base, id, &refused).await;
-                Err(refused)
-            }
-            Err(error) => {
-                self.record_failed_enrolment(&base, id, &error).await;
-                Err(error)
-            }
-        }
+        let outcome = self.record_enrolment(enrolment, event.clone(), details).await;
+        let of = (&place.vnfci.tenant, Some(&place.vnfci.id));
+        self.conclude_enrolment(&event, claim, der, outcome, Point::EnrolmentCommitted, of).await
     }
 
     /// Whose slot is to be filled, and which.
@@ -252,7 +254,9 @@ impl Broker {
                 let id = self.principal(caller, &tenant, request, on_behalf_of.as_ref()).await?;
                 (tenant, id)
             }
-            EnrollerKind::Authority(caller) => return Err(Denied::NoTarget(caller.name.clone()).into()),
+            EnrollerKind::Authority(caller) | EnrollerKind::Registered(caller, _) => {
+                return Err(Denied::NoTarget(caller.name.clone()).into());
+            }
         };
         let refused =
             |code, reason: String| BrokerError::refused(code, reason).concerning(&tenant, Some(&id));
@@ -275,14 +279,26 @@ impl Broker {
         if matches!(vnfci.state, VnfciState::Released | VnfciState::Terminated) {
             return Err(refused("VNFCI_ENDED", format!("VNFCI {id} is {}", vnfci.state)));
         }
-        if matches!(enroller.kind, EnrollerKind::Agent(_)) {
+        let now = self.store.now().await?;
+        let overlap = self.settings.load().tenant(&tenant).renewal_overlap;
+        if let Some(since) = follows.and_then(|held| held.superseded_at)
+            && now >= since.plus(overlap)
+        {
+            let reason = format!("the certificate was superseded at {since}, and the overlap is over");
+            return Err(refused("CERTIFICATE_SUPERSEDED", reason));
+        }
+        let mut spent = false;
+        if follows.is_none() {
+            let current = !matches!(&basis, EnrolmentBasis::InitialCredential(shown) if *shown != arming.id);
             match arming.state {
-                InitialCredentialState::Open => {}
-                InitialCredentialState::Spent => {
+                InitialCredentialState::Open if current => {}
+                InitialCredentialState::Spent if current && now < arming.expires_at => spent = true,
+                InitialCredentialState::Open | InitialCredentialState::Spent => {
                     return Err(refused("SPENT", format!("VNFCI {id} has its certificates: re-arm it")));
                 }
                 InitialCredentialState::Void => return Err(refused("VOIDED", format!("VNFCI {id}"))),
             }
+            self.names_nobody_else(&tenant, &id, request).await?;
         }
         let mut fitting = Vec::new();
         let mut profiles = Vec::new();
@@ -298,10 +314,11 @@ impl Broker {
                 fitting.push((slot.name.clone(), pool));
             }
         }
-        if let [first, other, ..] = profiles.as_slice() {
+        if profiles.len() > 1 {
+            let profiles: Vec<_> = profiles.iter().map(ProfileName::as_str).collect();
             return Err(invalid(format!(
-                "VNFCI {id} has slots of the profiles {first}, {other}: name one in the path, \
-                 /.well-known/est/PROFILE/simpleenroll"
+                "VNFCI {id} has slots of the profiles {}: name one in the path, /.well-known/est/PROFILE/simpleenroll",
+                profiles.join(", ")
             )));
         }
         let chosen = self.next_slot(arming, fitting, &Sha256Hash::of(request.public_key_der())).await?;
@@ -310,7 +327,7 @@ impl Broker {
         };
         let profile = self.known_profile(&pool.profile)?;
         let follows = follows.cloned();
-        Ok(Place { slot, pool, profile, basis, follows, vnfci })
+        Ok(Place { slot, pool, profile, basis, follows, vnfci, spent })
     }
 
     /// Of slots with one profile the one that has this key; else the first without a certificate in this arming; else
@@ -337,120 +354,17 @@ impl Broker {
         Ok(Some(fitting.swap_remove(position)))
     }
 
-    /// The VNFCI that an agent acts for: the one named beside the request, else the only registered one whose id the
-    /// request has as common name, serialNumber, DNS name or URI. It must be of a VNF instance granted to the agent.
-    async fn principal(
-        &self,
-        caller: &Caller,
-        tenant: &TenantId,
-        request: &CertificationRequest,
-        named: Option<&VnfciId>,
-    ) -> Result<VnfciId, BrokerError> {
-        let candidates: Vec<VnfciId> = match named {
-            Some(id) => vec![id.clone()],
-            None => request.identifiers().iter().filter_map(|text| text.parse().ok()).collect(),
-        };
-        let found = self.store.vnf_instances(tenant, &candidates).await?;
-        let mut found = found.into_iter();
-        let refused = |what: &str| {
-            BrokerError::refused("VNFCI_UNKNOWN", format!("{} {what}", request.subject()))
-                .concerning(tenant, None)
-        };
-        match (found.next(), found.next()) {
-            (Some((id, vnf_instance)), None) => {
-                let target =
-                    Target { tenant: Some(tenant), vnf_instance: Some(&vnf_instance), vnfci: Some(&id) };
-                authorise(caller, Rpc::EnrolVnfci, target)?;
-                Ok(id)
-            }
-            (None, _) => Err(refused("names no registered VNFCI")),
-            (Some(_), Some(_)) => Err(refused("names several registered VNFCIs")),
-        }
-    }
-
-    /// The names of the certificate: the profile's, or those of the certificate that it follows.
-    async fn names(
-        &self,
-        place: &Place,
-        request: &CertificationRequest,
-        credential: CredentialId,
-    ) -> Result<CertificateNames, BrokerError> {
-        let profile = &place.profile;
-        if request.key_type() != Some(profile.key_type()) {
-            return Err(invalid(format!(
-                "the key is no {} key, which profile {} asks for (csrattrs says so, too)",
-                profile.key_type(),
-                profile.name()
-            )));
-        }
-        if let Some(held) = &place.follows {
-            let names = names_of(&held.certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
-            request.keeps_names_of(&names).map_err(|error| invalid(error.to_string()))?;
-            let same_key = held.credential.public_key == Sha256Hash::of(request.public_key_der());
-            let until = self.store.now().await?.plus(profile.validity());
-            if same_key && !held.own_key {
-                return Err(invalid(
-                    "the key came from a pool: make a new key, or renew at the VNFCI listener".to_owned(),
-                ));
-            }
-            if same_key && until > held.key_since.plus(profile.cryptoperiod()) {
-                return Err(invalid(format!(
-                    "the key's cryptoperiod ({:?} by profile {}) ends before a new certificate would: make a new key",
-                    profile.cryptoperiod(),
-                    profile.name()
-                )));
-            }
-            return Ok(names);
-        }
-        let values = NameValues {
-            tenant: place.vnfci.tenant.clone(),
-            vnf_instance: place.vnfci.vnf_instance.clone(),
-            vdu: place.pool.vdu.clone(),
-            credential,
-            vnfci: Some(place.vnfci.id.clone()),
-        };
-        let names = profile.names(&values).map_err(|error| BrokerError::Precondition(error.to_string()))?;
-        if profile.requested_names() == RequestedNames::Refuse && request.asks_for_names() {
-            request.keeps_names_of(&names).map_err(|error| invalid(error.to_string()))?;
-        }
-        Ok(names)
-    }
-
-    /// The same certificate for the same key.
-    async fn replay(
-        &self,
-        enroller: &Enroller,
-        place: &Place,
-        request_der: &[u8],
-        before: &Enrolment,
-    ) -> Result<Vec<u8>, BrokerError> {
-        let facts = CertificateFacts::parse(&before.certificate_der)
-            .map_err(|error| BrokerError::Internal(error.to_string()))?;
-        let event = self.enrolment_event(enroller, place).await?.credentials([before.credential.clone()]);
-        let details = EnrolmentDetails {
-            serial: hex::encode(&facts.serial),
-            tbs: None,
-            certificate: Some(facts.fingerprint),
-            not_after: before.not_after,
-            ..describe_place(enroller, place, request_der, before.id, before.issuer)
-        };
-        let event = Event { kind: EventKind::EnrolmentReplayed, ..event };
-        self.store.append_events(vec![event.details(details::json(&details))]).await?;
-        Ok(before.certificate_der.clone())
-    }
-
     async fn record_enrolment(
         &self,
         enrolment: NewEnrolment,
         base: Event,
         details: EnrolmentDetails,
     ) -> Result<EnrolmentOutcome, BrokerError> {
-        let certificate = Sha256Hash::of(&enrolment.certificate.der);
         let mutation = Mutation::new(move |outcome: &EnrolmentOutcome| {
             let EnrolmentOutcome::Enrolled { credential, replaced, superseded, spent } = outcome else {
                 return Vec::new();
             };
-            let details = EnrolmentDetails { certificate: Some(certificate), spent: *spent, ..details };
+            let details = EnrolmentDetails { spent: *spent, ..details };
             let mut enrolled = base.clone();
             enrolled.id = uuid::Uuid::now_v7();
             enrolled.kind = EventKind::Enrolled;
@@ -469,20 +383,9 @@ impl Broker {
             }
             events
         });
-        Ok(self.store.record_enrolment(enrolment, mutation).await?)
-    }
-
-    /// What the intent announced did not happen.
-    pub(super) async fn record_failed_enrolment(&self, base: &Event, claim: ClaimId, error: &BrokerError) {
-        let mut event = base.clone();
-        event.id = uuid::Uuid::now_v7();
-        event.kind = EventKind::OutcomeFailed;
-        event.actor = Actor::broker();
-        let details = FailedDetails { claim, step: "enrol".to_owned(), error: error.to_string() };
-        let recorded = self.store.append_events(vec![event.details(details::json(&details))]).await;
-        if let Err(lost) = recorded {
-            tracing::error!(%claim, %error, %lost, "a failed enrolment could not be recorded");
-        }
+        let outcome = self.store.record_enrolment(enrolment, mutation.delivering()).await?;
+        self.mirror.lag().delivered();
+        Ok(outcome)
     }
 
     /// An event of an enrolment, without kind and details of its own.
@@ -502,50 +405,17 @@ pub(super) fn invalid(problem: String) -> BrokerError {
     BrokerError::Invalid { field: "request".to_owned(), problem }
 }
 
-fn describe(
-    enroller: &Enroller,
-    place: &Place,
-    request_der: &[u8],
-    claim: ClaimId,
-    issuer: IssuerId,
-    tbs: &Tbs,
-) -> EnrolmentDetails {
-    EnrolmentDetails {
-        serial: hex::encode(tbs.serial),
-        tbs: Some(Sha256Hash::of(&tbs.der)),
-        not_after: tbs.not_after,
-        ..describe_place(enroller, place, request_der, claim, issuer)
-    }
-}
-
-fn describe_place(
-    enroller: &Enroller,
-    place: &Place,
-    request_der: &[u8],
-    claim: ClaimId,
-    issuer: IssuerId,
-) -> EnrolmentDetails {
+fn describe(enroller: &Enroller, place: &Place, request_der: &[u8], issuer: IssuerId) -> EnrolmentDetails {
     let basis = match place.basis {
         EnrolmentBasis::InitialCredential(_) => "INITIAL_CREDENTIAL",
         EnrolmentBasis::Agent(_) => "AGENT",
         EnrolmentBasis::Certificate(_) => "CERTIFICATE",
     };
+    let initial =
+        place.follows.as_ref().map_or(place.vnfci.initial_credential.id, |held| held.initial_credential);
     EnrolmentDetails {
-        claim,
-        basis: basis.to_owned(),
-        initial_credential: Some(
-            place.follows.as_ref().map_or(place.vnfci.initial_credential.id, |held| held.initial_credential),
-        ),
-        shown: enroller.shown,
+        initial_credential: Some(initial),
         slot: Some(place.slot.clone()),
-        profile: place.profile.name().clone(),
-        request: Sha256Hash::of(request_der),
-        issuer,
-        serial: String::new(),
-        tbs: None,
-        certificate: None,
-        not_after: crate::clock::Timestamp::from_unix_seconds(0),
-        spent: false,
-        custody: "HOLDER".to_owned(),
+        ..told(basis, enroller.shown, place.profile.name(), request_der, issuer)
     }
 }

@@ -5,11 +5,13 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::at_claim;
 use crate::broker::background::LEASE;
+use crate::broker::enrol_rounds::Enrolments;
 use crate::broker::produce::Batch;
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::issuers::{
     Accepted, Answer, CaChain, ExternalCas, Issuer, IssuerError, RequestAttributes, Revocation, SHORT_LIVED,
-    Wanted, judge, template,
+    Wanted, judge, of_key, template,
 };
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificateFacts, NameValues, Profile};
@@ -17,13 +19,13 @@ use crate::clock::HumaneDuration;
 use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::hsm::ObjectId;
-use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, PoolId, Sha256Hash};
+use crate::nfv::{CaName, CredentialId, IssuerId, IssuerName, Sha256Hash};
 use crate::store::records::{
     AwaitingKey, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, NewCertificate, Page, Pool, PoolFilter,
 };
 use crate::store::{Mutation, StoreError};
 use futures_util::{StreamExt, stream};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -42,9 +44,6 @@ const SHORT_WAIT: Duration = Duration::from_secs(2);
 const TURN: Duration = Duration::from_secs(5);
 /// How often one request is sent in a turn.
 const POLLS: u32 = 3;
-/// After the first failure of an issuer, doubled with each further one.
-const FIRST_REST: Duration = Duration::from_millis(500);
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// A configured issuer.
 #[derive(Clone)]
@@ -58,41 +57,9 @@ pub struct ExternalIssuer {
 /// By their configured names.
 pub type ExternalIssuers = BTreeMap<IssuerName, ExternalIssuer>;
 
-/// What the enroller remembers from round to round. Nothing of it has to survive a restart.
-#[derive(Default)]
-pub(super) struct Enrolments {
-    /// Pools that have reached which target.
-    full: HashMap<PoolId, u32>,
-    /// Issuers that failed: how often, and until when they are left alone.
-    resting: HashMap<IssuerName, (u32, Instant)>,
-    /// Keys whose issuer said when to ask again.
-    pending: HashMap<CredentialId, Instant>,
-}
-
-impl Enrolments {
-    /// Until somebody is to be asked again.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        let now = Instant::now();
-        let resting = self.resting.values().map(|(_, until)| *until).filter(|until| *until > now);
-        let next = resting.chain(self.pending.values().copied()).min()?;
-        Some(next.saturating_duration_since(now).max(Duration::from_millis(50)))
-    }
-
-    fn rests(&self, issuer: &IssuerName) -> bool {
-        self.resting.get(issuer).is_some_and(|(_, until)| *until > Instant::now())
-    }
-
-    fn failed(&mut self, issuer: &IssuerName) {
-        let failures = self.resting.get(issuer).map_or(0, |(failures, _)| *failures);
-        let rest = FIRST_REST.saturating_mul(1 << failures.min(10)).min(LONGEST_REST);
-        self.resting.insert(issuer.clone(), (failures + 1, Instant::now() + rest));
-    }
-}
-
 /// A key whose certificate was accepted.
 struct Enrolled {
     credential: CredentialId,
-    certificate_der: Vec<u8>,
     accepted: Accepted,
 }
 
@@ -172,19 +139,19 @@ impl Broker {
         Ok(())
     }
 
-    /// One round over all pools that are filled from outside; true while there is more to do.
+    /// One round over the pools of a share that are filled from outside; true while there is more to do.
     pub(super) async fn enrol_pools(
         &self,
+        share: &Share,
         state: &mut Enrolments,
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
-        let now = Instant::now();
-        state.pending.retain(|_, until| *until > now);
+        state.begin(&self.issuers.load_full());
         let mut page = Page { after: None, limit: PAGE };
         let mut more = false;
         loop {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
-            for pool in &pools {
+            for pool in pools.iter().filter(|pool| self.is_in(share, Some(&pool.tenant))) {
                 let Some(name) = self.external_issuer_of(pool) else { continue };
                 if state.rests(&name) {
                     continue;
@@ -240,10 +207,13 @@ impl Broker {
             .ok_or_else(|| BrokerError::Precondition(format!("[issuer.{name}] is not configured")))?;
         let issuer = configured.client.map_err(BrokerError::Precondition)?;
         // 2.
-        let unusable = |error: IssuerError| BrokerError::Precondition(format!("issuer {name}: {error}"));
-        let cas = issuer.cas(self.store.now().await?).await.map_err(unusable)?;
-        let attributes = issuer.attributes().await.map_err(unusable)?;
-        attributes.check(profile.key_type()).map_err(unusable)?;
+        let mut unusable = |error: IssuerError| {
+            state.heard(name, &error);
+            BrokerError::Precondition(format!("issuer {name}: {error}"))
+        };
+        let cas = issuer.cas(self.store.now().await?).await.map_err(&mut unusable)?;
+        let attributes = issuer.attributes().await.map_err(&mut unusable)?;
+        attributes.check(profile.key_type()).map_err(&mut unusable)?;
         let lease = &self.keep_lease(lease).await?;
         // 3.
         let basis = self.basis(&profile, &attributes);
@@ -366,7 +336,7 @@ impl Broker {
                     Ok(Answer::Pending(after)) => {
                         state.pending.insert(key.credential, Instant::now() + after);
                     }
-                    Ok(Answer::Issued(certificate_der)) => {
+                    Ok(Answer::Issued(certificates_der)) => {
                         let names = filling.profile.names(&name_values(filling.pool, key.credential));
                         let names = names.map_err(|error| BrokerError::Precondition(error.to_string()))?;
                         let wanted = Wanted {
@@ -374,30 +344,26 @@ impl Broker {
                             names: &names,
                             public_key_der: &key.public_key_der,
                         };
-                        match judge(&certificate_der, &wanted, filling.cas, now) {
+                        match judge(&certificates_der, &wanted, filling.cas, now) {
                             Ok(accepted) => {
-                                enrolled.push(Enrolled {
-                                    credential: key.credential,
-                                    certificate_der,
-                                    accepted,
-                                });
+                                enrolled.push(Enrolled { credential: key.credential, accepted });
                             }
                             Err(reason) => {
                                 failed.store(true, Ordering::Relaxed);
                                 failure =
                                     Some(format!("it sent a certificate that was not asked for: {reason}"));
-                                self.reject(
-                                    filling,
-                                    key.credential,
-                                    &key.public_key_der,
-                                    &certificate_der,
-                                    reason,
-                                )
-                                .await?;
+                                let (credential, key) = (key.credential, &key.public_key_der);
+                                let refused = of_key(&certificates_der, key).map(|one| one.certificate_der);
+                                let first = || certificates_der.first().cloned().unwrap_or_default();
+                                let refused = refused.unwrap_or_else(|_| first());
+                                self.reject(filling, credential, key, &refused, reason).await?;
                             }
                         }
                     }
-                    Err(error) => failure = Some(error.to_string()),
+                    Err(error) => {
+                        state.heard(filling.name, &error);
+                        failure = Some(error.to_string());
+                    }
                 }
             }
             crash::reached(Point::IssuerAnswered);
@@ -434,7 +400,8 @@ impl Broker {
                             let facts = &one.accepted.facts;
                             let reason = format!("serial number {}: {error}", hex::encode(&facts.serial));
                             let key = facts.public_key_der.clone();
-                            self.reject(filling, one.credential, &key, &one.certificate_der, reason).await?;
+                            self.reject(filling, one.credential, &key, &one.accepted.certificate_der, reason)
+                                .await?;
                         }
                     }
                 }
@@ -458,7 +425,7 @@ impl Broker {
                 let certificate = NewCertificate {
                     issuer,
                     serial: facts.serial.clone(),
-                    der: one.certificate_der.clone(),
+                    der: one.accepted.certificate_der.clone(),
                     not_before: facts.not_before,
                     not_after: facts.not_after,
                     crl_shard: 0,
@@ -529,6 +496,7 @@ impl Broker {
             }),
         );
         self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
+        crash::reached(Point::IssuerCaRecorded);
         self.load_authorities().await?;
         Ok(id)
     }

@@ -1,6 +1,7 @@
 //! What enrolment clients ask before they enrol, known or not: CA certificates (RFC 7030 4.1) and what a request should have
 //! (4.5). It is public.
 
+use crate::broker::authorities::Authority;
 use crate::broker::enrol::Label;
 use crate::broker::initialise::default_tenant;
 use crate::broker::{Broker, BrokerError, Peer};
@@ -13,7 +14,9 @@ use std::sync::Arc;
 impl Broker {
     /// CA certificates for enrolment clients (RFC 7030 4.1): of the label's tenant, else of the one that the client's
     /// certificate leads to, else of the default tenant; of the CA that the label's profile names, else of the main one.
-    /// Issuing CA first, root last.
+    /// Every generation of it that has not expired, the newest first, each followed by its issuers up to the root: who holds
+    /// a certificate of a former one goes on with it, and learns of the next one before it gets anything issued by it
+    /// (RFC 7030 4.1.3). The CA of the listeners is the last: clients need it to come again.
     ///
     /// # Errors
     /// [`BrokerError::NotFound`] for an unknown tenant or profile.
@@ -27,7 +30,24 @@ impl Broker {
             Some(profile) => self.issuing_ca(&tenant, profile.ca()).await?,
             None => self.issuing(&tenant).await?,
         };
-        Ok(authority.chain_der.iter().chain([&authority.root_der]).cloned().collect())
+        let listeners = self.issuing(&default_tenant()).await?;
+        let mut generations = self.live_authorities().await?;
+        generations.retain(|other| other.tenant == authority.tenant && other.name == authority.name);
+        generations.insert(0, authority);
+        generations.push(listeners);
+        Ok(with_issuers(&generations))
+    }
+
+    /// Every CA of a tenant that has not expired, with its issuers up to the root; the one that issues first.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`] for a tenant without a CA.
+    pub async fn ca_certificates(&self, tenant: &TenantId) -> Result<Vec<Vec<u8>>, BrokerError> {
+        let issuing = self.issuing(tenant).await?;
+        let mut all = self.live_authorities().await?;
+        all.retain(|other| other.tenant.as_ref() == Some(tenant));
+        all.insert(0, issuing);
+        Ok(with_issuers(&all))
     }
 
     /// What a request should have (CsrAttrs, RFC 7030 4.5.2, DER); none without a profile in the label: clients may ask
@@ -61,4 +81,17 @@ impl Broker {
         }
         Ok(default_tenant())
     }
+}
+
+/// Certificates (DER) of CAs, each followed by its issuers; none twice.
+fn with_issuers(cas: &[Arc<Authority>]) -> Vec<Vec<u8>> {
+    let mut certificates = Vec::new();
+    for ca in cas {
+        for der in ca.chain_der.iter().chain([&ca.root_der]) {
+            if !certificates.contains(der) {
+                certificates.push(der.clone());
+            }
+        }
+    }
+    certificates
 }

@@ -7,21 +7,21 @@
 //! 1. Find the pool whose names the request has. The same key again gets the same certificate again.
 //! 2. Record the intent; sign in the HSM; record the certificate. Only then is it given out.
 
-use crate::audit::details::{self, EnrolmentDetails};
+use crate::audit::details;
 use crate::audit::event::{Event, EventCredential, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
-use crate::broker::authorities::unissued;
 use crate::broker::enrol::{Label, invalid};
+use crate::broker::enrol_certificate::{Enrolling, Signed, told};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::{CertificateNames, ProfileIssuer};
-use crate::ca::{CertificateFacts, CertificationRequest, NameValues, Profile};
+use crate::ca::{CertificationRequest, NameValues, Profile};
+use crate::crash::Point;
 use crate::credential::CertificateState;
-use crate::nfv::{ClaimId, CredentialId, IssuerId, Sha256Hash, TenantId};
+use crate::nfv::{CredentialId, Sha256Hash, TenantId};
 use crate::store::Mutation;
 use crate::store::records::{EnrolmentOutcome, NewVouched, Page, Pool, PoolFilter};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Text length of a UUID.
@@ -58,109 +58,53 @@ impl Broker {
         let target =
             Target { tenant: Some(&tenant), vnf_instance: Some(&found.pool.vnf_instance), vnfci: None };
         authorise(caller, Rpc::EnrolVouched, target)?;
-        self.not_rolled_back()?;
-        let base = Event::new(self.store.now().await?, EventKind::EnrolmentStarted, caller.actor())
+        self.may_deliver()?;
+        let event = Event::new(self.store.now().await?, EventKind::EnrolmentStarted, caller.actor())
             .tenant(&tenant)
             .vnf_instance(&found.pool.vnf_instance);
-        let about = |issuer| EnrolmentDetails {
-            claim: ClaimId::generate(),
-            basis: "AUTHORITY".to_owned(),
-            initial_credential: None,
-            shown,
-            slot: None,
-            profile: found.profile.name().clone(),
-            request: Sha256Hash::of(request_der),
-            issuer,
-            serial: String::new(),
-            tbs: None,
-            certificate: None,
-            not_after: crate::clock::Timestamp::from_unix_seconds(0),
-            spent: false,
-            custody: "HOLDER".to_owned(),
-        };
+        let details = |issuer| told("AUTHORITY", shown, found.profile.name(), request_der, issuer);
         let before = self.store.vouched(found.credential.public_key).await?;
         let before = before.filter(|before| {
             before.pool == found.pool.id
                 && before.state == CertificateState::Valid
-                && before.not_after > base.time
+                && before.not_after > event.time
         });
         if let Some(before) = before {
-            let facts = CertificateFacts::parse(&before.certificate_der)
-                .map_err(|error| BrokerError::Internal(error.to_string()))?;
-            let details = EnrolmentDetails {
-                serial: hex::encode(&facts.serial),
-                certificate: Some(facts.fingerprint),
-                not_after: before.not_after,
-                ..about(before.issuer)
-            };
-            let event = Event { kind: EventKind::EnrolmentReplayed, ..base }.credentials([before.credential]);
-            self.store.append_events(vec![event.details(details::json(&details))]).await?;
-            return Ok(before.certificate_der);
+            let details = details(before.issuer);
+            return self.replay_enrolment(event, before.credential, before.certificate_der, details).await;
         }
-        self.certify_vouched(&found, request, base, &about).await
-    }
-
-    /// Step 2.
-    async fn certify_vouched(
-        &self,
-        found: &Found,
-        request: &CertificationRequest,
-        base: Event,
-        about: &(dyn Fn(IssuerId) -> EnrolmentDetails + Sync),
-    ) -> Result<Vec<u8>, BrokerError> {
-        let profile = &found.profile;
-        let authority = self.issuing_ca(&found.pool.tenant, profile.ca()).await?;
-        let now = self.store.now().await?;
-        let tbs = authority
-            .ca
-            .leaf(profile, &found.names, request.public_key_der(), now, &mut rand::rng())
-            .map_err(unissued)?;
-        let details = EnrolmentDetails {
-            serial: hex::encode(tbs.serial),
-            tbs: Some(Sha256Hash::of(&tbs.der)),
-            not_after: tbs.not_after,
-            ..about(authority.id)
+        // 2.
+        let enrolling = Enrolling {
+            tenant: &tenant,
+            profile: &found.profile,
+            names: &found.names,
+            request,
+            event: event.credentials([found.credential.clone()]),
+            points: [Point::VouchedIntended, Point::VouchedSigned],
         };
-        let base = base.credentials([found.credential.clone()]);
-        self.store.append_events(vec![base.clone().details(details::json(&details))]).await?;
-        let id = details.claim;
-        let der = match self.sign_certificate(&authority.key, &tbs).await {
-            Ok(der) => der,
-            Err(error) => {
-                self.record_failed_enrolment(&base, id, &error).await;
-                return Err(error);
-            }
-        };
+        let Signed { certificate, event, details } = self.sign_enrolment(enrolling, details).await?;
+        let (claim, der) = (details.claim, certificate.der.clone());
         let new = NewVouched {
             pool: found.pool.id,
             credential: found.credential.clone(),
             public_key_der: request.public_key_der().to_vec(),
-            certificate: authority.certificate(&tbs, der.clone(), Duration::ZERO),
+            certificate,
         };
-        let mut event = base.clone();
-        event.id = Uuid::now_v7();
-        event.kind = EventKind::Enrolled;
-        let details = EnrolmentDetails { certificate: Some(Sha256Hash::of(&der)), ..details };
-        let event = event.details(details::json(&details));
+        let mut enrolled = event.clone();
+        enrolled.id = Uuid::now_v7();
+        enrolled.kind = EventKind::Enrolled;
+        let enrolled = enrolled.details(details::json(&details));
         let mutation = Mutation::new(move |outcome: &EnrolmentOutcome| match outcome {
-            EnrolmentOutcome::Enrolled { .. } => vec![event],
-            EnrolmentOutcome::Replayed(_) | EnrolmentOutcome::Refused(_) => Vec::new(),
+            EnrolmentOutcome::Enrolled { .. } => vec![enrolled],
+            EnrolmentOutcome::Replayed(_)
+            | EnrolmentOutcome::TooMany { .. }
+            | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
-        let dropped = match self.store.record_vouched(new, mutation).await {
-            Ok(EnrolmentOutcome::Enrolled { .. }) => return Ok(der),
-            Ok(EnrolmentOutcome::Replayed(earlier)) => {
-                let raced = "the same key was certified at the same time".to_owned();
-                self.record_failed_enrolment(&base, id, &BrokerError::Precondition(raced)).await;
-                return Ok(earlier);
-            }
-            Ok(EnrolmentOutcome::Refused(refusal)) => {
-                let reason = format!("{refusal} in pool {}", found.pool.name);
-                BrokerError::refused(refusal.as_str(), reason).concerning(&found.pool.tenant, None)
-            }
-            Err(error) => error.into(),
-        };
-        self.record_failed_enrolment(&base, id, &dropped).await;
-        Err(dropped)
+        let outcome = self.store.record_vouched(new, mutation.delivering()).await.map_err(BrokerError::from);
+        if outcome.is_ok() {
+            self.mirror.lag().delivered();
+        }
+        self.conclude_enrolment(&event, claim, der, outcome, Point::VouchedCommitted, (&tenant, None)).await
     }
 
     /// The pool, of those that the caller may enrol for, whose profile makes the request's names for one of the UUIDs in

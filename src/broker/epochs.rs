@@ -2,6 +2,7 @@
 
 use crate::audit::details::{self, EpochDetails, RewrappedDetails, ShreddedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::{EpochChange, EpochState, StepReason};
@@ -10,8 +11,10 @@ use crate::lifecycle::{EpochFacts, EpochPolicy, EpochStep, plan};
 use crate::nfv::{CredentialId, EpochId, TenantId};
 use crate::store::records::{Epoch, Lease};
 use crate::store::{Mutation, StoreError};
+use metrics::Label;
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::OwnedMutexGuard;
 
 /// Keys re-wrapped in one call of the HSM: 20 ms or less of its time.
 const REWRAP_CHUNK: u32 = 256;
@@ -24,7 +27,7 @@ impl Broker {
         if let Some(epoch) = self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return Ok(*epoch);
         }
-        let _making = self.epoch_making.lock().await;
+        let _making = self.making_epoch(tenant).await;
         let existing = self.store.epochs(Some(tenant), &[EpochState::Open, EpochState::Creating]).await?;
         let epoch = match existing.into_iter().next() {
             Some(epoch) if epoch.state == EpochState::Open => epoch.id,
@@ -40,6 +43,15 @@ impl Broker {
         };
         self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), epoch);
         Ok(epoch)
+    }
+
+    /// Held while an epoch of the tenant is made, so that two producers do not both make one.
+    async fn making_epoch(&self, tenant: &TenantId) -> OwnedMutexGuard<()> {
+        let of_tenant = {
+            let mut making = self.epoch_making.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(making.entry(tenant.clone()).or_default())
+        };
+        of_tenant.lock_owned().await
     }
 
     /// Forgets which epoch is open: the store said that it is not any more.
@@ -63,7 +75,11 @@ impl Broker {
             return Err(error.into());
         }
         self.forget_open_epoch(tenant);
-        if self.open_epoch(tenant).await? == epoch { Err(error.into()) } else { Ok(()) }
+        if self.open_epoch(tenant).await? != epoch {
+            return Ok(());
+        }
+        self.check_token_of(tenant).await?;
+        Err(error.into())
     }
 
     /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
@@ -72,11 +88,12 @@ impl Broker {
         if self.hsm.object_exists(&ObjectId::TokenMac(tenant.clone())).await? {
             return Ok(());
         }
-        Err(HsmError::Unavailable(format!(
-            "token {} does not hold the keys of tenant {tenant}; correct token in the configuration",
-            self.hsm.token_serial(tenant)?
-        ))
-        .into())
+        tracing::error!(
+            %tenant,
+            token_serial = self.hsm.token_serial(tenant)?,
+            "the token does not hold the tenant's keys; correct the configuration or restore the HSM's backup"
+        );
+        Err(HsmError::NotFound(ObjectId::TokenMac(tenant.clone())).into())
     }
 
     pub(super) async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
@@ -91,11 +108,17 @@ impl Broker {
         Ok(epoch)
     }
 
-    /// Plans and takes every tenant's steps. A tenant whose step fails does not hold up the others.
-    pub(super) async fn sweep_epochs(&self, lease: &Lease) -> Result<(), BrokerError> {
+    /// Plans and takes the steps of every tenant in a share. A tenant whose step fails does not hold up the others.
+    pub(super) async fn sweep_epochs(&self, share: &Share, lease: &Lease) -> Result<(), BrokerError> {
         let states = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
         let mut by_tenant: HashMap<TenantId, Vec<Epoch>> = HashMap::new();
-        for epoch in self.store.epochs(None, &states).await? {
+        let of = match share {
+            Share::Common => None,
+            Share::Own(tenant) => Some(tenant),
+        };
+        let mut epochs = self.store.epochs(of, &states).await?;
+        epochs.retain(|epoch| self.is_in(share, Some(&epoch.tenant)));
+        for epoch in epochs {
             by_tenant.entry(epoch.tenant.clone()).or_default().push(epoch);
         }
         let now = self.store.now().await?;
@@ -121,7 +144,8 @@ impl Broker {
                 }
             }
         }
-        metrics::gauge!("keybroker_destruction_horizon_missed_epochs").set(missed);
+        let label = of.map(|tenant| Label::new("tenant", tenant.to_string()));
+        metrics::gauge!("keybroker_destruction_horizon_missed_epochs", Vec::from_iter(label)).set(missed);
         Ok(())
     }
 
@@ -133,7 +157,7 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         match step {
             EpochStep::Create(epoch) => {
-                let _making = self.epoch_making.lock().await;
+                let _making = self.making_epoch(tenant).await;
                 // The producer may have made it since the plan.
                 let creating = self.store.epochs(Some(tenant), &[EpochState::Creating]).await?;
                 if creating.iter().any(|left| left.id == epoch) {

@@ -7,17 +7,24 @@
 
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::OnEmpty;
+use crate::hsm::Hsm;
 use crate::nfv::{PoolName, TenantId, VnfciId};
 use crate::pool;
 use crate::store::records::Pool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Claims that produce at the same time.
-pub(super) const PLACES: usize = 8;
+/// Claims that produce at the same time on one token.
+const PLACES: usize = 8;
 /// How long a claim waits for its place: a VNFCI is better told to come again than kept for long.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The places on the broker's own token (none) and on each tenant's: one that hangs takes its own places only.
+pub(super) fn places(hsm: &Hsm) -> HashMap<Option<TenantId>, Semaphore> {
+    let owners = std::iter::once(None).chain(hsm.tenants_with_tokens().cloned().map(Some));
+    owners.map(|owner| (owner, Semaphore::new(PLACES))).collect()
+}
 
 impl Broker {
     /// A place to produce in, held until the claim has drawn; none if the empty pool does not generate, or in time there
@@ -32,7 +39,9 @@ impl Broker {
         if !self.generates(&self.store.pool(tenant, pool).await?) {
             return Ok(None);
         }
-        match tokio::time::timeout(PATIENCE, self.generating.acquire()).await {
+        let places = self.generating.get(&self.has_token(tenant).then(|| tenant.clone()));
+        let Some(places) = places else { return Ok(None) };
+        match tokio::time::timeout(PATIENCE, places.acquire()).await {
             Ok(Ok(place)) => Ok(Some(place)),
             Ok(Err(_)) | Err(_) => Ok(None),
         }

@@ -1,4 +1,4 @@
-//! The CA hierarchy while the broker runs: further CAs of a tenant, rollover with overlap, sub-CAs that an external root
+//! The CA hierarchy while the broker runs: further CAs and roots of a tenant, rollover with overlap, sub-CAs that an external root
 //! certifies; and the other side, where an offline root signs.
 //!
 //! A new generation issues from the moment on that it is recorded. The ones before sign their CRLs and OCSP responses, with
@@ -8,7 +8,7 @@ use crate::audit::details::{self, CaRequestDetails, CaSignedDetails, IssuerDetai
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::signature::AuditSignature;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
-use crate::broker::authorities::{Authority, unissued};
+use crate::broker::authorities::{Authority, ROOT_VALIDITY, unissued};
 use crate::broker::ca_fitness::{Candidate, Fitness};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::request::{CaRequest, TbsRequest};
@@ -46,6 +46,17 @@ pub struct Ca {
     pub chain_der: Vec<Vec<u8>>,
     /// End of its validity.
     pub not_after: Timestamp,
+}
+
+/// Who certifies a new CA key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certifier {
+    /// The root that certified the generation before; of a further CA the broker's own.
+    Before,
+    /// This root of the tenant.
+    Root(CaName),
+    /// It is a root.
+    Itself,
 }
 
 /// What an external root is to sign.
@@ -102,12 +113,11 @@ impl Broker {
         Ok(all.iter().map(|authority| self.shown(authority)).collect())
     }
 
-    /// A new CA key of a tenant, certified by the own root: of a further CA (`new`), or the next generation of one that
-    /// there is.
+    /// A new CA key of a tenant: of a further CA (`new`), or the next generation of one that there is.
     ///
     /// # Errors
     /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::AlreadyExists`], and
-    /// [`BrokerError::Precondition`] for a CA that another root certified.
+    /// [`BrokerError::Precondition`] for a CA that a root elsewhere certified, or a root that is to be renewed.
     pub async fn issue_ca(
         &self,
         caller: &Caller,
@@ -115,6 +125,7 @@ impl Broker {
         tenant: TenantId,
         name: CaName,
         new: bool,
+        certifier: Certifier,
     ) -> Result<Ca, BrokerError> {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::IssueCa, target)?;
@@ -127,29 +138,30 @@ impl Broker {
             return self.take_into_use(made, event, Some(key_of_request)).await;
         }
         let current = self.current_ca(&tenant, &name).await?;
-        let root = self.authorities.load().root();
-        let root = root.ok_or_else(|| BrokerError::Precondition("there is no own root".to_owned()))?;
         match (&current, new) {
             (Some(_), true) => {
                 return Err(BrokerError::AlreadyExists(format!("CA {name} of tenant {tenant}")));
             }
             (None, false) => return Err(BrokerError::NotFound(format!("CA {name} of tenant {tenant}"))),
-            (Some(current), false) if current.root_der != root.certificate_der => {
-                return Err(BrokerError::Precondition(format!(
-                    "CA {name} of tenant {tenant} was certified by another root: have that one sign the request of \
-                     `keybroker ca csr`, and import what it signed"
-                )));
-            }
             _ => {}
         }
+        let root = self.certifier(&tenant, current.as_deref(), &certifier)?;
         let (generation, key) = self.next_key(&tenant);
         let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
         let now = self.store.now().await?;
-        let tbs = root
-            .ca
-            .sub_ca(&tenant, name.as_str(), generation, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
-            .map_err(unissued)?;
-        let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        let (tbs, signer, chain_der) = match &root {
+            Some(root) => {
+                let (name, rng) = (name.as_str(), &mut rand::rng());
+                let tbs = root.ca.sub_ca(&tenant, name, generation, &spki, SUB_CA_VALIDITY, now, rng);
+                (tbs, &root.key, vec![root.certificate_der.clone()])
+            }
+            None => {
+                let common_name = format!("{name}, tenant {tenant}");
+                let tbs = ca::issue::root(&common_name, &spki, ROOT_VALIDITY, now, &mut rand::rng());
+                (tbs, &key, Vec::new())
+            }
+        };
+        let certificate_der = self.sign_certificate(signer, &tbs.map_err(unissued)?).await?;
         crash::reached(Point::CaCertified);
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
         let record = IssuerRecord {
@@ -160,10 +172,40 @@ impl Broker {
             generation,
             key: key.to_string(),
             certificate_der,
-            chain_der: vec![root.certificate_der.clone()],
+            chain_der,
             created_at: now,
         };
         self.take_into_use(record, event, Some(key_of_request)).await
+    }
+
+    /// The own root that certifies a CA; none for a root, which certifies itself.
+    fn certifier(
+        &self,
+        tenant: &TenantId,
+        current: Option<&Authority>,
+        certifier: &Certifier,
+    ) -> Result<Option<Arc<Authority>>, BrokerError> {
+        let authorities = self.authorities.load();
+        let root = match (certifier, current) {
+            (Certifier::Itself, _) => return Ok(None),
+            (Certifier::Root(name), _) => authorities
+                .root_of(tenant, name)
+                .ok_or_else(|| BrokerError::NotFound(format!("root {name} of tenant {tenant}")))?,
+            (Certifier::Before, Some(current)) => {
+                let elsewhere = || {
+                    BrokerError::Precondition(format!(
+                        "CA {} of tenant {tenant} was certified by another root: have that one sign the request of \
+                         `keybroker ca csr`, and import what it signed",
+                        current.name
+                    ))
+                };
+                authorities.root_by(tenant, &current.root_der).ok_or_else(elsewhere)?
+            }
+            (Certifier::Before, None) => authorities
+                .root()
+                .ok_or_else(|| BrokerError::Precondition("there is no own root".to_owned()))?,
+        };
+        Ok(Some(root))
     }
 
     /// The request that an external root is to sign, for the tenant's next CA key. Asked again before the import, it is
@@ -304,6 +346,7 @@ impl Broker {
         let tbs =
             root.ca.requested_ca(&asked, path_length, validity, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
+        crash::reached(Point::CeremonySigned);
         let serial = hex::encode(tbs.serial);
         let event = Event::new(now, EventKind::CaSigned, Actor(format!("operator:{operator}"))).details(
             details::json(&CaSignedDetails {
@@ -316,6 +359,7 @@ impl Broker {
             }),
         );
         self.store.append_events(vec![event]).await?;
+        crash::reached(Point::CeremonyCommitted);
         Ok(SignedCa {
             public_key: Sha256Hash::of(&asked.public_key_der),
             subject: asked.subject,
@@ -335,7 +379,7 @@ impl Broker {
         self.sign_for_audit(transcript).await
     }
 
-    /// The newest generation of a CA, if there is one. A tenant that is not there is refused.
+    /// The newest generation of a CA, if there is one. A tenant that is not there is refused, and the name of a root.
     async fn current_ca(
         &self,
         tenant: &TenantId,
@@ -345,7 +389,12 @@ impl Broker {
             return Err(BrokerError::NotFound(format!("tenant {tenant}")));
         }
         self.load_authorities().await?;
-        Ok(self.authorities.load().issuing(Some(tenant), name))
+        if self.authorities.load().root_of(tenant, name).is_some() {
+            return Err(BrokerError::Precondition(format!(
+                "{name} is a root of tenant {tenant}: it has no next generation; add another root, and roll CAs over under it"
+            )));
+        }
+        Ok(self.authorities.load().issuing(tenant, name))
     }
 
     /// The tenant's next CA key.
@@ -423,13 +472,14 @@ impl Broker {
         crash::reached(Point::CaCommitted);
         self.load_authorities().await?;
         self.wake.publisher.notify_one();
+        self.wake.listeners.notify_one();
         let taken = self.authorities.load().get(id);
         let taken = taken.ok_or_else(|| BrokerError::Internal("the new CA is gone".to_owned()))?;
         Ok(self.shown(&taken))
     }
 
     fn shown(&self, authority: &Authority) -> Ca {
-        let newest = self.authorities.load().issuing(authority.tenant.as_ref(), &authority.name);
+        let newest = self.authorities.load().newest(authority.tenant.as_ref(), &authority.name);
         let mut chain_der: Vec<Vec<u8>> = authority.chain_der.iter().skip(1).cloned().collect();
         if authority.root_der != authority.certificate_der {
             chain_der.push(authority.root_der.clone());

@@ -12,13 +12,11 @@ use crate::hsm::SignatureAlgorithm;
 use crate::nfv::{IdentityName, TenantId, VnfInstanceId};
 use crate::store::records::{Identity, Tenant};
 use crate::store::{Mutation, StoreError};
-use std::net::IpAddr;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Client certificates of operators and MANO last a year, TLS server certificates 90 days.
-const CLIENT_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
-const SERVER_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+/// Client certificates of operators and MANO last a year.
+pub(super) const CLIENT_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
 
 /// The tenant that `init` makes, whose sub-CA certifies the broker's own listeners.
 pub fn default_tenant() -> TenantId {
@@ -37,7 +35,8 @@ impl Broker {
     /// # Errors
     /// The HSM's or the store's; run it again when they are back.
     pub async fn initialise(&self, root_name: &str) -> Result<(), BrokerError> {
-        self.note_token().await?;
+        // Nothing is made on another token than the one that the database belongs to.
+        self.require_the_token().await?;
         let audit = ObjectId::Audit(1);
         self.ensure_key_pair(&audit, self.hsm.status().audit_algorithm).await?;
         if self.store.mark(super::sequence::ORIGIN).await?.is_none() {
@@ -91,26 +90,6 @@ impl Broker {
         key.ok_or_else(|| {
             BrokerError::Precondition("the token has no TLS key; run `keybroker init`".to_owned())
         })
-    }
-
-    /// A certificate for one of the broker's own listeners, by the default tenant's sub-CA.
-    ///
-    /// # Errors
-    /// [`BrokerError::Precondition`] for a name that is no DNS name.
-    pub async fn issue_server_certificate(
-        &self,
-        dns_names: &[String],
-        addresses: &[IpAddr],
-        spki_der: &[u8],
-    ) -> Result<CertificateChain, BrokerError> {
-        let authority = self.issuing(&default_tenant()).await?;
-        let now = self.store.now().await?;
-        let tbs = authority
-            .ca
-            .tls_server(dns_names, addresses, spki_der, SERVER_VALIDITY, now, &mut rand::rng())
-            .map_err(unissued)?;
-        let leaf = self.sign_certificate(&authority.key, &tbs).await?;
-        Ok(std::iter::once(leaf).chain(authority.chain_der.iter().cloned()).collect())
     }
 
     /// Certifies and registers an identity that `init` made a key for; `None` if the name is registered with another

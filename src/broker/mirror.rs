@@ -5,14 +5,15 @@ use crate::audit::export::ExportError;
 use crate::audit::mirror::{Mirror, Position};
 use crate::audit::{ChainedEntry, SignedHead, genesis};
 use crate::broker::sequence::ORIGIN;
+use crate::broker::standing::{self, Lag, Withheld};
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::store::Store;
-use crate::store::records::AuditQuery;
+use crate::store::continuity::Standing;
+use crate::store::records::{self, AuditQuery};
 use arc_swap::ArcSwapOption;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Rows appended in one round.
 const BATCH: u32 = 1_000;
@@ -22,16 +23,19 @@ pub(super) const MIRROR: &str = "audit_mirror";
 pub(super) const RECOVERY: &str = "recovery";
 /// Sentences of what a token shows that are told; the log has all.
 const SENTENCES: usize = 3;
-/// What a refused caller is told to wait: someone has to act first.
-const RETRY: Duration = Duration::from_secs(60);
+/// Mark of which database this is, as [`crate::store::continuity::Identity`] names it.
+const DATABASE: &str = "database";
 
 /// The mirror, and what it shows of the database.
 pub(super) struct Mirroring {
     mirror: Mirror,
     /// What the token showed at start.
     token_evidence: ArcSwapOption<Vec<String>>,
-    /// Why nothing is delivered.
-    rolled_back: ArcSwapOption<String>,
+    /// Why the database is not the latest, or the token not the one.
+    verdict: ArcSwapOption<Withheld>,
+    lag: Lag,
+    /// What the mark [`DATABASE`] says.
+    noted: Mutex<Option<String>>,
     /// As far as this process has seen the mirror go.
     seen: Mutex<Option<Position>>,
 }
@@ -41,7 +45,9 @@ impl Mirroring {
         Self {
             mirror: Mirror::new(directory),
             token_evidence: ArcSwapOption::empty(),
-            rolled_back: ArcSwapOption::empty(),
+            verdict: ArcSwapOption::empty(),
+            lag: Lag::new(),
+            noted: Mutex::new(None),
             seen: Mutex::new(None),
         }
     }
@@ -55,53 +61,121 @@ impl Mirroring {
         self.token_evidence.store((!sentences.is_empty()).then(|| Arc::new(sentences)));
     }
 
+    /// Why nothing is delivered until someone acts; none while database, mirror and token agree.
+    pub(super) fn verdict(&self) -> Option<Arc<Withheld>> {
+        self.verdict.load_full()
+    }
+
+    /// How far it lags behind.
+    pub(super) fn lag(&self) -> &Lag {
+        &self.lag
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Option<String>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn seen(&self) -> Option<Position> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn see(&self, position: Position) {
+        self.lag.reached(&position);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
     }
 }
 
 impl Broker {
-    /// Why nothing is delivered, and what to do; none while database and mirror agree.
-    pub fn rolled_back(&self) -> Option<Arc<String>> {
-        self.mirror.rolled_back.load_full()
-    }
-
-    /// Fails on a database that was rolled back: whatever hands out keys or certificates asks first.
-    pub(super) fn not_rolled_back(&self) -> Result<(), BrokerError> {
-        match self.rolled_back() {
-            None => Ok(()),
-            Some(sentence) => Err(BrokerError::Unavailable {
-                code: "ROLLED_BACK",
-                reason: sentence.to_string(),
-                retry_after: RETRY,
-            }),
-        }
-    }
-
-    /// Holds database and token against what is known of them outside the database.
+    /// Holds database and token against what is known of them outside the database. Another database that lacks nothing is
+    /// accepted, once every broker has had the time to look.
     pub(super) async fn look_for_rollback(&self) -> Result<(), BrokerError> {
+        let continuity = self.store.continuity();
+        let before = continuity.standing();
+        let rested = matches!(&before, Standing::Changed(change) if change.left().is_zero());
+        self.store.look_back().await?;
         let mut evidence: Vec<String> = self.compare_mirror().await?.into_iter().collect();
-        if let Some(sentences) = self.mirror.token_evidence.load_full() {
-            evidence.extend(sentences.iter().take(SENTENCES).cloned());
+        if let Standing::RolledBack(sentence) = continuity.standing()
+            && evidence.is_empty()
+        {
+            // What only this process remembers the others and the next start must know.
+            self.store.set_mark(records::ROLLED_BACK, &sentence).await?;
+            evidence.push(sentence);
         }
-        metrics::gauge!("keybroker_rolled_back").set(f64::from(u8::from(!evidence.is_empty())));
-        let sentence = (!evidence.is_empty()).then(|| {
-            Arc::new(format!(
-                "the database was rolled back: {}; nothing is delivered until `keybroker recover` was run \
-                 (docs/operations.md)",
-                evidence.join("; ")
-            ))
-        });
-        if let Some(sentence) = &sentence
-            && self.rolled_back().is_none()
+        let verdict = match (evidence.is_empty(), self.mirror.token_evidence.load_full()) {
+            (true, None) => None,
+            (true, Some(token)) => Some(token_differs(&token)),
+            (false, token) => {
+                let token = token.iter().flat_map(|token| token.iter()).take(SENTENCES).cloned();
+                evidence.extend(token);
+                let sentence = standing::rolled_back(&evidence.join("; "));
+                Some(Withheld { code: standing::ROLLED_BACK, sentence })
+            }
+        };
+        metrics::gauge!("keybroker_rolled_back").set(f64::from(u8::from(verdict.is_some())));
+        if let Some(Withheld { sentence, .. }) = &verdict
+            && self.mirror.verdict().is_none()
         {
             tracing::error!("{sentence}");
         }
-        self.mirror.rolled_back.store(sentence);
+        let agrees = verdict.is_none();
+        self.mirror.verdict.store(verdict.map(Arc::new));
+        if agrees {
+            if let Standing::Changed(change) = &before
+                && rested
+            {
+                continuity.accept(change);
+                tracing::info!("{change}: it lacks nothing that is known here");
+            }
+            self.note_database().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes which database this is, so that a start on another one is seen.
+    async fn note_database(&self) -> Result<(), BrokerError> {
+        let continuity = self.store.continuity();
+        let Some(database) = continuity.database().filter(|_| continuity.standing() == Standing::Same) else {
+            return Ok(());
+        };
+        if self.mirror.noted().as_ref() != Some(&database) {
+            if self.store.mark(DATABASE).await?.as_ref() != Some(&database) {
+                self.store.set_mark(DATABASE, &database).await?;
+            }
+            *self.mirror.noted() = Some(database);
+        }
+        Ok(())
+    }
+
+    /// At start: whether this is the database that was worked on, and whether the mirror can be written to.
+    pub(super) async fn take_up(&self) -> Result<(), BrokerError> {
+        if let Some(noted) = self.store.mark(DATABASE).await? {
+            self.store.continuity().noted(&noted);
+        }
+        self.look_for_rollback().await?;
+        if self.mirror.verdict().is_none()
+            && let Err(error) = self.try_mirror().await
+        {
+            tracing::error!(%error, "nothing is delivered until the mirror can be written to");
+        }
+        Ok(())
+    }
+
+    /// Makes sure, once, that the mirror takes something.
+    async fn try_mirror(&self) -> Result<(), BrokerError> {
+        if !self.mirror.lag.is_writable() {
+            self.with_mirror(Mirror::probe).await?;
+            self.mirror.lag.tried(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Counts what is committed, before it is looked what of it is in the mirror.
+    async fn count_events(&self) -> Result<(), BrokerError> {
+        let begun = self.mirror.lag.begin();
+        // In this order: what is chained in between counts twice, not never.
+        let (_, waiting) = self.store.unchained_events(0).await?;
+        let events = waiting + self.store.chain_tip().await?.size;
+        self.mirror.lag.counted(begun, events);
         Ok(())
     }
 
@@ -123,23 +197,37 @@ impl Broker {
         self.with_mirror(|mirror| mirror.position()).await
     }
 
-    /// One round: looks for a rollback; then appends what the latest signed head covers. Says whether there is more.
-    pub(super) async fn mirror_log(&self) -> Result<bool, BrokerError> {
-        self.look_for_rollback().await?;
-        if self.rolled_back().is_some() {
-            return Ok(false);
+    /// One round: looks for a rollback; then appends what the latest signed head covers.
+    pub(super) async fn mirror_log(&self) -> Result<(), BrokerError> {
+        let round = self.append_to_mirror().await;
+        if let Err(error) = &round {
+            self.mirror.lag.tried(Err(error.to_string()));
         }
-        let Some(json) = self.store.latest_head().await? else { return Ok(false) };
+        round
+    }
+
+    async fn append_to_mirror(&self) -> Result<(), BrokerError> {
+        self.count_events().await?;
+        self.look_for_rollback().await?;
+        if self.doubt().is_some() {
+            return Ok(());
+        }
+        self.try_mirror().await?;
+        let Some(json) = self.store.latest_head().await? else { return Ok(()) };
         let head: SignedHead =
             serde_json::from_str(&json).map_err(|error| BrokerError::Internal(error.to_string()))?;
         // Before the mirror is touched: whose storage is away lags.
         let seen = self.mirror.seen().map_or(0, |seen| seen.size);
         metrics::gauge!("keybroker_audit_mirror_lag_events").set(head.head.size.saturating_sub(seen) as f64);
-        let Some(lock) = self.with_mirror(|mirror| mirror.lock()).await? else { return Ok(false) };
+        let Some(lock) = self.with_mirror(|mirror| mirror.lock()).await? else { return Ok(()) };
         let position = self.mirror_position().await?;
+        if position.is_some() {
+            self.note_mirror().await?;
+        }
         let position = position.unwrap_or_else(|| Mirror::empty(&head.head.origin));
         if head.head.size <= position.size {
-            return Ok(false);
+            self.mirror.lag.tried(Ok(()));
+            return Ok(());
         }
         let mut next = position;
         while next.size < head.head.size {
@@ -159,16 +247,23 @@ impl Broker {
         }
         crash::reached(Point::MirrorAppended);
         let finished = next.clone();
-        // Before the mirror counts: one that is lost from now on is missed.
+        self.with_mirror(move |mirror| mirror.finish(&finished, &head)).await?;
+        crash::reached(Point::MirrorFinished);
+        self.note_mirror().await?;
+        drop(lock);
+        self.mirror.see(next);
+        self.mirror.lag.tried(Ok(()));
+        metrics::gauge!("keybroker_audit_mirror_lag_events").set(0.0);
+        Ok(())
+    }
+
+    /// From now on a mirror that is lost is missed. Only once there is one: a broker that dies before has lost nothing.
+    async fn note_mirror(&self) -> Result<(), BrokerError> {
         let directory = self.mirror.mirror.directory().display().to_string();
         if self.store.mark(MIRROR).await?.as_deref() != Some(directory.as_str()) {
             self.store.set_mark(MIRROR, &directory).await?;
         }
-        self.with_mirror(move |mirror| mirror.finish(&finished, &head)).await?;
-        drop(lock);
-        self.mirror.see(next);
-        metrics::gauge!("keybroker_audit_mirror_lag_events").set(0.0);
-        Ok(false)
+        Ok(())
     }
 
     /// Works on the mirror's files where waiting for a disk holds up nobody.
@@ -202,6 +297,9 @@ pub async fn compare(
 ) -> Result<Comparison, BrokerError> {
     if store.mark(RECOVERY).await?.is_some_and(|begun| !begun.is_empty()) {
         return Ok(Comparison::RolledBack("a recovery was begun and is not finished".to_owned()));
+    }
+    if let Some(sentence) = store.mark(records::ROLLED_BACK).await?.filter(|sentence| !sentence.is_empty()) {
+        return Ok(Comparison::RolledBack(sentence));
     }
     let directory = mirror.directory().display();
     let position = match off_thread(mirror, Mirror::position).await? {
@@ -253,6 +351,20 @@ async fn extends(store: &dyn Store, position: &Position) -> Result<bool, BrokerE
             let rows = store.audit_entries(&query).await?;
             Ok(rows.first().is_some_and(|row| row.index == last && row.hash == position.hash))
         }
+    }
+}
+
+/// Database and mirror agree, and the token has not what they say.
+fn token_differs(sentences: &[String]) -> Withheld {
+    let told = sentences.iter().take(SENTENCES).cloned().collect::<Vec<_>>().join("; ");
+    Withheld {
+        code: standing::TOKEN_DIFFERS,
+        sentence: format!(
+            "{told}; the database has everything that the mirror has, so that either the token is a copy from another \
+             time (put back the one that was used last and start again: a recovery would destroy its pools), or the database \
+             was rolled back together with the mirror (then run `keybroker recover --force`); nothing is delivered \
+             (docs/operations.md)"
+        ),
     }
 }
 

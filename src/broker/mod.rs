@@ -14,41 +14,48 @@ mod clients;
 pub mod confirm;
 mod custody;
 pub mod enrol;
+mod enrol_certificate;
 pub mod enrol_pool;
+mod enrol_rounds;
 mod enrol_terms;
 mod enrol_vouched;
 mod epochs;
 mod generate;
 pub mod hierarchy;
 pub mod initialise;
+mod listeners;
 pub mod mirror;
 pub mod ocsp;
 pub mod pools;
 mod produce;
 mod profiles;
 mod publish;
+pub mod quotas;
 pub mod rearm;
-mod reconcile;
+pub mod reconcile;
 pub mod recover;
+pub mod refusals;
 pub mod release;
 pub mod renew;
+mod renew_identity;
 pub mod revocation;
 mod sequence;
+mod share;
+mod standing;
 mod sweep;
 pub mod terminate;
 pub mod vnfcis;
 
-use crate::audit::details::{self, RefusedDetails};
-use crate::audit::event::{Actor, Event, EventKind};
+use crate::audit::event::Actor;
 use crate::authorisation::{Caller, Denied, Rpc};
 use crate::ca::CertificateFacts;
 use crate::clock::Timestamp;
 use crate::credential::{CertificateState, KeyState};
-use crate::hsm::{Hsm, HsmError};
+use crate::hsm::{Hsm, HsmError, ObjectId};
 use crate::identity::Refusal;
 use crate::nfv::{EpochId, PoolId, PoolName, RequestId, Sha256Hash, TenantId, VnfciId};
 use crate::pool;
-use crate::store::records::ClaimState;
+use crate::store::records::{ClaimState, QuotaExceeded, Quotas};
 use crate::store::{RequestKey, Store, StoreError};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap};
@@ -57,6 +64,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
+
+/// When to try again what an operator has to see to first.
+const UNTIL_AN_OPERATOR_ACTS: Duration = Duration::from_secs(30);
 
 /// What the broker is configured with, beside its store and its HSM. Replaced whole on reload.
 #[derive(Debug, Clone)]
@@ -81,8 +91,21 @@ pub struct Settings {
     pub hsm_backup_retention: String,
     /// Where the log is mirrored to; read at start only.
     pub mirror: PathBuf,
+    /// How many refusals are recorded one by one.
+    pub refusals: refusals::Limits,
+    /// How far the mirror may lag behind before nothing is delivered any more.
+    pub mirror_lag: MirrorLag,
     /// Bulk workers of the HSM: production keeps one chunk more under way.
     pub bulk_workers: usize,
+}
+
+/// What may be missing in the mirror: what a rollback takes away unseen at most.
+#[derive(Debug, Clone, Copy)]
+pub struct MirrorLag {
+    /// Events that were committed longer ago are in it.
+    pub time: Duration,
+    /// Fewer events than that are missing.
+    pub events: u64,
 }
 
 /// Settings of the OCSP responder.
@@ -113,10 +136,12 @@ pub struct TenantSettings {
     pub spend_on_enrolment: bool,
     /// Claims that are worked on at the same time; further ones wait or are told when to come back.
     pub claims_at_once: usize,
+    /// What the tenant may have.
+    pub quotas: Quotas,
 }
 
 impl Default for TenantSettings {
-    /// 15 minutes, 15 minutes, 1 hour; spent; 64.
+    /// 15 minutes, 15 minutes, 1 hour; spent; 64; the defaults of [`Quotas`].
     fn default() -> Self {
         let quarter = Duration::from_secs(15 * 60);
         Self {
@@ -125,6 +150,7 @@ impl Default for TenantSettings {
             renewal_overlap: Duration::from_secs(3_600),
             spend_on_enrolment: true,
             claims_at_once: 64,
+            quotas: Quotas::default(),
         }
     }
 }
@@ -152,8 +178,8 @@ pub struct Broker {
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
-    /// Held while an epoch is made, so that two producers do not both make one.
-    epoch_making: tokio::sync::Mutex<()>,
+    /// Held while an epoch of the tenant is made; owner: `epochs`.
+    epoch_making: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while a CA key is made or certified, so that two operators do not use one generation.
     ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
@@ -162,11 +188,13 @@ pub struct Broker {
     flows: Mutex<HashMap<PoolId, pool::Flow>>,
     /// Places for each tenant's claims; owner: `admission`.
     admission: admission::Admission,
-    /// Places for claims that produce what their pools lack; owner: `generate`.
-    generating: Semaphore,
+    /// Places for claims that produce what their pools lack, by token; owner: `generate`.
+    generating: HashMap<Option<TenantId>, Semaphore>,
     /// Credentials per second of the last refill; owner: `produce`.
     production_rate: watch::Sender<f64>,
     wake: Wake,
+    /// Refusals of the current interval; owner: `refusals`.
+    refusals: Mutex<refusals::Ledger>,
     /// The log outside the database, and whether the database was rolled back; owner: `mirror`.
     mirror: mirror::Mirroring,
 }
@@ -178,6 +206,7 @@ struct Wake {
     enroller: Notify,
     sweeper: Notify,
     publisher: Notify,
+    listeners: Notify,
 }
 
 /// Why a use case failed. The API maps each variant to one status, exhaustively.
@@ -192,6 +221,18 @@ pub enum BrokerError {
         reason: String,
         /// The tenant and VNFCI that the evidence leads to, as far as known: their auditor sees the refusal.
         subject: Subject,
+    },
+    /// As [`BrokerError::Refused`], but only for a while, which whoever was recognised may know.
+    #[error("refused for now: {code}: {reason}")]
+    RefusedForNow {
+        /// Stable code.
+        code: &'static str,
+        /// Sentence for the auditor.
+        reason: String,
+        /// Whom it concerns.
+        subject: Subject,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// The caller is known but may not do this. For the auditor only.
     #[error(transparent)]
@@ -228,6 +269,9 @@ pub enum BrokerError {
     /// The request id was used before with another content.
     #[error("request id {0} was used before with another content; use a new request id")]
     RequestReused(RequestId),
+    /// The tenant would have more of something than its quota.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// A pool is empty.
     #[error("pool {pool} has no credential ready; try again in {retry_after:?}")]
     PoolEmpty {
@@ -251,6 +295,20 @@ pub enum BrokerError {
         "the CA that issues here ends at {0}, too soon for a new certificate: its operator has to renew it"
     )]
     CaEnding(Timestamp),
+    /// The token that should hold a tenant's keys is another one, or blank. The tenant's callers learn it: nothing but an
+    /// operator helps.
+    #[error(
+        "the token of tenant {tenant} does not hold its keys ({missing} is not there): it is blank, or another one. An \
+         operator corrects token, pin_file and module in [tenant.{tenant}] or [hsm], or has the HSM's backup restored"
+    )]
+    TokenWithoutKeys {
+        /// Whose keys.
+        tenant: TenantId,
+        /// One of them.
+        missing: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// A fault of ours. The caller learns only that.
     #[error("internal error: {0}")]
     Internal(String),
@@ -304,8 +362,11 @@ impl From<StoreError> for BrokerError {
             StoreError::AlreadyExists(what) => Self::AlreadyExists(what),
             StoreError::Conflict(text) => Self::Precondition(text),
             StoreError::RequestReused(id) => Self::RequestReused(id),
+            StoreError::QuotaExceeded(exceeded) => Self::QuotaExceeded(exceeded),
             StoreError::Fenced(_) => unavailable("LEASE_LOST", error.to_string()),
             StoreError::Full(_) => unavailable("STORE_FULL", error.to_string()),
+            StoreError::RolledBack(_) => unavailable(standing::ROLLED_BACK, error.to_string()),
+            StoreError::Changed(_) => unavailable(standing::CHANGED, error.to_string()),
             StoreError::Unavailable(_) => unavailable("STORE_UNAVAILABLE", error.to_string()),
             StoreError::Unusable(text) => Self::Internal(text),
         }
@@ -315,6 +376,14 @@ impl From<StoreError> for BrokerError {
 impl From<HsmError> for BrokerError {
     fn from(error: HsmError) -> Self {
         match error {
+            // These are never destroyed.
+            HsmError::NotFound(
+                ref missing @ (ObjectId::TokenMac(ref tenant) | ObjectId::SubCa(ref tenant, _)),
+            ) => Self::TokenWithoutKeys {
+                tenant: tenant.clone(),
+                missing: missing.to_string(),
+                retry_after: UNTIL_AN_OPERATOR_ACTS,
+            },
             HsmError::NotFound(_) | HsmError::StillThere(_) | HsmError::Refused(_) => {
                 Self::Internal(error.to_string())
             }
@@ -363,6 +432,7 @@ impl Broker {
             profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
             store,
+            generating: generate::places(&hsm),
             hsm,
             mirror: mirror::Mirroring::new(&settings.mirror),
             settings: ArcSwap::from_pointee(settings),
@@ -370,14 +440,14 @@ impl Broker {
             trust: ArcSwap::from_pointee(anchors::Parsed::default()),
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
-            epoch_making: tokio::sync::Mutex::new(()),
+            epoch_making: Mutex::new(HashMap::new()),
             ca_making: tokio::sync::Mutex::new(()),
             flows: Mutex::new(HashMap::new()),
             admission: admission::Admission::default(),
-            generating: Semaphore::new(generate::PLACES),
             chained: watch::Sender::new(0),
             production_rate: watch::Sender::new(0.0),
             wake: Wake::default(),
+            refusals: Mutex::default(),
         };
         broker.load_authorities().await?;
         broker.chained.send_replace(broker.store.chain_tip().await?.size);
@@ -415,9 +485,10 @@ impl Broker {
     /// # Errors
     /// What is away, as a sentence.
     pub async fn ready(&self) -> Result<Vec<String>, String> {
+        self.measure_standing();
         self.store.check().await.map_err(|error| error.to_string())?;
-        if let Some(sentence) = self.rolled_back() {
-            return Err(sentence.to_string());
+        if let Some(withheld) = self.withheld() {
+            return Err(withheld.sentence);
         }
         let mut degraded = self.measure_cas(self.store.now().await.map_err(|error| error.to_string())?);
         for tenant in self.hsm.tenants_with_tokens() {
@@ -430,7 +501,13 @@ impl Broker {
         }
         let status = self.hsm.status();
         metrics::gauge!("keybroker_hsm_available").set(f64::from(u8::from(status.available)));
-        if status.available { Ok(degraded) } else { Err(format!("HSM: {}", status.problem)) }
+        if !status.available {
+            return Err(format!("HSM: {}", status.problem));
+        }
+        if !status.problem.is_empty() {
+            degraded.push(format!("HSM: {}", status.problem));
+        }
+        Ok(degraded)
     }
 
     /// The VNFCI behind a connection with a certificate that we delivered: its key is delivered (or claimed, for the
@@ -489,50 +566,6 @@ impl Broker {
             return Err(BrokerError::refused("CERTIFICATE_EXPIRED", reason));
         }
         Ok((facts.fingerprint, facts))
-    }
-
-    /// Records a refusal (`Refused`, `Denied` or `RearmNeeded`) in the audit log. Called once per refused call, by the API's one
-    /// wrapper. A failure to record is logged and counted, and the refusal stands.
-    pub async fn record_refusal(
-        &self,
-        caller: Option<&Caller>,
-        peer: &Peer,
-        rpc: &str,
-        request: Option<RequestId>,
-        error: &BrokerError,
-    ) {
-        let (code, reason, subject) = match error {
-            BrokerError::Refused { code, reason, subject } => (*code, reason.clone(), subject.clone()),
-            BrokerError::RearmNeeded { tenant, vnfci, .. } => (
-                "CERTIFICATE_EXPIRED",
-                error.to_string(),
-                Subject { tenant: Some(tenant.clone()), vnfci: Some(vnfci.clone()) },
-            ),
-            BrokerError::Denied(denied) => ("NOT_AUTHORISED", denied.to_string(), Subject::default()),
-            _ => return,
-        };
-        let recorded = async {
-            let actor = caller.map_or_else(|| peer.actor(), Caller::actor);
-            let mut event = Event::new(self.store.now().await?, EventKind::Refused, actor).details(
-                details::json(&RefusedDetails {
-                    rpc: rpc.to_owned(),
-                    reason_code: code.to_owned(),
-                    reason,
-                    peer: peer.address.to_string(),
-                }),
-            );
-            event.tenant = subject.tenant.or_else(|| caller.and_then(|caller| caller.tenant.clone()));
-            event.vnfci = subject.vnfci.or_else(|| caller.and_then(|caller| caller.vnfci.clone()));
-            event.request = request;
-            self.store.append_events(vec![event]).await
-        };
-        match recorded.await {
-            Ok(()) => {}
-            Err(error) => {
-                metrics::counter!("keybroker_audit_lost_refusals_total").increment(1);
-                tracing::error!(%error, rpc, code, "a refusal could not be recorded");
-            }
-        }
     }
 
     /// The tenant that a call is about: the one named, else the caller's own.

@@ -123,7 +123,7 @@ impl Broker {
     pub async fn ocsp(&self, request_der: &[u8]) -> OcspAnswer {
         let answered = match OcspRequest::parse(request_der) {
             // What the database forgot may be withdrawn: nothing that it says of a certificate is signed.
-            Ok(_) if self.rolled_back().is_some() => Err(Unanswered::TryLater),
+            Ok(_) if self.doubt().is_some() => Err(Unanswered::TryLater),
             Ok(request) => self.answer_ocsp(request).await,
             Err(unanswered) => Err(unanswered),
         };
@@ -141,7 +141,7 @@ impl Broker {
         let authorities = self.authorities.load_full();
         let named = |asked: &Asked| asked.issuer.as_ref().and_then(|hashes| authorities.by_hashes(hashes));
         // A root signs nothing but sub-CAs and may be offline: its CRL speaks for them.
-        let ours = |asked: &Asked| named(asked).filter(|authority| authority.tenant.is_some());
+        let ours = |asked: &Asked| named(asked).filter(|authority| !authority.is_root());
         let issuers: Vec<Option<Arc<Authority>>> = request.certificates.iter().map(ours).collect();
         let first = issuers.iter().flatten().next().cloned();
         let authority = match first {
@@ -286,14 +286,14 @@ impl Broker {
         Ok(())
     }
 
-    /// Certifies the responder's key of a sub-CA, if it has no certificate or half of its validity has passed. The key
+    /// Certifies the responder's key of a sub-CA (a root has none), if it has no certificate or half of its validity has passed. The key
     /// stays the same: one token object per CA.
     pub(super) async fn certify_responder(
         &self,
         authority: &Authority,
         lease: &Lease,
     ) -> Result<(), BrokerError> {
-        let Some(tenant) = &authority.tenant else { return Ok(()) };
+        let Some(tenant) = authority.tenant.as_ref().filter(|_| !authority.is_root()) else { return Ok(()) };
         let now = self.store.now().await?;
         let known = || self.responders.by_issuer.load().get(&authority.id).cloned();
         let good = |responder: &Arc<Responder>| {

@@ -72,7 +72,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Invalid`] for a target out of bounds, an unknown profile or names that make no certificate;
-    /// [`BrokerError::AlreadyExists`].
+    /// [`BrokerError::AlreadyExists`], [`BrokerError::QuotaExceeded`].
     pub async fn create_pool(&self, caller: &Caller, create: CreatePool) -> Result<PoolStatus, BrokerError> {
         let tenant = Self::tenant_of(caller, create.tenant.clone())?;
         let target = Target { tenant: Some(&tenant), vnf_instance: Some(&create.vnf_instance), vnfci: None };
@@ -98,7 +98,8 @@ impl Broker {
             .request(create.request.id);
         let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(create.request.key(authorised.actor()));
-        let pool = self.store.create_pool(pool, mutation).await?;
+        let quotas = self.quotas(&tenant);
+        let pool = self.store.create_pool(pool, &quotas, mutation).await?;
         crash::reached(Point::PoolCreated);
         self.wake.filling();
         self.status_of(pool).await
@@ -129,7 +130,7 @@ impl Broker {
             credential: CredentialId::generate(),
             vnfci,
         };
-        if self.authorities.load().issuing(Some(tenant), profile.ca()).is_none() {
+        if self.authorities.load().issuing(tenant, profile.ca()).is_none() {
             let problem = format!(
                 "{} has its certificates issued by CA {}, which tenant {tenant} does not have: `keybroker ca add` makes it",
                 create.profile,
@@ -175,7 +176,8 @@ impl Broker {
     /// too much.
     ///
     /// # Errors
-    /// [`BrokerError::NotFound`], [`BrokerError::Denied`], [`BrokerError::Invalid`] for a target out of bounds.
+    /// [`BrokerError::NotFound`], [`BrokerError::Denied`], [`BrokerError::Invalid`] for a target out of bounds,
+    /// [`BrokerError::QuotaExceeded`].
     pub async fn update_pool(&self, caller: &Caller, update: UpdatePool) -> Result<PoolStatus, BrokerError> {
         let pool = self.reach_pool(caller, Rpc::UpdatePool, update.tenant, &update.name).await?;
         let refill_below = watermark(update.target, update.refill_below)?;
@@ -186,8 +188,11 @@ impl Broker {
             .request(update.request.id);
         let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(update.request.key(actor));
-        let pool =
-            self.store.update_pool(&pool.tenant, &pool.name, update.target, refill_below, mutation).await?;
+        let quotas = self.quotas(&pool.tenant);
+        let pool = self
+            .store
+            .update_pool(&pool.tenant, &pool.name, update.target, refill_below, &quotas, mutation)
+            .await?;
         crash::reached(Point::PoolUpdated);
         self.wake.filling();
         self.wake.sweeper.notify_one();

@@ -4,6 +4,7 @@ use crate::audit::details::{self, CertificateDetails, ProducedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::broker::at_claim::to_be_signed;
 use crate::broker::authorities::Authority;
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{self, NameValues, Profile};
@@ -60,10 +61,11 @@ pub(super) struct Batch<'a> {
 }
 
 impl Broker {
-    /// One round over all pools; true while there is more to do. `full` remembers which pools have reached
+    /// One round over the pools of a share; true while there is more to do. `full` remembers which pools have reached
     /// which target: the others are filled up to it, so that a pool which a restart left half full is full again.
     pub(super) async fn refill_pools(
         &self,
+        share: &Share,
         full: &mut HashMap<PoolId, u32>,
         lease: &Lease,
     ) -> Result<bool, BrokerError> {
@@ -72,7 +74,7 @@ impl Broker {
         let mut failed = None;
         loop {
             let pools = self.store.pools(&PoolFilter::default(), &page).await?;
-            for pool in &pools {
+            for pool in pools.iter().filter(|pool| self.is_in(share, Some(&pool.tenant))) {
                 match self.refill_pool(pool, full, lease).await {
                     Ok(unfinished) => more |= unfinished,
                     Err(error) => {

@@ -7,6 +7,7 @@
 use crate::audit::details::{self, CrlDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::authorities::Authority;
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::ca;
 use crate::clock::Timestamp;
@@ -72,14 +73,14 @@ impl Broker {
         self.crl(root.id, 0).await
     }
 
-    /// One round of the publisher: CRLs that are pending or due, and OCSP responders whose certificate is missing or past
+    /// One round of the publisher over the CAs of a share: CRLs that are pending or due, and OCSP responders whose certificate is missing or past
     /// half of its validity. A CA that fails does not hold up the others.
-    pub(super) async fn publish(&self, lease: &Lease) -> Result<(), BrokerError> {
+    pub(super) async fn publish(&self, share: &Share, lease: &Lease) -> Result<(), BrokerError> {
         let mut failure = None;
         let now = self.store.now().await?;
         // What a CA signed has expired with it at the latest.
         let living = self.authorities.load().all().into_iter().filter(|ca| ca.ca.not_after() > now);
-        for authority in living {
+        for authority in living.filter(|ca| self.is_in(share, ca.tenant.as_ref())) {
             if let Err(error) = self.sign_crls(&authority, lease, false).await {
                 tracing::warn!(issuer = %authority.id, %error, "no CRL could be signed; it is tried again");
                 failure = Some(error);
@@ -109,8 +110,7 @@ impl Broker {
         let is_due = |shard: &u32| {
             heads.get(shard).is_none_or(|head| now >= head.this_update.plus(settings.crl_refresh))
         };
-        let shards =
-            if settings.crl_shards > 1 && authority.tenant.is_some() { settings.crl_shards } else { 0 };
+        let shards = if settings.crl_shards > 1 && !authority.is_root() { settings.crl_shards } else { 0 };
         let mut due: BTreeSet<u32> = (0..=shards).chain(heads.keys().copied()).filter(is_due).collect();
         if anyway {
             due.insert(0);

@@ -96,7 +96,8 @@ impl Broker {
             Event::new(now, EventKind::VnfciRearmed, caller.actor()).tenant(&tenant).request(request.id);
         let mutation = Mutation::new(move |outcomes: &Vec<RearmOutcome>| rearm_events(event, outcomes));
         let mutation = mutation.request(request.key(caller.actor()));
-        let outcomes = self.store.rearm_vnfcis(&tenant, accepted, end, mutation).await?;
+        let quotas = self.quotas(&tenant);
+        let outcomes = self.store.rearm_vnfcis(&tenant, accepted, &quotas, end, mutation).await?;
         crash::reached(Point::RearmingCommitted);
         self.wake.publisher.notify_one();
         self.wake.sweeper.notify_one();

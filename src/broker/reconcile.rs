@@ -3,10 +3,10 @@
 use crate::audit::details::{self, BrokerStartedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::{Broker, BrokerError};
+use crate::crash::{self, Point};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
-use crate::nfv::TenantId;
-use crate::store::{Mutation, StoreError};
+use crate::store::{Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
 /// Mark that counts the starts on this database.
@@ -16,6 +16,21 @@ const TOKEN: &str = "token_serial";
 /// Mark of when the broker was last alive, in microseconds since the Unix epoch.
 pub(super) const LAST_ALIVE: &str = "last_alive";
 
+/// What is wrong if the database belongs to another token than the one with this serial number; none if it belongs to this
+/// one, or to none yet.
+///
+/// # Errors
+/// The store's.
+pub async fn another_token(store: &dyn Store, serial: &str) -> Result<Option<String>, StoreError> {
+    Ok(store.mark(TOKEN).await?.filter(|noted| noted != serial).map(|noted| {
+        format!(
+            "the database belongs to the token with serial number {noted}, this broker sees the one with {serial}: all \
+             replicas need the same token, so correct [hsm] module and token; if the token was replaced by one with \
+             the same objects, run `keybroker init --adopt-token` once"
+        )
+    }))
+}
+
 impl Broker {
     /// Compares, records the start with the findings, and moves the deadlines of open claims by the broker's own absence.
     /// Returns the findings.
@@ -23,17 +38,13 @@ impl Broker {
         self.require_the_token().await?;
         let (mut findings, evidence) = self.compare_tokens().await?;
         self.mirror.set_token_evidence(evidence.into_iter().map(|(_, sentence)| sentence).collect());
-        self.look_for_rollback().await?;
-        findings.extend(self.rolled_back().map(|sentence| sentence.to_string()));
+        self.take_up().await?;
+        findings.extend(self.withheld().map(|withheld| withheld.sentence));
         let now = self.store.now().await?;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
         let incarnation = number(self.store.mark(INCARNATION).await?).unwrap_or(0) + 1;
-        if let Some(alive) = number(self.store.mark(LAST_ALIVE).await?) {
-            let absence = now.since(crate::clock::Timestamp::from_unix_micros(alive));
-            self.store.extend_open_claims(absence, Mutation::new(|_| Vec::new())).await?;
-        }
-        // At once: a broker that dies again soon, or another one that starts, does not count the same absence twice.
-        self.note_alive().await?;
+        self.store.end_absence(LAST_ALIVE).await?;
+        crash::reached(Point::StartMovedDeadlines);
         self.store.set_mark(INCARNATION, &incarnation.to_string()).await?;
         let event = Event::new(now, EventKind::BrokerStarted, Actor::broker()).details(details::json(
             &BrokerStartedDetails {
@@ -51,7 +62,7 @@ impl Broker {
     }
 
     /// Notes which token the database belongs to, unless that is noted.
-    pub(super) async fn note_token(&self) -> Result<(), BrokerError> {
+    async fn note_token(&self) -> Result<(), BrokerError> {
         match self.store.mark(TOKEN).await? {
             Some(_) => Ok(()),
             None => self.adopt_token().await,
@@ -67,17 +78,12 @@ impl Broker {
     }
 
     /// Fails unless the token is the one that the database belongs to: what one replica wraps another could not open.
-    async fn require_the_token(&self) -> Result<(), BrokerError> {
+    pub(super) async fn require_the_token(&self) -> Result<(), BrokerError> {
         self.note_token().await?;
         let ours = self.hsm.status().token_serial;
-        match self.store.mark(TOKEN).await? {
-            Some(noted) if noted != ours => Err(BrokerError::Precondition(format!(
-                "the database belongs to the token with serial number {noted}, this broker sees the one with {ours}: all \
-                 replicas need the same token, so correct [hsm] module and token; if the token was replaced by one with \
-                 the same objects, run `keybroker init --adopt-token` once"
-            ))),
-            _ => Ok(()),
-        }
+        another_token(&*self.store, &ours)
+            .await?
+            .map_or(Ok(()), |sentence| Err(BrokerError::Precondition(sentence)))
     }
 
     /// Sentences on what differs between the tokens and the database. A tenant's own token that is away is a finding, and
@@ -190,10 +196,6 @@ impl Broker {
         }
         let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
         Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
-    }
-
-    fn has_token(&self, tenant: &TenantId) -> bool {
-        self.hsm.tenants_with_tokens().any(|with| with == tenant)
     }
 
     fn has_authority(&self, key: &ObjectId) -> bool {

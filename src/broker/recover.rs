@@ -10,6 +10,7 @@
 //! Each step is the same when it is taken again: what was interrupted is run again, and comes to the same. What a step is
 //! about to do is noted before it does it, so that the operator is told of it even if the process dies in between.
 
+use crate::audit::chain::StoredEvent;
 use crate::audit::details::{self, ErasedDetails, LogSide, RecoveredDetails, TerminatedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::audit::export::{ExportError, ExportReader};
@@ -18,19 +19,21 @@ use crate::audit::receipt::DestructionReason;
 use crate::audit::{ChainedEntry, genesis};
 use crate::broker::mirror::{MIRROR, RECOVERY};
 use crate::broker::sequence::ORIGIN;
+use crate::broker::standing::Withheld;
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{EpochState, HolderCopy, RevocationReason, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
 use crate::nfv::{ClaimId, EpochId, TenantId, VnfciId};
 use crate::store::records::{
-    CustodyEnd, Lease, Page, PoolFilter, Recovered, Recovery, TerminateOutcome, VnfciFilter,
+    self, AuditQuery, CustodyEnd, Lease, Page, PoolFilter, Recovered, Recovery, TerminateOutcome, VnfciFilter,
 };
 use crate::store::{Marks, Mutation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -51,6 +54,8 @@ const LOOK: Duration = Duration::from_secs(30);
 pub struct Plan {
     /// What shows that the database was rolled back; empty if nothing does.
     pub findings: Vec<String>,
+    /// Whether all of it is that the token lacks keys, or has others: the token may be the wrong one.
+    pub token_differs: bool,
     /// Origin of the log so far.
     pub origin: String,
     /// Events chained in the database.
@@ -124,6 +129,8 @@ struct Comparison {
     /// Of every mirror that was read.
     origins: BTreeSet<String>,
     lost: Lost,
+    /// What the database delivered after the last row that both have, and the mirror does not know.
+    forked: Lost,
 }
 
 impl Broker {
@@ -135,7 +142,9 @@ impl Broker {
         let begun = self.recovery_begun().await?;
         let mut findings: Vec<String> =
             self.compare_tokens().await?.1.into_iter().map(|(_, sentence)| sentence).collect();
-        findings.extend(self.compare_mirror().await?);
+        let of_mirror = self.compare_mirror().await?;
+        let token_differs = of_mirror.is_none() && !findings.is_empty();
+        findings.extend(of_mirror);
         let origin = match &begun {
             Some(begun) => begun.old_origin.clone(),
             None => self.audit_origin().await?,
@@ -145,6 +154,7 @@ impl Broker {
         let epochs = self.store.epochs(None, &living).await?;
         Ok(Plan {
             findings,
+            token_differs,
             archive: self.mirror.files().archived(&origin).directory().display().to_string(),
             origin,
             database_events: comparison.database.size,
@@ -184,12 +194,17 @@ impl Broker {
             BrokerError::Precondition("another recovery is under way on this database".to_owned())
         })?;
         // 3.
-        self.bring_back(&comparison.lost, &mut begun).await?;
+        crash::reached(Point::RecoveryNoted);
+        self.bring_back(&comparison.lost, &comparison.forked, &mut begun).await?;
+        crash::reached(Point::RecoveryBroughtBack);
         self.end_again(&comparison.lost, &mut begun).await?;
+        crash::reached(Point::RecoveryEnded);
         self.destroy_open_claims(&mut begun, &lease).await?;
         // 4.
         self.erase_all(&lease).await?;
+        crash::reached(Point::RecoveryErased);
         self.shred_all(&mut begun, &lease).await?;
+        crash::reached(Point::RecoveryShredded);
         // 5.
         let register = self.unknown_vnfcis(&comparison.lost, &mut begun).await?;
         self.store.release_lease(&lease).await?;
@@ -266,8 +281,15 @@ impl Broker {
         let unreadable = |error: ExportError| BrokerError::Precondition(error.to_string());
         let tip = self.store.chain_tip().await?;
         let database = LogSide { size: tip.size, hash: tip.hash.unwrap_or_else(|| genesis(origin)) };
-        let mut comparison =
-            Comparison { database, mirror: None, common: 0, origins: BTreeSet::new(), lost: Lost::default() };
+        let mut comparison = Comparison {
+            database,
+            mirror: None,
+            common: 0,
+            origins: BTreeSet::new(),
+            lost: Lost::default(),
+            forked: Lost::default(),
+        };
+        let mut mirrored = HashSet::new();
         for mirror in self.mirror.files().with_archives().map_err(unreadable)? {
             let Some(position) = mirror.position().map_err(unreadable)? else { continue };
             let of_this_log = position.origin == origin;
@@ -293,15 +315,49 @@ impl Broker {
                     }
                     if !is_known {
                         comparison.lost.row(&row);
+                    } else if of_this_log && !agree {
+                        mirrored.insert(row.event.id);
                     }
                 }
             }
         }
+        // Without a mirror of this log nothing says what of the database is beyond it.
+        if comparison.mirror.is_some() {
+            self.read_fork(&mut comparison, &mirrored).await?;
+        }
         Ok(comparison)
     }
 
-    async fn bring_back(&self, lost: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
-        let keys = lost.keys.iter().map(|(credential, key)| {
+    /// What was delivered by the database as it was put back, before it was noticed.
+    async fn read_fork(
+        &self,
+        comparison: &mut Comparison,
+        mirrored: &HashSet<Uuid>,
+    ) -> Result<(), BrokerError> {
+        let mut read = |json: &str| {
+            let event: StoredEvent =
+                serde_json::from_str(json).map_err(|error| BrokerError::Internal(error.to_string()))?;
+            if !mirrored.contains(&event.id) {
+                comparison.forked.delivery(&event);
+            }
+            Ok::<(), BrokerError>(())
+        };
+        let mut next = comparison.common;
+        loop {
+            let query = AuditQuery { from_index: next, limit: BATCH, ..AuditQuery::default() };
+            let rows = self.store.audit_entries(&query).await?;
+            let Some(last) = rows.last() else { break };
+            next = last.index + 1;
+            rows.iter().try_for_each(|row| read(&row.json))?;
+        }
+        let (waiting, _) = self.store.unchained_events(u32::MAX >> 1).await?;
+        waiting.iter().try_for_each(|waiting| read(&waiting.json))
+    }
+
+    async fn bring_back(&self, lost: &Lost, forked: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
+        // Of a key that both tell of, what the mirror says comes first.
+        let of_fork = forked.keys.iter().filter(|(credential, _)| !lost.keys.contains_key(credential));
+        let keys = lost.keys.iter().chain(of_fork).map(|(credential, key)| {
             let certificates = lost.certificates.get(credential).cloned().unwrap_or_default();
             (*credential, key.clone(), certificates)
         });
@@ -317,7 +373,7 @@ impl Broker {
             };
             recovered.keys.chunks(EVENT_KEYS).map(one).collect()
         });
-        begun.done.rearm.extend(lost.armed.iter().map(name));
+        begun.done.rearm.extend(lost.armed.iter().chain(&forked.armed).map(name));
         let with = |mut begun: Begun, recovered: &Recovered| {
             begun.done.unknown_certificates += recovered.unknown_serials;
             begun.done.rearm.extend(recovered.voided.iter().map(name));
@@ -434,7 +490,9 @@ impl Broker {
         }
         for (tenant, epoch) in std::mem::take(&mut begun.done.of_token_only) {
             let (event, _) = self.destroy_kek(&tenant, epoch).await?;
+            crash::reached(Point::RecoveryStrayDestroyed);
             self.store.append_events(vec![event]).await?;
+            crash::reached(Point::RecoveryStrayRecorded);
         }
         self.note_recovery(begun).await
     }
@@ -466,6 +524,7 @@ impl Broker {
         if let Some(position) = self.mirror_position().await? {
             self.with_mirror(move |mirror| mirror.archive(&position.origin)).await?;
         }
+        crash::reached(Point::RecoveryArchived);
         let details = RecoveredDetails {
             findings: begun.findings.clone(),
             old_origin: begun.old_origin.clone(),
@@ -482,16 +541,18 @@ impl Broker {
             mark(ORIGIN, &begun.new_origin),
             mark(MIRROR, ""),
             mark(RECOVERY, ""),
+            mark(records::ROLLED_BACK, ""),
             mark(LAST, &details::json(outcome).to_string()),
         ];
         self.store.restart_chain(event, marks).await?;
+        crash::reached(Point::RecoveryRestarted);
         self.mirror.set_token_evidence(Vec::new());
         while self.chain_events().await? {}
         self.sign_head().await?;
         self.mirror_log().await?;
-        match self.rolled_back() {
+        match self.doubt() {
             None => Ok(()),
-            Some(sentence) => Err(BrokerError::Precondition(format!(
+            Some(Withheld { sentence, .. }) => Err(BrokerError::Precondition(format!(
                 "recovered, and still: {sentence}. Is the mirror's directory written to by another broker?"
             ))),
         }

@@ -17,7 +17,10 @@ use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::claim::{Claim, Claimant, SealedClaim};
 use crate::broker::vnfcis::{LARGEST_BATCH, authorise_each};
 use crate::broker::{Broker, BrokerError, Peer, Request};
+use crate::ca::CertificateFacts;
+use crate::ca::issue::BACKDATING;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{ClaimId, Sha256Hash, TenantId, VnfciId};
 use crate::store::Mutation;
@@ -84,8 +87,23 @@ impl Broker {
         let Some((_, claim)) = self.presented_claim(peer).await? else { return Ok(None) };
         match self.store.claim(claim).await? {
             Some(claim) => self.renew_after(&claim).await.map(Some),
-            None => Ok(None),
+            None => self.reenrol_after(peer).await,
         }
+    }
+
+    /// When a certificate of a VNFCI's own key is to be followed by another one: by its validity, or since MANO asked.
+    async fn reenrol_after(&self, peer: &Peer) -> Result<Option<Timestamp>, BrokerError> {
+        let Some(leaf) = peer.chain_der.first() else { return Ok(None) };
+        let Some(held) = self.store.enrolment_by_certificate(Sha256Hash::of(leaf)).await? else {
+            return Ok(None);
+        };
+        let facts =
+            CertificateFacts::parse(leaf).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        let issued = facts.not_before.plus(BACKDATING);
+        let due = due_between(held.id, issued, facts.not_after);
+        let vnfci = self.store.vnfci(&held.tenant, &held.vnfci).await?;
+        let requested = vnfci.renewal_requested_at.filter(|at| *at > issued);
+        Ok(Some(requested.map_or(due, |requested| requested.min(due))))
     }
 
     /// When the credentials of a claim are to be renewed: by their validity, or since MANO asked for it.
@@ -156,6 +174,7 @@ impl Broker {
         });
         let mutation = mutation.request(request.key(caller.actor()));
         let mut outcomes = self.store.request_renewals(&tenant, asked, mutation).await?.into_iter();
+        crash::reached(Point::RenewalRequested);
         let answer = |id: VnfciId, outcome| match outcome {
             RenewalRequestOutcome::Requested => Ok(true),
             RenewalRequestOutcome::AlreadyRequested => Ok(false),
@@ -211,6 +230,7 @@ impl Broker {
                 Ok(_) | Err(BrokerError::Precondition(_)) => {}
                 Err(error) => return Err(error),
             }
+            crash::reached(Point::OverlapEnded);
             self.wake.publisher.notify_one();
         }
         Ok(more)

@@ -3,6 +3,7 @@
 use crate::audit::details::{self, ErasedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
+use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::{HolderCopy, RevocationReason};
@@ -13,8 +14,12 @@ use crate::store::{Mutation, StoreError};
 const BATCH: u32 = 500;
 
 impl Broker {
-    /// One round. True if there may be more to do at once. A part that fails does not hold up the others.
-    pub(super) async fn sweep(&self, lease: &Lease) -> Result<bool, BrokerError> {
+    /// One round. True if there may be more to do at once. A part that fails does not hold up the others. Of a tenant's own
+    /// token it asks for epochs; everything else is the broker's.
+    pub(super) async fn sweep(&self, share: &Share, lease: &Lease) -> Result<bool, BrokerError> {
+        if let Share::Own(_) = share {
+            return self.sweep_epochs(share, lease).await.map(|()| false);
+        }
         let mut more = false;
         let mut failure = None;
         let mut part = |name: &'static str, result: Result<bool, BrokerError>| match result {
@@ -29,7 +34,7 @@ impl Broker {
         part("deleted pools", self.erase_deleted_pools(lease).await);
         part("waiting credentials", self.retire_waiting(lease).await);
         part("expired certificates", self.expire_certificates().await);
-        part("epochs", self.sweep_epochs(lease).await.map(|()| false));
+        part("epochs", self.sweep_epochs(share, lease).await.map(|()| false));
         part("receipts", self.issue_receipts(lease).await);
         failure.map_or(Ok(more), Err)
     }

@@ -55,7 +55,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Invalid`] for an empty or too large batch, [`BrokerError::Denied`] if one item lies outside the
-    /// caller's reach: then nothing is registered.
+    /// caller's reach, [`BrokerError::QuotaExceeded`] if they are more than the tenant may have: then nothing is registered.
     pub async fn register_vnfcis(
         &self,
         caller: &Caller,
@@ -109,7 +109,8 @@ impl Broker {
             vec![event.details(details::json(&RegisteredDetails { vnfcis }))]
         });
         let mutation = mutation.request(request.key(caller.actor()));
-        let outcomes = self.store.register_vnfcis(&tenant, accepted, mutation).await?;
+        let quotas = self.quotas(&tenant);
+        let outcomes = self.store.register_vnfcis(&tenant, accepted, &quotas, mutation).await?;
         crash::reached(Point::RegistrationCommitted);
         let outcomes = outcomes.into_iter().map(|outcome| match outcome {
             RegisterOutcome::Registered(credential) => Ok(credential),

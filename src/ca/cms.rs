@@ -1,5 +1,6 @@
 //! Certificates on the wire of an enrolment: certs-only CMS (RFC 5652, RFC 7030 4.1.3) in base64 (RFC 8951 2).
 
+use super::ber;
 use super::encode::{INTEGER, SEQUENCE, SET, context_constructed, oid, tlv};
 use super::facts::MAX_CERTIFICATE_BYTES;
 use base64::Engine;
@@ -39,15 +40,17 @@ pub fn certs_only(certificates_der: &[impl AsRef<[u8]>]) -> Vec<u8> {
     tlv(SEQUENCE, &[&oid(ID_SIGNED_DATA), &tlv(context_constructed(0), &[&signed_data])])
 }
 
-/// The certificates (DER each) of a certs-only message (DER), in its order: servers send them as they like. Only
-/// encodings are looked at: what the certificates say and who signed them is the caller's to judge.
+/// The certificates (DER each) of a certs-only message (BER, as CMS is), in its order: servers send them as they like. Only
+/// encodings are looked at: what the certificates say and who signed them is the caller's to judge. CRLs beside them are
+/// not looked at.
 ///
 /// # Errors
 /// [`InvalidCms`], also for a message with no certificate, with content, or with a signature.
-pub fn certificates(der: &[u8]) -> Result<Vec<Vec<u8>>, InvalidCms> {
+pub fn certificates(message: &[u8]) -> Result<Vec<Vec<u8>>, InvalidCms> {
     let invalid = |what: &str| InvalidCms(what.to_owned());
     let malformed = |error: der::Error| InvalidCms(error.to_string());
-    let content = elements(AnyRef::from_der(der).map_err(malformed)?, Tag::Sequence)?;
+    let message = ber::definite(message).map_err(invalid)?;
+    let content = elements(AnyRef::from_der(&message).map_err(malformed)?, Tag::Sequence)?;
     let [content_type, content] = content.as_slice() else {
         return Err(invalid("ContentInfo has other fields"));
     };
@@ -60,8 +63,12 @@ pub fn certificates(der: &[u8]) -> Result<Vec<Vec<u8>>, InvalidCms> {
     let [_version, _digests, encapsulated, rest @ ..] = fields.as_slice() else {
         return Err(invalid("SignedData lacks fields"));
     };
-    if elements(*encapsulated, Tag::Sequence)?.len() != 1 {
-        return Err(invalid("it has content beside certificates"));
+    // RFC 5272 4.1 leaves the content out; some libraries write an empty one.
+    let is_empty = |content: &AnyRef<'_>| content.tag() == implicit(0) && content.value() == [4, 0];
+    match elements(*encapsulated, Tag::Sequence)?.as_slice() {
+        [_] => {}
+        [_, content] if is_empty(content) => {}
+        _ => return Err(invalid("it has content beside certificates")),
     }
     let (signers, optional) = rest.split_last().ok_or_else(|| invalid("SignedData lacks signerInfos"))?;
     if !elements(*signers, Tag::Set)?.is_empty() {
@@ -142,6 +149,15 @@ mod tests {
     fn a_message_that_is_more_or_less_than_certificates_is_refused() {
         let good = certs_only(&[certificate(&[5, 0])]);
         assert!(certificates(&good).is_ok());
+        let content = |content: &[u8]| {
+            let fields =
+                [&tlv(INTEGER, &[&[1]])[..], &tlv(SET, &[]), &tlv(SEQUENCE, &[&oid(ID_DATA), content])];
+            let more = [&tlv(context_constructed(0), &[&certificate(&[5, 0])])[..], &tlv(SET, &[])];
+            let signed_data = tlv(SEQUENCE, &[fields.concat().as_slice(), &more.concat()]);
+            tlv(SEQUENCE, &[&oid(ID_SIGNED_DATA), &tlv(context_constructed(0), &[&signed_data])])
+        };
+        assert_eq!(certificates(&content(&[0xa0, 2, 4, 0])), certificates(&good));
+        assert!(certificates(&content(&[0xa0, 3, 4, 1, 7])).is_err());
         assert!(certificates(&good[..good.len() - 1]).is_err());
         assert!(certificates(&[&good[..], &[0]].concat()).is_err());
         assert!(certificates(&certs_only(&[[0_u8; 0]; 0])).is_err());

@@ -6,7 +6,7 @@
 use super::encode::{SEQUENCE, SET, oid, tlv, unsigned};
 use super::profile::{CertificateNames, Profile};
 use crate::credential::KeyType;
-use const_oid::db::{DB, rfc4519, rfc5280, rfc5912};
+use const_oid::db::{DB, rfc2985, rfc4519, rfc5280, rfc5912};
 use der::asn1::{AnyRef, BitStringRef, Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use der::{Any, Decode, Encode, Sequence, Tag, Tagged};
 use spki::SubjectPublicKeyInfoRef;
@@ -90,6 +90,12 @@ impl CertificationRequest {
                 )
             },
         )?;
+        if info.attributes.iter().any(|found| found.oid == rfc2985::PKCS_9_AT_CHALLENGE_PASSWORD) {
+            return Err(invalid(
+                "has a challengePassword, which cannot be verified: TLS 1.3 has no tls-unique (RFC 7030 3.5); leave it out"
+                    .to_owned(),
+            ));
+        }
         let mut alternative_names = None;
         for attribute in info.attributes.iter().filter(|found| found.oid == rfc5912::ID_EXTENSION_REQ) {
             for value in attribute.values.iter() {

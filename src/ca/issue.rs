@@ -3,6 +3,8 @@
 //! What a CA puts into every certificate is encoded once, in [`SigningCa`]; a pool's certificate is then a
 //! concatenation without any parsing.
 
+mod cross;
+
 use super::encode::{
     BOOLEAN, INTEGER, SEQUENCE, bit_string, context, context_constructed, extension, oid,
     signature_algorithm, time, tlv, unsigned,
@@ -82,7 +84,7 @@ pub struct SigningCa {
     crl_distribution_points: Vec<u8>,
     /// The same for each shard; empty if certificates name the complete CRL.
     shard_distribution_points: Vec<Vec<u8>>,
-    /// authorityInfoAccess of the pools' certificates; empty without an OCSP responder.
+    /// authorityInfoAccess of the pools' certificates; empty before `with_information`.
     authority_info_access: Vec<u8>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -148,12 +150,17 @@ impl SigningCa {
         self
     }
 
-    /// The pools' certificates name this OCSP responder (URL, ASCII) in authorityInfoAccess (RFC 5280 4.2.2.1).
+    /// The pools' certificates say in authorityInfoAccess (RFC 5280 4.2.2.1) where this CA's certificate is (URL, ASCII), and
+    /// its OCSP responder, if they are to name one.
     #[must_use]
-    pub fn with_ocsp(mut self, url: &str) -> Self {
-        let access = tlv(SEQUENCE, &[&oid(ID_AD_OCSP), &tlv(context(6), &[url.as_bytes()])]);
+    pub fn with_information(mut self, ca_issuers: &str, ocsp: Option<&str>) -> Self {
+        let access = |method: ObjectIdentifier, url: &str| {
+            tlv(SEQUENCE, &[&oid(method), &tlv(context(6), &[url.as_bytes()])])
+        };
+        let mut accesses = ocsp.map(|url| access(ID_AD_OCSP, url)).unwrap_or_default();
+        accesses.extend(access(ID_AD_CA_ISSUERS, ca_issuers));
         self.authority_info_access =
-            extension(id::ID_PE_AUTHORITY_INFO_ACCESS, false, &tlv(SEQUENCE, &[&access]));
+            extension(id::ID_PE_AUTHORITY_INFO_ACCESS, false, &tlv(SEQUENCE, &[&accesses]));
         self
     }
 
@@ -376,13 +383,31 @@ impl SigningCa {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Tbs, IssueError> {
-        let name_der = plain_name(Some(role), name)?;
+        let subject_der = plain_name(Some(role), name)?;
+        let names = CertificateNames { subject_der, subject_is_empty: false, general_names: Vec::new() };
+        self.client_again(&names, spki_der, validity, now, rng)
+    }
+
+    /// Client certificate that follows another one, with its names (RFC 7030 4.2.2).
+    ///
+    /// # Errors
+    /// [`IssueError::IssuerEnding`].
+    pub fn client_again(
+        &self,
+        names: &CertificateNames,
+        spki_der: &[u8],
+        validity: Duration,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Tbs, IssueError> {
         let (not_before, not_after) = self.period(now, validity);
-        let extensions: [&[u8]; 2] = [&END_ENTITY, &extended_key_usage(&[ExtendedKeyUsage::ClientAuth])];
-        self.tbs(
-            &Subject { name_der: &name_der, spki_der, not_before, not_after, extensions: &extensions },
-            rng,
-        )
+        let mut extensions = vec![END_ENTITY.to_vec(), extended_key_usage(&[ExtendedKeyUsage::ClientAuth])];
+        if !names.general_names.is_empty() {
+            extensions.push(subject_alt_name(names.subject_is_empty, &names.general_names));
+        }
+        let extensions: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
+        let name_der = &names.subject_der;
+        self.tbs(&Subject { name_der, spki_der, not_before, not_after, extensions: &extensions }, rng)
     }
 
     /// notBefore and notAfter, in whole seconds and within the CA's own validity.
@@ -450,10 +475,24 @@ fn tbs_certificate(
     common_extensions: &[&[u8]],
     serial: [u8; 16],
 ) -> Result<Tbs, IssueError> {
+    let key = key_identifier(subject.spki_der)?;
+    Ok(tbs_of_key(algorithm, algorithm_der, issuer_der, subject, &key, common_extensions, serial))
+}
+
+/// [`tbs_certificate`] with the subjectKeyIdentifier that the key has already.
+fn tbs_of_key(
+    algorithm: SignatureAlgorithm,
+    algorithm_der: &[u8],
+    issuer_der: &[u8],
+    subject: &Subject<'_>,
+    key_identifier: &[u8],
+    common_extensions: &[&[u8]],
+    serial: [u8; 16],
+) -> Tbs {
     let key_identifier = extension(
         id::ID_CE_SUBJECT_KEY_IDENTIFIER,
         false,
-        &tlv(super::encode::OCTET_STRING, &[&key_identifier(subject.spki_der)?]),
+        &tlv(super::encode::OCTET_STRING, &[key_identifier]),
     );
     let mut extensions: Vec<&[u8]> = subject.extensions.to_vec();
     extensions.push(&key_identifier);
@@ -471,14 +510,7 @@ fn tbs_certificate(
             &tlv(context_constructed(3), &[&tlv(SEQUENCE, &extensions)]),
         ],
     );
-    Ok(Tbs {
-        der,
-        serial,
-        not_before: subject.not_before,
-        not_after: subject.not_after,
-        algorithm,
-        crl_shard: 0,
-    })
+    Tbs { der, serial, not_before: subject.not_before, not_after: subject.not_after, algorithm, crl_shard: 0 }
 }
 
 /// DER NULL.
@@ -486,6 +518,8 @@ const NULL: [u8; 2] = [5, 0];
 
 /// Access method of an OCSP responder (RFC 5280 4.2.2.1).
 const ID_AD_OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
+/// Access method of a CA's own certificate (RFC 5280 4.2.2.1).
+const ID_AD_CA_ISSUERS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.2");
 /// RFC 6960 4.2.2.2.1.
 const ID_PKIX_OCSP_NOCHECK: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5");
 

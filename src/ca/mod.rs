@@ -3,6 +3,7 @@
 //! This module builds to-be-signed DER and joins it with a signature that the HSM made elsewhere. It holds no key, knows
 //! neither the store nor the token, and does no I/O but in `issuers`, which reach CAs outside of the broker.
 
+mod ber;
 pub mod cms;
 pub mod crl;
 pub mod csr;

@@ -3,7 +3,9 @@
 use super::failure::Failure;
 use super::files;
 use crate::broker::enrol_pool::{ExternalIssuer, ExternalIssuers};
-use crate::broker::{Broker, BrokerError, OcspSettings, Settings, TenantSettings};
+use crate::broker::quotas::Quotas;
+use crate::broker::refusals;
+use crate::broker::{Broker, BrokerError, MirrorLag, OcspSettings, Settings, TenantSettings};
 use crate::ca::certificates_from_pem;
 use crate::ca::issuers::Issuer;
 use crate::ca::issuers::est::{EstClient, EstConfig};
@@ -12,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Config, IssuerKind, StoreUrl};
 use crate::hsm::{Hsm, ObjectId, SignatureAlgorithm};
 use crate::nfv::IssuerName;
-use crate::server::{TlsMaterial, client_config};
+use crate::server::{TlsMaterial, est_client_config};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -79,8 +81,12 @@ pub(super) fn est_client(
         hsm.sign_blocking(&key, algorithm, message).map_err(|error| error.to_string())
     };
     let material = TlsMaterial::from_hsm(chain, Arc::new(sign)).map_err(|error| error.to_string())?;
-    let servers = ServersUnder::new(&[&root_der]).map_err(|error| error.to_string())?;
-    let tls = client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
+    let servers = match &issuer.server_trust_anchor {
+        Some(file) => ServersUnder::new(&certificates(file)?),
+        None => ServersUnder::new(&[&root_der]),
+    };
+    let servers = servers.map_err(|error| format!("trust anchors of the TLS server: {error}"))?;
+    let tls = est_client_config(&material, Arc::new(servers)).map_err(|error| error.to_string())?;
     let config = EstConfig {
         url: issuer.url.as_str().to_owned(),
         label: issuer.label.clone(),
@@ -143,11 +149,18 @@ pub(super) fn settings(config: &Config) -> Settings {
         renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
         claims_at_once: tenant.claims_at_once.get(),
+        quotas: quotas(tenant),
     };
     Settings {
         directory: config.directory.clone(),
         tenants: config.tenants.iter().map(|(id, tenant)| (id.clone(), of_tenant(tenant))).collect(),
         mirror: config.audit.mirror.clone(),
+        // Counts are 1,000,000,000 at most.
+        refusals: refusals::Limits {
+            per_source: config.audit.refusals_per_source.get() as u32,
+            together: config.audit.refusals_together.get() as u32,
+        },
+        mirror_lag: MirrorLag { time: config.audit.max_lag.0, events: config.audit.max_lag_events.get() },
         http_url: config.http_url(),
         ca_roots: config.ca.roots.clone(),
         crl_validity: config.crl.validity.0,
@@ -162,6 +175,15 @@ pub(super) fn settings(config: &Config) -> Settings {
         },
         hsm_backup_retention: config.hsm.backup_retention.clone(),
         bulk_workers: config.hsm.bulk_workers.get(),
+    }
+}
+
+/// What a tenant may have.
+pub(super) fn quotas(tenant: &crate::config::Tenant) -> Quotas {
+    Quotas {
+        vnfcis: tenant.max_vnfcis.get() as u64,
+        pools: tenant.max_pools.get() as u64,
+        pooled_keys: tenant.max_pooled_keys.get() as u64,
     }
 }
 
@@ -180,7 +202,10 @@ pub(super) fn server_names(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full(_) | StoreError::Unavailable(_) => Self::unavailable(error),
+            StoreError::Full(_)
+            | StoreError::Unavailable(_)
+            | StoreError::RolledBack(_)
+            | StoreError::Changed(_) => Self::unavailable(error),
             _ => Self::failed(error),
         }
     }

@@ -16,7 +16,6 @@ use crate::clock::{Clock, HumaneDuration, SystemClock};
 use crate::config::Config;
 use crate::nfv::{CaName, Sha256Hash, TenantId};
 use crate::telemetry;
-use der::pem::PemLabel;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,10 +31,25 @@ pub(super) enum CaCommand {
         #[command(flatten)]
         connection: ConnectionArgs,
     },
-    /// Add a further CA to a tenant, e.g. for the inside of a VNF; the own root certifies it
-    Add(OfTenant),
+    /// Add a further CA to a tenant, e.g. for the inside of a VNF; the broker's root certifies it, or one of the tenant's
+    Add {
+        /// It is a root of the tenant: it certifies itself, and the CAs that are added or rolled over under it
+        #[arg(long, conflicts_with = "under")]
+        root: bool,
+        /// The root of the tenant that certifies it
+        #[arg(long, value_name = "NAME")]
+        under: Option<CaName>,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Give a CA a new key and certificate; the old one signs revocation lists until it expires
-    Rollover(OfTenant),
+    Rollover {
+        /// The root of the tenant that certifies it from now on, in place of the one before
+        #[arg(long, value_name = "NAME")]
+        under: Option<CaName>,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Make the tenant's next CA key on the HSM, and a request for an external root
     Csr {
         /// Where the request goes, PEM
@@ -119,8 +133,8 @@ pub(super) async fn run(command: CaCommand, output: OutputArgs) -> Result<(), Fa
             let columns = ["tenant", "name", "generation", "issuing", "subject", "root", "not_after"];
             output.list(&columns, &cas.iter().map(object).collect::<Vec<_>>());
         }
-        CaCommand::Add(of) => output.object(&issue(of, true).await?),
-        CaCommand::Rollover(of) => output.object(&issue(of, false).await?),
+        CaCommand::Add { root, under, of } => output.object(&issue(of, true, root, under).await?),
+        CaCommand::Rollover { under, of } => output.object(&issue(of, false, false, under).await?),
         CaCommand::Csr { out, of } => {
             let mut client = AdminServiceClient::new(of.connection.connect().await?.channel);
             let request = RequestCaRequest {
@@ -176,13 +190,15 @@ pub(super) async fn run(command: CaCommand, output: OutputArgs) -> Result<(), Fa
     Ok(())
 }
 
-async fn issue(of: OfTenant, new: bool) -> Result<Value, Failure> {
+async fn issue(of: OfTenant, new: bool, root: bool, under: Option<CaName>) -> Result<Value, Failure> {
     let mut client = AdminServiceClient::new(of.connection.connect().await?.channel);
     let request = IssueCaRequest {
         request_id: request_id(),
         tenant: of.tenant.to_string(),
         name: of.name.to_string(),
         new,
+        root,
+        under: under.map(String::from).unwrap_or_default(),
     };
     Ok(object(&client.issue_ca(request).await?.into_inner().ca.unwrap_or_default()))
 }
@@ -208,7 +224,7 @@ async fn sign(args: SignArgs, output: OutputArgs) -> Result<(), Failure> {
     }
     let begun = SystemClock.now();
     let csr_text = files::read(&args.csr)?;
-    let csr_der = request_der(&args.csr, &csr_text)?;
+    let csr_der = files::certificate_request(&args.csr, &csr_text)?;
     let (config, broker) = offline(&args.config).await?;
     let config_text = files::read(&args.config)?;
     // 2.
@@ -278,16 +294,6 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// The DER of a request in PEM.
-fn request_der(path: &Path, text: &[u8]) -> Result<Vec<u8>, Failure> {
-    let wrong = |problem: String| Failure::usage(format!("{}: {problem}", path.display()));
-    let (label, der) = der::pem::decode_vec(text).map_err(|error| wrong(format!("no PEM: {error}")))?;
-    if !matches!(label, x509_cert::request::CertReq::PEM_LABEL | "NEW CERTIFICATE REQUEST") {
-        return Err(wrong(format!("has a {label}, not a CERTIFICATE REQUEST")));
-    }
-    Ok(der)
 }
 
 fn object(ca: &Ca) -> Value {

@@ -23,7 +23,8 @@ pub(super) struct ListenerTls {
     pub(super) software: TlsMaterial,
 }
 
-/// Reads both certificates; makes anew what is missing, ends soon, or names other servers than the configuration.
+/// Reads both certificates; makes anew what is missing, ends soon, names other servers than the configuration, or was issued
+/// by a former CA.
 ///
 /// # Errors
 /// [`Failure`]: a file that cannot be written, or the HSM's.
@@ -53,7 +54,9 @@ async fn certificate(
     file: &Path,
     spki_der: &[u8],
 ) -> Result<Vec<Vec<u8>>, Failure> {
-    if let Some(chain) = usable(config, file, spki_der) {
+    if let Some(chain) = usable(config, file, spki_der)
+        && broker.server_chain_is_current(&chain).await?
+    {
         return Ok(chain);
     }
     let (dns_names, addresses) = server_names(config);

@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::files;
 use crate::api::client::{ClientTls, Connection, connect};
 use crate::nfv::{RequestId, TenantId};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,12 @@ use std::path::{Path, PathBuf};
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
     /// Client profile (TOML with server, cert, key, trust_anchor), as `init` writes beside each role's certificate
-    #[arg(long, value_name = "FILE", env = "KEYBROKER_PROFILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KEYBROKER_PROFILE",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     profile: Option<PathBuf>,
     /// The broker's management listener, e.g. https://127.0.0.1:7445
     #[arg(long, value_name = "URL")]
@@ -76,7 +82,9 @@ impl ConnectionArgs {
     /// # Errors
     /// [`Failure`] (wrong usage) naming what is missing.
     pub(super) fn resolve(&self) -> Result<ClientProfile, Failure> {
-        let profile = self.profile.as_deref().map(ClientProfile::load).transpose()?;
+        // A variable that is set to nothing counts as unset.
+        let file = self.profile.as_deref().filter(|file| !file.as_os_str().is_empty());
+        let profile = file.map(ClientProfile::load).transpose()?;
         let missing = |flag: &str| {
             Failure::usage(format!(
                 "--{flag} is missing: give --server, --cert, --key and --trust-anchor, or --profile FILE \

@@ -7,12 +7,14 @@ use super::output::OutputArgs;
 use crate::audit::mirror::Mirror;
 use crate::broker::ca_fitness;
 use crate::broker::mirror::{Comparison, compare};
+use crate::broker::quotas::Quota;
+use crate::broker::reconcile::another_token;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
 use crate::hardening;
-use crate::hsm::{Hsm, HsmConfig, HsmStatus};
-use crate::nfv::ProfileName;
+use crate::hsm::{Hsm, HsmConfig, HsmStatus, ObjectId};
+use crate::nfv::{ProfileName, TenantId};
 use crate::sealing::Suite;
 use crate::server::Limits;
 use serde_json::{Value, json};
@@ -26,6 +28,8 @@ use std::time::Duration;
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 /// The first keybroker was written after this (2026-01-01): a clock before it is wrong.
 const EARLIEST: Timestamp = Timestamp::from_unix_seconds(1_767_225_600);
+/// A tenant that has more than this share of what it may have will soon be refused.
+const QUOTA_WARNING: f64 = 0.9;
 const DISK_WARNING: u64 = 1 << 30;
 const DISK_FAILURE: u64 = 100 << 20;
 
@@ -54,19 +58,25 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     let config = Config::load(&args.config)?;
     let mut findings = Findings::default();
     findings.ok("configuration", args.config.display());
+    let tenants = tenants(&config).await;
+    let mut serial = None;
     match std::env::current_exe() {
         Ok(program) => {
-            token(config.hsm(&program), &mut findings).await;
-            for (_, of_tenant) in config.hsm_of_tenants(&program) {
-                token(of_tenant, &mut findings).await;
+            let own = config.hsm_of_tenants(&program);
+            let common: Vec<_> = tenants.iter().filter(|id| !own.contains_key(id)).collect();
+            serial = token(config.hsm(&program), &common, &mut findings).await;
+            for (id, of_tenant) in own {
+                let tenant: Vec<_> = tenants.iter().filter(|known| **known == id).collect();
+                token(of_tenant, &tenant, &mut findings).await;
             }
         }
         Err(error) => findings.fail("token", error, "start keybroker by its path"),
     }
     clock(&args.config, &mut findings);
-    store(&config, &mut findings).await;
+    store(&config, serial.as_deref(), &mut findings).await;
     mirror(&config, &mut findings).await;
     cas(&config, &mut findings).await;
+    quotas(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
     listeners(&config, &mut findings);
@@ -106,8 +116,17 @@ impl Findings {
     }
 }
 
-/// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's.
-async fn token(config: HsmConfig, findings: &mut Findings) {
+/// The tenants of the database. What keeps it from being read is said by another check.
+async fn tenants(config: &Config) -> Vec<TenantId> {
+    let Ok(store) = assembly::open_store_to_read(config).await else { return Vec::new() };
+    let tenants = store.tenants().await.unwrap_or_default();
+    store.close().await;
+    tenants.into_iter().map(|tenant| tenant.id).collect()
+}
+
+/// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's. `tenants` have their keys on it.
+/// Its serial number, if it was reached.
+async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings) -> Option<String> {
     let owner = config.owner.clone();
     let name = |check: &str| match &owner {
         None => check.to_owned(),
@@ -127,7 +146,8 @@ async fn token(config: HsmConfig, findings: &mut Findings) {
             } else {
                 "see the finding; `keybroker serve` would fail the same way"
             };
-            return findings.fail(&check, error, remedy);
+            findings.fail(&check, error, remedy);
+            return None;
         }
     };
     let status = hsm.status();
@@ -151,8 +171,9 @@ async fn token(config: HsmConfig, findings: &mut Findings) {
             remedy,
         );
     }
-    inventory(&hsm, &objects, findings).await;
+    inventory(&hsm, &objects, tenants, findings).await;
     hsm.shutdown().await;
+    Some(status.token_serial)
 }
 
 fn module(config: &HsmConfig, check: &str, findings: &mut Findings) {
@@ -221,7 +242,7 @@ fn sealing(configured: &[Suite], status: &HsmStatus, name: impl Fn(&str) -> Stri
     }
 }
 
-async fn inventory(hsm: &Hsm, check: &str, findings: &mut Findings) {
+async fn inventory(hsm: &Hsm, check: &str, tenants: &[&TenantId], findings: &mut Findings) {
     let objects = match hsm.inventory().await {
         Ok(objects) => objects,
         Err(error) => return findings.fail(check, error, "see the finding"),
@@ -247,6 +268,21 @@ async fn inventory(hsm: &Hsm, check: &str, findings: &mut Findings) {
     if let Some((_, row)) = findings.0.last_mut() {
         row["objects"] = json!(labels);
     }
+    for tenant in tenants {
+        // Made when the tenant was added, and never destroyed.
+        let key = ObjectId::TokenMac((*tenant).clone());
+        let check = format!("keys of tenant {tenant}");
+        if objects.iter().any(|object| object.id.as_ref() == Some(&key)) {
+            findings.ok(&check, "they are on the token");
+        } else {
+            let finding = format!(
+                "{key} is not on the token: it is blank, or not the one that the tenant was added on"
+            );
+            let remedy = "correct token, pin_file and module of the tenant's section (or of [hsm]), or restore the HSM's \
+                          backup: until then the tenant is served nothing";
+            findings.fail(&check, finding, remedy);
+        }
+    }
 }
 
 fn clock(config: &Path, findings: &mut Findings) {
@@ -268,20 +304,47 @@ fn clock(config: &Path, findings: &mut Findings) {
     }
 }
 
-async fn store(config: &Config, findings: &mut Findings) {
-    let path = match &config.store.url {
-        StoreUrl::Sqlite(path) => path,
-        StoreUrl::Postgres(_) => {
-            return match assembly::look_at_postgres(config).await {
-                Ok(found) => findings.ok("store", found),
-                Err(problem) => findings.fail("store", problem.text, "see the finding"),
-            };
+/// Looks at the database, and whether it belongs to the token with this serial number.
+async fn store(config: &Config, serial: Option<&str>, findings: &mut Findings) {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => {
+            if !sqlite_file(path, findings) {
+                return;
+            }
         }
+        StoreUrl::Postgres(_) => {
+            match assembly::look_at_postgres(config).await {
+                Ok(found) => findings.ok("store", found),
+                Err(problem) => return findings.fail("store", problem.text, "see the finding"),
+            }
+            if config.listen.http_url.is_none() {
+                let finding = format!("certificates name {} for their CRLs and OCSP", config.http_url());
+                let remedy = "several brokers: set [listen] http_url of all of them to one address that reaches any of them";
+                findings.warn("http_url", finding, remedy);
+            }
+        }
+    }
+    let store = match assembly::open_store_to_read(config).await {
+        Ok(store) => store,
+        Err(problem) => return findings.fail("schema", problem.text, "see the finding"),
     };
-    sqlite_file(path, findings);
+    findings.ok("schema", "known to this program");
+    if let Some(serial) = serial {
+        match another_token(&*store, serial).await {
+            Ok(None) => findings.ok("token of the database", serial),
+            Ok(Some(sentence)) => findings.fail(
+                "token of the database",
+                sentence,
+                "see the finding; `keybroker serve` would fail the same way",
+            ),
+            Err(error) => findings.fail("token of the database", error, "see the check store"),
+        }
+    }
+    store.close().await;
 }
 
-fn sqlite_file(path: &Path, findings: &mut Findings) {
+/// Whether it is a database.
+fn sqlite_file(path: &Path, findings: &mut Findings) -> bool {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let mut header = [0; 16];
     match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
@@ -298,6 +361,7 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
                     "chmod 600 it; keys in it are wrapped, names and events are not",
                 );
             }
+            return true;
         }
         Ok(()) => {
             findings.fail(
@@ -312,6 +376,37 @@ fn sqlite_file(path: &Path, findings: &mut Findings) {
         }
         Err(error) => {
             findings.fail("store", format!("{}: {error}", path.display()), "give keybroker's user access");
+        }
+    }
+    false
+}
+
+/// Whether tenants have more than they may, or nearly so. What keeps the database from being read is said by other checks.
+async fn quotas(config: &Config, findings: &mut Findings) {
+    let used = async {
+        let store = assembly::open_store_to_read(config).await.ok()?;
+        let used = store.quotas_used().await.ok();
+        store.close().await;
+        used
+    };
+    for (tenant, used) in used.await.unwrap_or_default() {
+        let quotas = assembly::quotas(&config.tenant(&tenant));
+        for quota in Quota::ALL {
+            let (limit, used) = (quotas.of(quota), used.of(quota));
+            let (check, name) = (format!("quotas of tenant {tenant}"), quota.as_str());
+            let finding = format!("{used} of {name} = {limit}");
+            if used > limit {
+                let remedy = "what is there stays, more is refused: raise the quota, or have the tenant give things back";
+                findings.warn(&check, finding, remedy);
+            } else if used as f64 > QUOTA_WARNING * limit as f64 {
+                findings.warn(
+                    &check,
+                    finding,
+                    "raise the quota before more is refused, if that is to be had",
+                );
+            } else {
+                findings.ok(&check, finding);
+            }
         }
     }
 }

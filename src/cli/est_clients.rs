@@ -6,11 +6,12 @@ use super::failure::Failure;
 use super::files::{self, Readers};
 use crate::broker::Broker;
 use crate::ca::csr::names_of;
-use crate::ca::issuers::{Answer, Issuer, client_request_again};
+use crate::ca::issuers::{Answer, Issuer, OfKey, client_request_again, of_key};
 use crate::ca::path::Purpose;
 use crate::ca::{self, CertificateFacts, certificates_from_pem, pem};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, Config};
+use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::IssuerName;
 use std::collections::BTreeMap;
@@ -19,8 +20,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often certificates are looked at, and a failure is tried again.
+/// How often certificates are looked at at least, and a failure is tried again.
 const PERIOD: Duration = Duration::from_secs(3_600);
+/// How often at most.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 const ALGORITHM: SignatureAlgorithm = SignatureAlgorithm::EcdsaP256Sha256;
 
 /// A request that the server has not answered yet, and when it is to be sent again.
@@ -31,7 +34,8 @@ struct Pending {
     due: Timestamp,
 }
 
-/// Looks at the certificates at once, every hour, and whenever the configuration was read again, until it is stopped.
+/// Looks at the certificates at once, when one is due, every hour, and whenever the configuration was read again, until it
+/// is stopped.
 pub(super) async fn keep_renewed(
     broker: Arc<Broker>,
     mut config: watch::Receiver<Config>,
@@ -42,57 +46,92 @@ pub(super) async fn keep_renewed(
         let current = config.borrow_and_update().clone();
         let mut next = PERIOD;
         for (name, issuer) in &current.issuers {
-            match renew_if_due(&broker, name, issuer, &mut pending).await {
-                Ok(false) => {}
-                Ok(true) => broker.set_issuers(assembly::issuers(&broker, &current)),
+            match look(&broker, name, issuer, &mut pending).await {
+                Ok(Look { again, renewed }) => {
+                    next = next.min(again);
+                    if renewed {
+                        broker.set_issuers(assembly::issuers(&broker, &current));
+                    }
+                }
                 Err(failure) => tracing::warn!(issuer = %name, problem = failure.text,
-                    "the TLS client certificate could not be renewed; it is tried again"),
-            }
-            if let Some(waiting) = pending.get(name) {
-                next = next.min(waiting.due.since(SystemClock.now()).max(Duration::from_secs(1)));
+                    "the TLS client certificate cannot be read: no other one is asked for"),
             }
         }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = config.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(next) => {}
+            () = tokio::time::sleep(next.max(SHORTEST_PERIOD)) => {}
         }
     }
 }
 
-/// Renews the certificate if a third of its validity or less is left; true if there is a new one.
-///
-/// 1. The certificate in use. One that is missing is the operator's to put there; one that has ended proves nothing any more.
-/// 2. A request with its names, signed by its key in the HSM; the same one again while the server has not answered.
-/// 3. The answer: of the same key and names, later, with a valid path to the configured root.
-/// 4. The event; then the file, from which the client is made again.
-async fn renew_if_due(
+/// What came of looking at a certificate.
+struct Look {
+    /// When it is to be looked at again.
+    again: Duration,
+    renewed: bool,
+}
+
+/// Renews the certificate in use if a third of its validity or less is left. One that is missing is the operator's to put
+/// there.
+async fn look(
     broker: &Arc<Broker>,
     name: &IssuerName,
     issuer: &config::Issuer,
     pending: &mut BTreeMap<IssuerName, Pending>,
-) -> Result<bool, Failure> {
-    // 1.
-    let Ok(text) = std::fs::read(&issuer.client_certificate) else { return Ok(false) };
+) -> Result<Look, Failure> {
+    let Ok(text) = std::fs::read(&issuer.client_certificate) else {
+        return Ok(Look { again: PERIOD, renewed: false });
+    };
     let chain = certificates_from_pem(&text).map_err(Failure::failed)?;
-    let Some(leaf) = chain.first() else { return Ok(false) };
+    let Some(leaf) = chain.first() else { return Ok(Look { again: PERIOD, renewed: false }) };
     let facts = CertificateFacts::parse(leaf).map_err(Failure::failed)?;
     let now = SystemClock.now();
     metrics::gauge!("keybroker_issuer_client_not_after_seconds", "issuer" => name.to_string())
         .set(facts.not_after.unix_seconds() as f64);
-    if facts.not_after.since(now) > facts.not_after.since(facts.not_before) / 3 {
-        return Ok(false);
+    let left = facts.not_after.since(now);
+    let reserve = facts.not_after.since(facts.not_before) / 3;
+    if left > reserve {
+        return Ok(Look { again: left - reserve, renewed: false });
     }
+    if let Some(waiting) = pending.get(name).filter(|waiting| waiting.due > now && waiting.follows == *leaf) {
+        return Ok(Look { again: waiting.due.since(now), renewed: false });
+    }
+    match renew(broker, name, issuer, leaf, &facts, pending).await {
+        Ok(Some(after)) => Ok(Look { again: after, renewed: false }),
+        Ok(None) => Ok(Look { again: SHORTEST_PERIOD, renewed: true }),
+        Err(failure) => {
+            tracing::warn!(issuer = %name, problem = failure.text,
+                "the TLS client certificate could not be renewed; it is tried again");
+            // Several times before it ends, however short its life.
+            Ok(Look { again: if left.is_zero() { PERIOD } else { left / 10 }, renewed: false })
+        }
+    }
+}
+
+/// Has the certificate followed by another one; gives the time after which the server is to be asked again, if it has not
+/// answered yet.
+///
+/// 1. A request with its names, signed by its key in the HSM; the same one again while the server has not answered. A
+///    certificate that has ended proves nothing any more.
+/// 2. The answer: of the same key and names, later, with a valid path to the configured root.
+/// 3. The event; then the file, from which the client is made again.
+async fn renew(
+    broker: &Arc<Broker>,
+    name: &IssuerName,
+    issuer: &config::Issuer,
+    leaf: &[u8],
+    facts: &CertificateFacts,
+    pending: &mut BTreeMap<IssuerName, Pending>,
+) -> Result<Option<Duration>, Failure> {
+    // 1.
+    let now = SystemClock.now();
     if facts.not_after <= now {
         let remedy = format!("it has ended: `keybroker issuer request {name}`, and have the CA sign it");
         return Err(Failure::failed(remedy));
     }
-    if pending.get(name).is_some_and(|waiting| waiting.due > now && waiting.follows == *leaf) {
-        return Ok(false);
-    }
-    // 2.
     let names = names_of(leaf).map_err(Failure::failed)?;
-    let waiting = pending.remove(name).filter(|waiting| waiting.follows == *leaf);
+    let waiting = pending.remove(name).filter(|waiting| waiting.follows == leaf);
     let key = ObjectId::EstClient(name.clone());
     let request_der = match waiting {
         Some(waiting) => waiting.request_der,
@@ -105,36 +144,38 @@ async fn renew_if_due(
     };
     let client = assembly::est_client(broker, name, issuer).map_err(Failure::failed)?;
     let cas = client.cas(now).await.map_err(Failure::failed)?;
-    let certificate_der = match client.re_enrol(&request_der).await.map_err(Failure::failed)? {
-        Answer::Issued(certificate_der) => certificate_der,
+    let certificates_der = match client.re_enrol(&request_der).await.map_err(Failure::failed)? {
+        Answer::Issued(certificates_der) => certificates_der,
         Answer::Pending(after) => {
             pending
-                .insert(name.clone(), Pending { request_der, follows: leaf.clone(), due: now.plus(after) });
-            return Ok(false);
+                .insert(name.clone(), Pending { request_der, follows: leaf.to_vec(), due: now.plus(after) });
+            return Ok(Some(after));
         }
     };
-    // 3.
-    let renewed = CertificateFacts::parse(&certificate_der).map_err(Failure::failed)?;
+    // 2.
+    let OfKey { certificate_der, facts: renewed, others } = of_key(&certificates_der, &facts.public_key_der)
+        .map_err(|problem| Failure::failed(format!("of what the server sent: {problem}")))?;
     // The subject as text: a CA may encode it as another string type.
-    let said = |of: &CertificateFacts| {
-        (of.public_key_der.clone(), of.subject.clone(), of.dns_names.clone(), of.uris.clone())
-    };
-    if said(&renewed) != said(&facts) {
-        return Err(Failure::failed("the server sent a certificate of another key or other names"));
+    let said = |of: &CertificateFacts| (of.subject.clone(), of.dns_names.clone(), of.uris.clone());
+    if said(&renewed) != said(facts) {
+        return Err(Failure::failed("the server sent a certificate of other names"));
     }
     if renewed.not_after <= facts.not_after {
         return Err(Failure::failed(format!("the server's new certificate ends at {}", renewed.not_after)));
     }
+    let soon = now.plus(Duration::from_secs(60));
     let above =
-        cas.chain_of(&certificate_der, &[Purpose::TlsClient], now.plus(Duration::from_secs(60))).map_err(
-            |error| Failure::failed(format!("the new certificate does not lead to the root: {error}")),
-        )?;
-    // 4.
+        cas.with(&others, soon).chain_of(&certificate_der, &[Purpose::TlsClient], soon).map_err(|error| {
+            Failure::failed(format!("the new certificate does not lead to the root: {error}"))
+        })?;
+    // 3.
+    crash::reached(Point::IssuerClientCertified);
     broker.record_issuer_client(name, &key, &renewed).await?;
+    crash::reached(Point::IssuerClientRecorded);
     let (_root, intermediates) = above.certificates_der.split_last().unwrap_or((&certificate_der, &[]));
     let chain = std::iter::once(&certificate_der).chain(intermediates);
     let text: String = chain.map(|der| pem("CERTIFICATE", der)).collect();
     files::replace(&issuer.client_certificate, text.as_bytes(), Readers::Everyone)?;
     tracing::info!(issuer = %name, not_after = %renewed.not_after, "TLS client certificate renewed");
-    Ok(true)
+    Ok(None)
 }

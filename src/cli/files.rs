@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use crate::ca::certificates_from_pem;
+use der::pem::PemLabel;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::fs::{File, OpenOptions};
@@ -132,6 +133,19 @@ pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     certificates_from_pem(&read(path)?)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+/// The certification request in a file's text (PEM), DER.
+///
+/// # Errors
+/// [`Failure`] (wrong usage) with the path.
+pub(super) fn certificate_request(path: &Path, text: &[u8]) -> Result<Vec<u8>, Failure> {
+    let wrong = |problem: String| Failure::usage(format!("{}: {problem}", path.display()));
+    let (label, der) = der::pem::decode_vec(text).map_err(|error| wrong(format!("no PEM: {error}")))?;
+    if !matches!(label, x509_cert::request::CertReq::PEM_LABEL | "NEW CERTIFICATE REQUEST") {
+        return Err(wrong(format!("has a {label}, not a CERTIFICATE REQUEST")));
+    }
+    Ok(der)
 }
 
 /// A private key of a PEM file that only its owner may read, DER.

@@ -2,12 +2,13 @@
 
 use super::connection::{ConnectionArgs, request_id, time_text};
 use super::failure::Failure;
-use super::files;
+use super::files::{self, Readers};
 use super::output::OutputArgs;
 use crate::api::proto;
 use crate::api::proto::admin_service_client::AdminServiceClient;
 use crate::api::proto::{AddIdentityRequest, Identity, ListIdentitiesRequest, RemoveIdentityRequest};
-use crate::ca::CertificateFacts;
+use crate::ca::{CertificateFacts, pem};
+use crate::clock::HumaneDuration;
 use crate::nfv::{IdentityName, Sha256Hash, TenantId, VnfInstanceId};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -53,8 +54,17 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "ID")]
     vnf_instance: Vec<VnfInstanceId>,
     /// Its client certificate, PEM
-    #[arg(long, value_name = "FILE")]
-    certificate: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "request", conflicts_with = "request")]
+    certificate: Option<PathBuf>,
+    /// In place of it a request (PKCS#10, PEM) for one: the broker's own CA signs it, and it can be renewed by EST
+    #[arg(long, value_name = "FILE", requires = "out")]
+    request: Option<PathBuf>,
+    /// Where the certificate goes that was signed for the request, PEM
+    #[arg(long, value_name = "FILE", requires = "request")]
+    out: Option<PathBuf>,
+    /// How long it is valid, and each that follows it; at most, and if not given, 365 days
+    #[arg(long, requires = "request")]
+    validity: Option<HumaneDuration>,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -80,19 +90,39 @@ pub(super) enum Role {
 pub(super) async fn run(command: IdentityCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
         IdentityCommand::Add(args) => {
-            let certificates = files::read_certificates(&args.certificate)?;
+            // The leaf comes first; the chain above it is not what is registered.
+            let certificate_der = match &args.certificate {
+                Some(file) => files::read_certificates(file)?.into_iter().next().unwrap_or_default(),
+                None => Vec::new(),
+            };
+            let certificate_request_der = match &args.request {
+                Some(file) => files::certificate_request(file, &files::read(file)?)?,
+                None => Vec::new(),
+            };
             let mut client = AdminServiceClient::new(args.connection.connect().await?.channel);
             let identity = Identity {
                 name: args.name.to_string(),
                 role: args.role.to_proto().into(),
                 tenant: args.tenant.as_ref().map(TenantId::to_string).unwrap_or_default(),
                 granted_vnf_instance_ids: args.vnf_instance.iter().map(VnfInstanceId::to_string).collect(),
-                // The leaf comes first; the chain above it is not what is registered.
-                certificate_der: certificates.into_iter().next().unwrap_or_default(),
+                certificate_der,
                 created_at: None,
             };
-            let request = AddIdentityRequest { request_id: request_id(), identity: Some(identity) };
+            let validity = args.validity.map(|validity| validity.0.try_into()).transpose();
+            let request = AddIdentityRequest {
+                request_id: request_id(),
+                identity: Some(identity),
+                certificate_request_der,
+                validity: validity.map_err(|_| Failure::usage("validity is too long"))?,
+            };
             let added = client.add_identity(request).await?.into_inner().identity.unwrap_or_default();
+            if let Some(out) = &args.out {
+                files::replace(
+                    out,
+                    pem("CERTIFICATE", &added.certificate_der).as_bytes(),
+                    Readers::Everyone,
+                )?;
+            }
             output.object(&object(&added));
         }
         IdentityCommand::List { connection } => {

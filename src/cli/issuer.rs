@@ -2,6 +2,7 @@
 
 use super::assembly;
 use super::failure::Failure;
+use super::files::{self, Readers};
 use super::output::{Format, OutputArgs, line};
 use crate::ca::{self, issuers, pem};
 use crate::config::Config;
@@ -13,10 +14,13 @@ use std::path::PathBuf;
 /// What to do with `[issuer.NAME]`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum IssuerCommand {
-    /// Print the request (PKCS#10, PEM) for our TLS client certificate; its key is made in the HSM if it is missing
+    /// The request (PKCS#10, PEM) for our TLS client certificate; its key is made in the HSM if it is missing
     Request {
         /// The issuer, as configured
         name: IssuerName,
+        /// Where to write it; printed otherwise, to a program as JSON
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
         /// The configuration
         #[arg(long, value_name = "FILE", default_value = "keybroker.toml")]
         config: PathBuf,
@@ -25,7 +29,7 @@ pub(super) enum IssuerCommand {
 
 /// Runs the command.
 pub(super) async fn run(command: IssuerCommand, output: OutputArgs) -> Result<(), Failure> {
-    let IssuerCommand::Request { name, config } = command;
+    let IssuerCommand::Request { name, out, config } = command;
     let config = Config::load(&config)?;
     if !config.issuers.contains_key(&name) {
         return Err(Failure::usage(format!("[issuer.{name}] is not in the configuration")));
@@ -45,6 +49,11 @@ pub(super) async fn run(command: IssuerCommand, output: OutputArgs) -> Result<()
     let requested = requested.await;
     hsm.shutdown().await;
     let text = pem("CERTIFICATE REQUEST", &requested?);
+    if let Some(out) = out {
+        files::replace(&out, text.as_bytes(), Readers::Everyone)?;
+        output.object(&json!({ "issuer": name, "request": out }));
+        return Ok(());
+    }
     match output.format() {
         Format::Table => line(text.trim_end()),
         Format::Json => output.object(&json!({ "issuer": name, "request": text })),

@@ -30,6 +30,7 @@ mod renew;
 pub mod serve;
 mod software_ca;
 mod tenant;
+mod trust;
 mod vnf;
 mod vnfci;
 

@@ -34,6 +34,12 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
         if plan.findings.is_empty() && !args.force {
             let last = broker.last_recovery().await?;
             output.object(&json!({ "done": false, "needed": false, "plan": plan, "last": last }));
+            if args.yes {
+                return Err(Failure::failed(
+                    "nothing was recovered: nothing shows that the database was rolled back; if a backup was restored all the \
+                     same, give --force",
+                ));
+            }
             return Ok(());
         }
         if !args.yes {
@@ -43,6 +49,13 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
             );
             output.object(&json!({ "done": false, "needed": true, "plan": plan }));
             return Ok(());
+        }
+        if plan.token_differs && !args.force {
+            return Err(Failure::failed(
+                "nothing was recovered: the database has everything that the mirror has, and the token lacks keys of it. If the \
+                 token is a copy from another time, put back the one that was used last: a recovery would destroy its \
+                 pools. If database and mirror were rolled back together, give --force",
+            ));
         }
         if matches!(config.store.url, StoreUrl::Postgres(_)) {
             broker.require_that_nobody_serves().await?;

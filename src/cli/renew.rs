@@ -3,6 +3,8 @@
 //! The renewal has a directory of its own, DIR/renewal, with the steps and the files of a claim (`claim`); the connection is
 //! authenticated by a key of DIR. What is in DIR is left as it is until the broker has acknowledged the new keys; then each
 //! file is replaced as a whole, and the renewal's directory removed. After a crash the same command goes on where it was.
+//!
+//! The trust anchors of DIR follow the tenant's trust chain (`trust`), unless they are somebody else's (`--trust-anchor`).
 
 use super::claim::install::{self, sign_all};
 use super::claim::patience::{Attempt, patiently};
@@ -11,9 +13,10 @@ use super::connection::time_text;
 use super::failure::{Exit, Failure};
 use super::files;
 use super::output::OutputArgs;
+use super::trust;
 use crate::api::client::{ClientTls, connect, renew_request};
 use crate::api::proto::credential_service_client::CredentialServiceClient;
-use crate::api::proto::{ConfirmRequest, ConfirmResponse, GetTrustChainRequest};
+use crate::api::proto::{ConfirmRequest, ConfirmResponse, GetTrustChainRequest, GetTrustChainResponse};
 use crate::ca::CertificateFacts;
 use crate::clock::{Clock, HumaneDuration, SystemClock, Timestamp};
 use crate::identity::confirm::confirm_message;
@@ -56,7 +59,7 @@ pub(super) async fn run(args: RenewArgs, output: OutputArgs) -> Result<(), Failu
     let directory = ClaimDirectory::open(&args.out)?;
     let held = directory.state()?.filter(|state| state.stage == Stage::Confirmed);
     let none = || Failure::usage(format!("{} holds no confirmed claim", args.out.display()));
-    let held = held.ok_or_else(none)?;
+    let mut held = held.ok_or_else(none)?;
     let claimed = held.claimed.clone().ok_or_else(none)?;
     if let Some(state) = finish(&directory, &claimed)? {
         let claimed = state.claimed.as_ref().unwrap_or(&claimed);
@@ -64,10 +67,16 @@ pub(super) async fn run(args: RenewArgs, output: OutputArgs) -> Result<(), Failu
         return Ok(());
     }
     let anchor = args.trust_anchor.clone().unwrap_or_else(|| directory.trust_anchor_file());
-    let renewal = Renewal { args: &args, tls: tls(&directory, &claimed, &anchor)?, anchor };
+    let tls = tls(&directory, &claimed, &anchor)?;
+    let renewal = Renewal { args: &args, tls, anchor, version: held.trust_chain_version };
 
     if args.when_due && !directory.renewal().exists() {
-        let renew_after = renewal.renew_after().await?;
+        let chain = renewal.trust_chain().await?;
+        if renewal.follow(&chain)? {
+            held.trust_chain_version = Some(chain.version);
+            directory.store(&held)?;
+        }
+        let renew_after = chain.renew_after.map(|time| Timestamp::from_unix_seconds(time.seconds));
         if renew_after.is_none_or(|after| after > SystemClock.now()) {
             let renew_after = renew_after.map(|after| after.to_string());
             output.object(&shown(&claimed, false, renew_after.as_deref()));
@@ -151,6 +160,8 @@ struct Renewal<'a> {
     /// By a key that is replaced.
     tls: ClientTls,
     anchor: PathBuf,
+    /// Of the trust chain that the anchors are from.
+    version: Option<u32>,
 }
 
 impl Renewal<'_> {
@@ -191,8 +202,22 @@ impl Renewal<'_> {
             Ok(CredentialServiceClient::new(connection.channel).renew(request).await?.into_inner())
         });
         let answer = answer.await.map_err(Failure::from)?;
+        let version = Some(answer.trust_chain_version);
+        if version != self.version && self.args.trust_anchor.is_none() {
+            self.follow(&self.trust_chain().await?)?;
+        }
         let anchors = files::read_certificates(&self.anchor)?;
-        let (claimed, opened) = install::open_all(&answer, &recipient, &anchors, SystemClock.now())?;
+        let opened = install::open_all(&answer, &recipient, &anchors, SystemClock.now());
+        let (claimed, opened) = opened.map_err(|mut failure| {
+            if version != self.version && self.args.trust_anchor.is_some() {
+                failure.text.push_str(
+                    "; the trust chain has changed since the claim: renew without --trust-anchor, which fetches it, \
+                     or add the new root to that file",
+                );
+            }
+            failure
+        })?;
+        state.trust_chain_version = version;
         install::install_all(own, &opened)?;
         state.renew_after = time_text(answer.renew_after);
         state.claimed = Some(claimed);
@@ -244,13 +269,21 @@ impl Renewal<'_> {
     }
 
     /// What the broker says now.
-    async fn renew_after(&self) -> Result<Option<Timestamp>, Failure> {
-        let answer = patiently(self.args.patience.0, "ask when to renew", async || {
+    async fn trust_chain(&self) -> Result<GetTrustChainResponse, Failure> {
+        let answer = patiently(self.args.patience.0, "fetch the trust chain", async || {
             let connection = connect(&self.args.server, &self.tls).await?;
             let mut client = CredentialServiceClient::new(connection.channel);
             Ok(client.get_trust_chain(GetTrustChainRequest {}).await?.into_inner())
         });
-        let answer = answer.await.map_err(Failure::from)?;
-        Ok(answer.renew_after.map(|time| Timestamp::from_unix_seconds(time.seconds)))
+        answer.await.map_err(Failure::from)
+    }
+
+    /// Installs the roots of another trust chain than the one that is known; whether it did.
+    fn follow(&self, chain: &GetTrustChainResponse) -> Result<bool, Failure> {
+        if self.args.trust_anchor.is_some() || self.version == Some(chain.version) {
+            return Ok(false);
+        }
+        trust::follow(chain, &self.anchor, SystemClock.now())?;
+        Ok(true)
     }
 }

@@ -20,10 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// How often the readiness probe's answer is made anew.
-const READINESS_PERIOD: Duration = Duration::from_secs(2);
+const READINESS_PERIOD: Duration = Duration::from_secs(1);
+/// How long the store may take to say that it is there before the probe says that it is not.
+const READINESS_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How often the listeners' certificates are looked at.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
 
@@ -86,7 +89,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
              or lower [listen.limits] connections"
         );
     }
-    let readiness = Arc::new(ArcSwap::from_pointee(broker.ready().await));
+    let readiness = Arc::new(ArcSwap::from_pointee(ready(&broker).await));
     let seen = Arc::clone(&readiness);
     let upkeep = metrics.clone();
     let est_tls = tls.bootstrap.clone();
@@ -121,17 +124,19 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     // 4.
     let mut config = config;
     let mut look = tokio::time::interval(READINESS_PERIOD);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renew = tokio::time::interval(RENEWAL_PERIOD);
     renew.reset();
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => break,
             _ = look.tick() => {
-                readiness.store(Arc::new(broker.ready().await));
+                readiness.store(Arc::new(ready(&broker).await));
                 // Histograms are kept as samples until then.
                 upkeep.run_upkeep();
             }
             _ = renew.tick() => renew_certificates(&broker, &config, &running).await,
+            () = broker.ca_taken_into_use() => renew_certificates(&broker, &config, &running).await,
             Some(reloaded) = signals.reload.recv() => match broker.reload(assembly::settings(&reloaded)).await {
                 Ok(()) => {
                     config = reloaded;
@@ -152,6 +157,12 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     renewing.abort();
     broker.close().await;
     drained
+}
+
+/// As [`Broker::ready`], in bounded time.
+async fn ready(broker: &Broker) -> Result<Vec<String>, String> {
+    let late = || Err(format!("the database did not answer within {READINESS_PATIENCE:?}"));
+    tokio::time::timeout(READINESS_PATIENCE, broker.ready()).await.unwrap_or_else(|_| late())
 }
 
 /// Makes sure that no other broker works on the embedded database, as long as the file is kept open. The lock is on a file

@@ -50,7 +50,17 @@ pub(super) async fn run(command: TenantCommand, output: OutputArgs) -> Result<()
         }
         TenantCommand::List { connection } => {
             let tenants = tenants(&connection).await?;
-            output.list(&["tenant", "created_at"], &tenants.iter().map(object).collect::<Vec<_>>());
+            let columns = [
+                "tenant",
+                "created_at",
+                "vnfcis",
+                "max_vnfcis",
+                "pools",
+                "max_pools",
+                "pooled_keys",
+                "max_pooled_keys",
+            ];
+            output.list(&columns, &tenants.iter().map(object).collect::<Vec<_>>());
         }
         TenantCommand::Show { tenant, connection } => {
             let tenants = tenants(&connection).await?;
@@ -74,5 +84,10 @@ async fn tenants(connection: &ConnectionArgs) -> Result<Vec<Tenant>, Failure> {
 }
 
 fn object(tenant: &Tenant) -> Value {
-    json!({ "tenant": tenant.tenant, "created_at": time_text(tenant.created_at) })
+    let mut object = json!({ "tenant": tenant.tenant, "created_at": time_text(tenant.created_at) });
+    for quota in &tenant.quotas {
+        object[&quota.name] = json!(quota.limit);
+        object[quota.name.replacen("max_", "", 1)] = json!(quota.used);
+    }
+    object
 }

@@ -16,8 +16,12 @@ pub struct Issuer {
     /// The additional path segment that names one of several CAs of the server (RFC 7030 3.2.2).
     #[serde(default)]
     pub label: Option<String>,
-    /// PEM file with the one root that the server's TLS certificate and its CA certificates must lead to.
+    /// PEM file with the one root that the server's CA certificates must lead to; its TLS certificate, too, unless there is
+    /// `server_trust_anchor`.
     pub trust_anchor: PathBuf,
+    /// PEM file with the roots, of which the server's TLS certificate must lead to one: those of another PKI.
+    #[serde(default)]
+    pub server_trust_anchor: Option<PathBuf>,
     /// PEM file with our TLS client certificate, leaf first. Its key is in the HSM: `keybroker issuer request`.
     pub client_certificate: PathBuf,
     /// What becomes of certificates whose keys are lost: the issuer cannot be told to revoke.

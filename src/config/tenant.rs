@@ -28,6 +28,15 @@ pub struct Tenant {
     /// Claims that are worked on at the same time.
     #[serde(default = "default_claims_at_once")]
     pub claims_at_once: Count,
+    /// VNFCIs that are registered and not ended.
+    #[serde(default = "default_max_vnfcis")]
+    pub max_vnfcis: Count,
+    /// Pools.
+    #[serde(default = "default_max_pools")]
+    pub max_pools: Count,
+    /// Keys that all its pools together are to keep ready.
+    #[serde(default = "default_max_pooled_keys")]
+    pub max_pooled_keys: Count,
     /// Label of the tenant's own token; without it the tenant's keys are on the broker's.
     #[serde(default)]
     pub token: Option<String>,
@@ -105,6 +114,9 @@ impl Default for Tenant {
             renewal_overlap: default_renewal_overlap(),
             spend_on_enrolment: default_spend_on_enrolment(),
             claims_at_once: default_claims_at_once(),
+            max_vnfcis: default_max_vnfcis(),
+            max_pools: default_max_pools(),
+            max_pooled_keys: default_max_pooled_keys(),
             token: None,
             pin_file: None,
             module: None,
@@ -135,4 +147,19 @@ fn default_spend_on_enrolment() -> bool {
 /// As many as a module with a few sessions answers within a moment.
 fn default_claims_at_once() -> Count {
     Count(64)
+}
+
+/// 1,000,000: more than a tenant runs.
+fn default_max_vnfcis() -> Count {
+    Count(1_000_000)
+}
+
+/// 1,000: one for each VDU and profile of some hundred VNF instances.
+fn default_max_pools() -> Count {
+    Count(1_000)
+}
+
+/// 2,000,000: the largest pool, twice.
+fn default_max_pooled_keys() -> Count {
+    Count(2_000_000)
 }

@@ -14,12 +14,12 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use path::{Operation, Route};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -27,6 +27,8 @@ use tracing::Instrument;
 const MAX_BODY_BYTES: usize = MAX_REQUEST_BYTES * 3 / 2;
 /// More than this is not even read and forgotten.
 const MAX_READ_BYTES: usize = 1024 * 1024;
+/// Until a request's body is there; less than the whole request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 const CONTENT_TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
 
 #[derive(Clone)]
@@ -56,7 +58,16 @@ async fn answer(
     let task = async move {
         let (head, body) = request.into_parts();
         // Before anything is answered: a client that is still sending may not read what it is told.
-        let body = read(body).await;
+        let body = match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
+            Ok(body) => body,
+            Err(_) => {
+                let sentence = format!("the request's body did not come within {} s", BODY_TIMEOUT.as_secs());
+                let mut response = text(StatusCode::REQUEST_TIMEOUT, &sentence);
+                // What comes after it cannot be told from the rest of it.
+                response.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
+                return ("malformed", response);
+            }
+        };
         match route {
             Some(route) => server.serve(&peer, route, head, body).await,
             None => ("not_found", text(StatusCode::NOT_FOUND, "no such EST path; see RFC 7030 3.2.2")),
@@ -72,7 +83,9 @@ async fn answer(
 impl Server {
     async fn serve(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
         let allowed = route.operation.method();
-        if head.method != allowed {
+        // Whoever may GET may ask for the HEAD of it (RFC 9110 9.3.2); the connection leaves out the body.
+        let head_of_get = head.method == Method::HEAD && allowed == Method::GET;
+        if head.method != allowed && !head_of_get {
             let sentence = format!("{} is asked for with {allowed}", route.operation.as_str());
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &sentence);
             response.headers_mut().insert(ALLOW, http::HeaderValue::from_static(route.operation.allow()));
@@ -130,11 +143,13 @@ impl Server {
             let enroller = match broker.identify_enroller(&peer, again).await {
                 Ok(enroller) => enroller,
                 Err(refusal) => {
+                    let refusal = broker.judged(refusal);
                     broker.record_refusal(None, &peer, name, None, &refusal).await;
                     return Err(refusal);
                 }
             };
             let enrolled = broker.enrol(&enroller, &route.label, &der, on_behalf_of).await;
+            let enrolled = enrolled.map_err(|error| broker.judged(error));
             if let Err(refusal) = &enrolled {
                 // Of other errors it takes no notice.
                 broker.record_refusal(Some(&enroller.caller()), &peer, name, None, refusal).await;
@@ -186,11 +201,20 @@ fn failed(error: &BrokerError) -> Answer {
             "refused",
             text(StatusCode::FORBIDDEN, "refused: the client certificate gives no right to this certificate"),
         ),
+        BrokerError::RefusedForNow { retry_after, .. } => {
+            let sentence =
+                "refused for now: this slot got too many certificates; go on with the one that you have";
+            let mut response = text(StatusCode::TOO_MANY_REQUESTS, sentence);
+            response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+            ("refused", response)
+        }
         BrokerError::Invalid { problem, .. } => ("malformed", text(StatusCode::BAD_REQUEST, problem)),
         BrokerError::NotFound(what) => {
             ("not_found", text(StatusCode::NOT_FOUND, &format!("{what} does not exist")))
         }
-        BrokerError::Unavailable { retry_after, .. } | BrokerError::PoolEmpty { retry_after, .. } => {
+        BrokerError::Unavailable { retry_after, .. }
+        | BrokerError::TokenWithoutKeys { retry_after, .. }
+        | BrokerError::PoolEmpty { retry_after, .. } => {
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not available now: try again");
             response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
             ("unavailable", response)
@@ -203,6 +227,7 @@ fn failed(error: &BrokerError) -> Answer {
         }
         BrokerError::AlreadyExists(_)
         | BrokerError::Precondition(_)
+        | BrokerError::QuotaExceeded(_)
         | BrokerError::RequestReused(_)
         | BrokerError::Internal(_) => {
             tracing::error!(%error, "an EST request failed");

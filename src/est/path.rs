@@ -48,7 +48,7 @@ impl Operation {
     /// The same as text, for `Allow`.
     pub(super) const fn allow(self) -> &'static str {
         match self {
-            Self::CaCerts | Self::CsrAttrs => "GET",
+            Self::CaCerts | Self::CsrAttrs => "GET, HEAD",
             _ => "POST",
         }
     }

@@ -2,6 +2,7 @@
 
 use super::protocol::{self, Hello, MAX_FRAME, Pin, Task, Welcome};
 use super::{HsmConfig, HsmError};
+use crate::crash;
 use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -65,6 +66,7 @@ impl Worker {
             .arg("hsm-worker")
             .env_clear()
             .envs(&config.environment)
+            .envs(crash::environment())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // A group of its own: a Ctrl-C on the terminal is for the broker, which drains first.

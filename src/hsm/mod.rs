@@ -11,6 +11,7 @@
 //! object may do, and `quirks.rs` holds what differs between modules, found by `selftest.rs`.
 
 mod child;
+mod circuit;
 mod client;
 mod fault;
 mod floor;

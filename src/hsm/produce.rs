@@ -6,6 +6,7 @@ use super::seal::unwrap_dek;
 use super::templates::{self, KekTemplate, Life, PairTemplate, Use, secret_key};
 use super::token::{Half, Token};
 use super::{HsmError, ObjectId, Produced, ProducedKey, RequestTemplate, WrappedKey, quirks};
+use crate::crash::{self, Point};
 use crate::credential::KeyType;
 use crate::nfv::{EpochId, TenantId};
 use cryptoki::mechanism::Mechanism;
@@ -70,6 +71,7 @@ impl Token {
             let dek =
                 self.with_object(&from, Half::Secret, |session, kek| unwrap_dek(session, kek, wrapped))?;
             self.objects_made += 1;
+            crash::reached(Point::WorkerRewrapping);
             let again = self.with_object(&to, Half::Secret, |session, kek| {
                 Ok(session.wrap_key(&quirks::KWP, kek, dek)?)
             })?;
@@ -90,6 +92,7 @@ pub(super) fn produce(
 ) -> Result<ProducedKey, Fault> {
     let uses: &[Use] = if request.is_some() { &[Use::Sign] } else { &[] };
     let (public, private) = generate_pair(session, key_type, uses)?;
+    crash::reached(Point::WorkerGenerated);
     let public_key_der = pool_public_key(session, public, key_type)?;
     let request_der = request
         .map(|request| super::request::signed(session, private, key_type, &public_key_der, request))

@@ -1,6 +1,7 @@
 //! One token: its lanes and the calls through them.
 
 use super::child::read_pin;
+use super::circuit::Circuits;
 use super::lane::{Job, Shared, Slot, labels, probe, report_depth};
 use super::protocol::{self, Reply, Request, Response};
 use super::{HsmConfig, HsmError, HsmStatus, Lane, ObjectId, SignatureAlgorithm, VerifiedGone};
@@ -16,6 +17,7 @@ pub(super) struct Served {
     shared: Arc<Shared>,
     interactive: mpsc::Sender<Job>,
     bulk: mpsc::Sender<Job>,
+    circuits: Circuits,
     slots: Mutex<JoinSet<()>>,
 }
 
@@ -55,7 +57,8 @@ impl Served {
         }
         // A token has names of its owner only.
         let id = shared.config.owner.clone().map_or(ObjectId::Root(1), ObjectId::TokenMac);
-        let served = Self { shared, interactive, bulk, slots: Mutex::new(tasks) };
+        let served =
+            Self { shared, interactive, bulk, circuits: Circuits::default(), slots: Mutex::new(tasks) };
         // An idle call in each lane: it is answered as soon as a worker is there.
         for lane in [Lane::Interactive, Lane::Bulk] {
             served.call("start", lane, &Request::ObjectExists { id: id.clone() }).await?;
@@ -70,15 +73,19 @@ impl Served {
         let health = shared.health();
         let capabilities = &health.welcome.capabilities;
         let [interactive, bulk] = &health.lanes;
+        let now = Instant::now();
+        let [failing, failing_bulk] =
+            [Lane::Interactive, Lane::Bulk].map(|lane| self.circuits.open(lane, now));
         let problem = match refusals.iter().flatten().next() {
             Some(refusal) => refusal.to_string(),
+            None if !failing.is_empty() => failing.join("; "),
             None if capabilities.suites.is_empty() => {
                 "no configured sealing suite passed the self-test: nothing can be claimed".into()
             }
-            None => String::new(),
+            None => failing_bulk.join("; "),
         };
         HsmStatus {
-            available: refusals.iter().all(Option::is_none),
+            available: refusals.iter().all(Option::is_none) && failing.is_empty(),
             problem,
             token_serial: health.welcome.token_serial.clone(),
             module: health.welcome.module.clone(),
@@ -123,7 +130,7 @@ impl Served {
     ) -> Result<Reply, HsmError> {
         let started = Instant::now();
         let span = span(verb, lane);
-        let result = self.submit(lane, request, started).instrument(span.clone()).await;
+        let result = self.submit(verb, lane, request, started).instrument(span.clone()).await;
         if let Err(error) = &result {
             span.record("error", error.code());
             span.record("otel.status_code", "ERROR");
@@ -167,10 +174,23 @@ impl Served {
         }
     }
 
-    async fn submit(&self, lane: Lane, request: &Request, started: Instant) -> Result<Reply, HsmError> {
+    async fn submit(
+        &self,
+        verb: &'static str,
+        lane: Lane,
+        request: &Request,
+        started: Instant,
+    ) -> Result<Reply, HsmError> {
         if let Some(refusal) = self.shared.refusal(lane) {
             return Err(refusal);
         }
+        self.circuits.admit(lane, verb, started)?;
+        let result = self.ask_a_worker(lane, request, started).await;
+        self.circuits.ended(lane, verb, result.as_ref().err(), Instant::now());
+        result
+    }
+
+    async fn ask_a_worker(&self, lane: Lane, request: &Request, started: Instant) -> Result<Reply, HsmError> {
         let queue = match lane {
             Lane::Interactive => &self.interactive,
             Lane::Bulk => &self.bulk,

@@ -5,6 +5,7 @@ use super::protocol::{Hello, Reply, Request, Response, Task, Welcome, read_frame
 use super::quirks::Capabilities;
 use super::token::{self, Token};
 use super::{HsmError, ObjectId, selftest};
+use crate::crash::{self, Point};
 use crate::hardening;
 use std::io;
 use std::os::fd::AsFd;
@@ -42,8 +43,12 @@ fn serve() -> io::Result<()> {
     write_frame(&mut stream, &opened.as_ref().map(|(welcome, _)| welcome).map_err(Clone::clone))?;
     let Ok((_, Some(mut token))) = opened else { return Ok(()) };
     for request in read_ahead(stream.try_clone()?) {
+        let done = point_of(&request);
         let (result, lost) = match answer(&mut token, request) {
-            Ok(reply) => (Ok(reply), false),
+            Ok(reply) => {
+                done.into_iter().for_each(crash::reached);
+                (Ok(reply), false)
+            }
             Err(fault) => {
                 let lost = token.recover(&fault);
                 let error = HsmError::from(fault);
@@ -103,6 +108,23 @@ fn read_ahead(mut stream: UnixStream) -> Receiver<Request> {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     });
     queue
+}
+
+/// Where the token was made to do what is asked and the broker does not know it yet; none for a question.
+fn point_of(request: &Request) -> Option<Point> {
+    match request {
+        Request::Produce { .. } => Some(Point::WorkerProduced),
+        Request::Seal(_) => Some(Point::WorkerSealed),
+        Request::Sign { .. } => Some(Point::WorkerSigned),
+        Request::Mac { .. } => Some(Point::WorkerMac),
+        Request::CreateKeyPair { .. } => Some(Point::WorkerKeyPair),
+        Request::CreateMacKey { .. } => Some(Point::WorkerMacKey),
+        Request::CreateKek { .. } => Some(Point::WorkerKek),
+        Request::DestroyKek { .. } => Some(Point::WorkerKekDestroyed),
+        Request::Rewrap { .. } => Some(Point::WorkerRewrapped),
+        Request::VerifyDestroyed { .. } => Some(Point::WorkerVerified),
+        Request::PublicKey { .. } | Request::ObjectExists { .. } | Request::Inventory => None,
+    }
 }
 
 fn answer(token: &mut Token, request: Request) -> Result<Reply, Fault> {

@@ -137,6 +137,8 @@ pub struct InitialCredential {
 pub enum Purpose {
     /// To get credentials: it must be open and not expired.
     Claim,
+    /// To be enrolled, or to be told again what it was enrolled for: it may be spent by that, and must not have expired.
+    Enrol,
     /// To confirm, or confirm again, what was claimed with it: it may be spent by that very confirmation, and the
     /// claim's own deadline rules instead of its expiry.
     Confirm,
@@ -184,7 +186,7 @@ impl Verified {
         match (purpose, registered.state) {
             (_, InitialCredentialState::Void) => return Err(Refusal::Voided(registered.id)),
             (Purpose::Claim, InitialCredentialState::Spent) => return Err(Refusal::Spent(registered.id)),
-            (Purpose::Claim, InitialCredentialState::Open) if now >= registered.expires_at => {
+            (Purpose::Claim | Purpose::Enrol, _) if now >= registered.expires_at => {
                 return Err(Refusal::RegistrationExpired(registered.id));
             }
             _ => {}
@@ -283,9 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn a_spent_initial_credential_is_told_again_what_it_enrolled_for_until_it_expires() {
+        let spent = registered(InitialCredentialState::Spent);
+        let verify = |seconds| {
+            let now = Timestamp::from_unix_seconds(seconds);
+            Verified::new(&spent, Sha256Hash([0; 32]), Purpose::Enrol, now)
+        };
+        assert!(verify(99).is_ok());
+        assert_eq!(verify(100), Err(Refusal::RegistrationExpired(spent.id)));
+    }
+
+    #[test]
     fn a_withdrawn_initial_credential_is_good_for_nothing() {
         let voided = registered(InitialCredentialState::Void);
-        for purpose in [Purpose::Claim, Purpose::Confirm] {
+        for purpose in [Purpose::Claim, Purpose::Enrol, Purpose::Confirm] {
             let refused =
                 Verified::new(&voided, Sha256Hash([0; 32]), purpose, Timestamp::from_unix_seconds(50));
             assert_eq!(refused, Err(Refusal::Voided(voided.id)));

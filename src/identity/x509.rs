@@ -208,9 +208,14 @@ pub fn match_registration(
     for by_fingerprint in [true, false] {
         let fitting: Vec<_> = registered.iter().filter(|candidate| fits(candidate, by_fingerprint)).collect();
         // A name may have served before: for a VNFCI that is gone, or for an earlier arming of this one.
+        let open = fitting.iter().any(|candidate| candidate.state == InitialCredentialState::Open);
         let mut usable = fitting.iter().filter(|candidate| match candidate.state {
             InitialCredentialState::Open => true,
-            InitialCredentialState::Spent => purpose == Purpose::Confirm,
+            InitialCredentialState::Spent => match purpose {
+                Purpose::Claim => false,
+                Purpose::Enrol => !open,
+                Purpose::Confirm => true,
+            },
             InitialCredentialState::Void => false,
         });
         if let Some(&first) = usable.next()

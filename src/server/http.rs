@@ -2,6 +2,7 @@
 //! nature), and what the operator's monitoring asks.
 
 use super::accept::TlsConnection;
+use super::limits::{Limits, Sources};
 use crate::broker::ocsp::OcspAnswer;
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
@@ -26,7 +27,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
@@ -46,6 +47,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_MAX: usize = 16 * 1024;
 /// Open connections of one listener.
 pub(super) const CONNECTIONS_MAX: usize = 1_024;
+/// Of them, those of one source.
+const CONNECTIONS_PER_SOURCE: u32 = 256;
 /// How long a CA certificate may be kept by a cache.
 const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 3600);
 /// How long a trust chain may be kept by a cache: short, since a rollover changes it.
@@ -54,8 +57,8 @@ const CHAIN_AGE: Duration = Duration::from_secs(300);
 /// Bytes of an OCSP request that are read; those that are no request are refused by the responder itself.
 const OCSP_BODY_MAX: usize = 64 * 1024;
 
-/// `GET /crl/ISSUER.crl` and its shards `/crl/ISSUER/N.crl`, `/ca/ISSUER.cer` (all DER), `/chain/TENANT.pem` (issuing CA
-/// first, root last), `/trust/TENANT.pem` (every root in force), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
+/// `GET /crl/ISSUER.crl` and its shards `/crl/ISSUER/N.crl`, `/ca/ISSUER.cer` (all DER), `/chain/TENANT.pem` (every
+/// CA of the tenant with its issuers and roots, the one that issues first), `/trust/TENANT.pem` (every root in force), and OCSP: `POST /ocsp`, `GET /ocsp/BASE64`.
 pub(super) fn public(broker: Arc<Broker>) -> Router {
     Router::new()
         .route("/crl/{file}", get(crl))
@@ -177,11 +180,10 @@ async fn trust_chain(
     headers: HeaderMap,
 ) -> Response {
     let Some(tenant) = named::<TenantId>(&file, ".pem") else { return not_found() };
-    let chain = match broker.trust_chain(&tenant).await {
-        Ok(chain) => chain,
-        Err(error) => return failed(&error),
-    };
-    pem_document(&headers, chain.chain_der.iter().chain(std::iter::once(&chain.root_der)))
+    match broker.ca_certificates(&tenant).await {
+        Ok(certificates) => pem_document(&headers, certificates.iter()),
+        Err(error) => failed(&error),
+    }
 }
 
 async fn trust_roots(
@@ -298,16 +300,20 @@ fn failed(error: &BrokerError) -> Response {
     match error {
         BrokerError::NotFound(_) => not_found(),
         BrokerError::Invalid { .. } => (StatusCode::BAD_REQUEST, "malformed\n").into_response(),
-        BrokerError::Unavailable { retry_after, .. } | BrokerError::PoolEmpty { retry_after, .. } => {
+        BrokerError::Unavailable { retry_after, .. }
+        | BrokerError::TokenWithoutKeys { retry_after, .. }
+        | BrokerError::PoolEmpty { retry_after, .. } => {
             let seconds = retry_after.as_secs().max(1).to_string();
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], "not available now\n").into_response()
         }
         BrokerError::CaEnding(_)
         | BrokerError::Refused { .. }
+        | BrokerError::RefusedForNow { .. }
         | BrokerError::Denied(_)
         | BrokerError::RearmNeeded { .. }
         | BrokerError::AlreadyExists(_)
         | BrokerError::Precondition(_)
+        | BrokerError::QuotaExceeded(_)
         | BrokerError::RequestReused(_)
         | BrokerError::Internal(_) => {
             tracing::error!(%error, "an HTTP request failed");
@@ -336,10 +342,18 @@ pub(crate) fn fuzz_path(data: &[u8]) {
     }
 }
 
-/// Serves HTTP/1.1 until `stopping`, then lets open requests finish.
+/// Serves HTTP/1.1 until `stopping`, then lets open requests finish. A source that has [`CONNECTIONS_PER_SOURCE`] open is
+/// turned away: what it leaves unfinished would keep everyone else out. How fast it comes does not matter: what it asks for
+/// is cheap.
 pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let router = bounded(router);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let sources = Sources::new(Limits {
+        connections_per_source: CONNECTIONS_PER_SOURCE,
+        rate_per_source: u32::MAX,
+        burst_per_source: u32::MAX,
+        ..Limits::default()
+    });
     let graceful = GracefulShutdown::new();
     let builder = http1();
     loop {
@@ -350,16 +364,18 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopping: Cance
                 (permit, listener.accept().await)
             } => accepted,
         };
-        let (Ok(permit), Ok((tcp, _))) = accepted else {
+        let (Ok(permit), Ok((tcp, address))) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let Some(mut admission) = sources.admit(address.ip(), Instant::now()) else { continue };
+        admission.established();
         let service = TowerToHyperService::new(router.clone());
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(tcp), service).into_owned());
         tokio::spawn(async move {
             // Garbage and broken connections are the other side's business.
             let _ = connection.await;
-            drop(permit);
+            drop((permit, admission));
         });
     }
     drop(listener);
@@ -429,6 +445,46 @@ mod tests {
         assert!(still_good(&dated, "\"7\"", Some(date)) && !still_good(&dated, "\"7\"", None));
         dated.insert(IF_NONE_MATCH, "\"8\"".parse().unwrap());
         assert!(!still_good(&dated, "\"7\"", Some(date)), "the tag counts before the date");
+    }
+
+    #[tokio::test]
+    async fn unfinished_requests_of_one_source_leave_places_for_the_others() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio::net::{TcpSocket, TcpStream};
+
+        async fn begin(listener: std::net::SocketAddr, from: [u8; 4]) -> io::Result<TcpStream> {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((from, 0).into())?;
+            let mut tcp = socket.connect(listener).await?;
+            tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n").await?;
+            Ok(tcp)
+        }
+        async fn finish(mut tcp: TcpStream) -> String {
+            let mut answer = Vec::new();
+            // Who is turned away may find the connection reset.
+            let _ = tcp.write_all(b"\r\n").await;
+            let _ = tcp.read_to_end(&mut answer).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        }
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stopping = CancellationToken::new();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let task = tokio::spawn(serve(listener, router, stopping.clone()));
+        let mut unfinished = Vec::new();
+        for _ in 0..CONNECTIONS_PER_SOURCE {
+            unfinished.push(begin(address, [127, 0, 0, 2]).await.unwrap());
+        }
+        let refused = finish(begin(address, [127, 0, 0, 2]).await.unwrap()).await;
+        assert_eq!(refused, "");
+        let answer = finish(begin(address, [127, 0, 0, 3]).await.unwrap()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
+        for tcp in unfinished {
+            assert!(finish(tcp).await.ends_with("here"), "a place that was given is served");
+        }
+        stopping.cancel();
+        task.await.unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How much of the listeners one source, or all of them together, may use.
 
+use crate::broker::refusals::source;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,17 +150,6 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.established();
         self.sources.change(self.key, |source| source.connections = source.connections.saturating_sub(1));
-    }
-}
-
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let mut octets = v6.octets();
-            octets[8..].fill(0);
-            IpAddr::from(octets)
-        }
-        v4 => v4,
     }
 }
 

@@ -17,7 +17,7 @@ pub use http::Ready;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use http::fuzz_path;
 pub use limits::Limits;
-pub use tls::{SignInHsm, TlsError, TlsMaterial, client_config};
+pub use tls::{SignInHsm, TlsError, TlsMaterial, est_client_config};
 
 use crate::api::{self, Face, Gate};
 use crate::broker::Broker;

@@ -136,17 +136,17 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// The configuration of a client that proves itself with `material` to servers whose certificates lead to `root_der`, and
-/// to no other root. It speaks HTTP/1.1.
+/// The configuration of an EST client that proves itself with `material` to the servers that `servers` accepts. It speaks
+/// HTTP/1.1, and TLS 1.2 as well (with ECDHE and AEAD, as RFC 9325 4.2 has it): many enrolment servers know nothing newer.
 ///
 /// # Errors
 /// [`TlsError`] if the provider lacks TLS 1.3: never with ours.
-pub fn client_config(
+pub fn est_client_config(
     material: &TlsMaterial,
     servers: Arc<dyn ServerCertVerifier>,
 ) -> Result<ClientConfig, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| TlsError(e.to_string()))?
         // The verifier is the one of `ca::path`: rustls calls every verifier of a caller's dangerous.
         .dangerous()

@@ -3,6 +3,7 @@
 //! Every method that changes something is one transaction: the change, its audit events and the record of
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
+pub mod continuity;
 pub mod postgres;
 pub mod records;
 mod recovery;
@@ -19,14 +20,16 @@ use crate::nfv::{
     PoolName, RequestId, Sha256Hash, TenantId, VnfInstanceId, VnfciId,
 };
 use async_trait::async_trait;
+use continuity::Continuity;
 use records::{
     Anchor, AnchorCrl, AnchorUpdate, AuditEntry, AuditQuery, AwaitingKey, CertificateIntent,
     CertificateRecord, CertificateSelector, CertificateStatus, ChainTip, ClaimOutcome, ClaimRecord,
     ClaimRequest, ConfirmOutcome, CrlEntry, CrlHead, CrlRecord, Custody, CustodyEnd, DestroyedKeys,
-    Enrolment, EnrolmentOutcome, Epoch, Identity, InitialCredential, IssuerRecord, Lease, LiveKey,
-    NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool, PoolFilter,
-    PoolLevels, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome, RenewalRequestOutcome, RevokeOutcome,
-    Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey, UnchainedEvent, Vnfci, VnfciFilter, Vouched,
+    Enrolment, EnrolmentOutcome, Epoch, Identity, IdentityRenewal, InitialCredential, IssuerRecord, Lease,
+    LiveKey, NewCertificate, NewCredential, NewEnrolment, NewVnfci, NewVouched, OcspResponder, Page, Pool,
+    PoolFilter, PoolLevels, QuotaExceeded, Quotas, RearmOutcome, Rearming, RecordOutcome, RegisterOutcome,
+    RenewalRequestOutcome, RevokeOutcome, Tenant, TerminateOutcome, TerminatedVnf, UncertifiedKey,
+    UnchainedEvent, Vnfci, VnfciFilter, Vouched,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,9 +52,20 @@ pub enum StoreError {
     /// The caller's lease was taken over; it must stop.
     #[error("the lease {0} was taken over")]
     Fenced(String),
+    /// The tenant would have more of something than it may.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// Disk or quota full. Reading still works; try again when there is room.
     #[error("the database has no room left: {0}")]
     Full(String),
+    /// The database lacks what was committed before, or another broker says so; the text says what. A change that delivers
+    /// was not made.
+    #[error("the database was rolled back: {0}")]
+    RolledBack(String),
+    /// Another database answers than before, or another run of its server, and it was not compared yet: try again.
+    /// A change that delivers was not made.
+    #[error("{0}")]
+    Changed(String),
     /// Locked, disconnected or overloaded: try again. The change may or may not have committed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
@@ -87,6 +101,9 @@ pub struct Mutation<T> {
     pub request: Option<RequestKey>,
     /// The lease under which the change is made, if any; checked in the transaction.
     pub lease: Option<Lease>,
+    /// Whether it hands something out, or lets somebody keep it: then it is made only on a database that has what this
+    /// process committed last ([`continuity`]).
+    pub delivers: bool,
     /// The change's audit events.
     pub events: Events<T>,
 }
@@ -94,12 +111,18 @@ pub struct Mutation<T> {
 impl<T> Mutation<T> {
     /// A change with events made from its outcome.
     pub fn new(events: impl FnOnce(&T) -> Vec<Event> + Send + 'static) -> Self {
-        Self { request: None, lease: None, events: Box::new(events) }
+        Self { request: None, lease: None, delivers: false, events: Box::new(events) }
     }
 
     /// With the caller's request.
     pub fn request(mut self, request: RequestKey) -> Self {
         self.request = Some(request);
+        self
+    }
+
+    /// One that hands something out.
+    pub fn delivering(mut self) -> Self {
+        self.delivers = true;
         self
     }
 
@@ -112,6 +135,9 @@ impl<T> Mutation<T> {
 
 /// The result of every method.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Certificates that an identity has beside the present one, at most.
+pub const IDENTITY_CERTIFICATES_MAX: u32 = 16;
 
 /// The store.
 ///
@@ -129,6 +155,11 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     /// A number that another commit changes before its caller is answered: what was read after asking for it is still so
     /// while it is the same. None if others than this process commit, too. Costs nothing.
     fn generation(&self) -> Option<u64>;
+    /// What this process knows of the database that it works on.
+    fn continuity(&self) -> &Continuity;
+    /// Looks whether the database has what this process committed last, and whether another one says that it was rolled
+    /// back: [`Continuity::standing`] tells.
+    async fn look_back(&self) -> Result<()>;
     /// Fails unless the store can be written to now.
     async fn check(&self) -> Result<()>;
 
@@ -140,6 +171,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn tenants(&self) -> Result<Vec<Tenant>>;
     /// Marks a tenant removed. `Conflict` while it has pools or VNFCIs that are not terminated or released.
     async fn remove_tenant(&self, tenant: &TenantId, mutation: Mutation<()>) -> Result<()>;
+    /// What each tenant that is not removed has of what quotas bound.
+    async fn quotas_used(&self) -> Result<BTreeMap<TenantId, Quotas>>;
     /// Adds an anchor. `AlreadyExists` if the name exists in the tenant, `Conflict` if the same certificate or
     /// the same public key is an anchor of any tenant.
     async fn add_anchor(&self, anchor: Anchor, mutation: Mutation<()>) -> Result<()>;
@@ -159,9 +192,12 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn add_identity(&self, identity: Identity, mutation: Mutation<()>) -> Result<()>;
     /// All identities, by name.
     async fn identities(&self) -> Result<Vec<Identity>>;
-    /// The identity whose certificate has this SHA-256.
+    /// The identity that has, or had before, a certificate of this SHA-256. Of the latter it is not asked whether they ended.
     async fn identity_by_fingerprint(&self, fingerprint: Sha256Hash) -> Result<Option<Identity>>;
-    /// Removes an identity: its certificate is refused from then on.
+    /// Gives an identity another certificate; the present one stays its own beside it. `Conflict` if that is another one
+    /// by now, or it has [`IDENTITY_CERTIFICATES_MAX`] before it that have not ended.
+    async fn renew_identity(&self, renewal: IdentityRenewal, mutation: Mutation<()>) -> Result<()>;
+    /// Removes an identity: its certificates are refused from then on.
     async fn remove_identity(&self, name: &IdentityName, mutation: Mutation<()>) -> Result<()>;
     /// Adds a CA certificate. `AlreadyExists` for the same id or the same (tenant, generation).
     async fn add_issuer(&self, issuer: IssuerRecord, mutation: Mutation<()>) -> Result<()>;
@@ -170,21 +206,24 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
 
     // Pools.
 
-    /// Creates a pool. `AlreadyExists` if the tenant has one of this name that is not deleted.
-    async fn create_pool(&self, pool: Pool, mutation: Mutation<Pool>) -> Result<Pool>;
+    /// Creates a pool. `AlreadyExists` if the tenant has one of this name that is not deleted; `QuotaExceeded` if it would
+    /// have more pools or pooled keys than these.
+    async fn create_pool(&self, pool: Pool, quotas: &Quotas, mutation: Mutation<Pool>) -> Result<Pool>;
     /// A pool of a tenant that is not deleted.
     async fn pool(&self, tenant: &TenantId, name: &PoolName) -> Result<Pool>;
     /// Pools that are not deleted, by tenant and name.
     async fn pools(&self, filter: &PoolFilter, page: &Page) -> Result<Vec<Pool>>;
     /// How many credentials of the pool are in which state.
     async fn pool_levels(&self, pool: PoolId) -> Result<PoolLevels>;
-    /// Changes how many credentials a pool keeps ready, and below which number it is refilled.
+    /// Changes how many credentials a pool keeps ready, and below which number it is refilled. `QuotaExceeded` for a larger
+    /// number, if the tenant would have more pooled keys than these.
     async fn update_pool(
         &self,
         tenant: &TenantId,
         name: &PoolName,
         target: u32,
         refill_below: u32,
+        quotas: &Quotas,
         mutation: Mutation<Pool>,
     ) -> Result<Pool>;
     /// Marks a pool deleted. `Conflict` while a slot of a VNFCI that is not terminated or released names it.
@@ -273,22 +312,26 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     // VNFCIs and their initial credentials.
 
     /// Registers VNFCIs with their slots and initial credentials; one outcome per item in order, refused items
-    /// leave the others untouched.
+    /// leave the others untouched. `QuotaExceeded`, and nothing is registered, if the tenant would have more VNFCIs than these
+    /// that are registered and not ended.
     async fn register_vnfcis(
         &self,
         tenant: &TenantId,
         vnfcis: Vec<NewVnfci>,
+        quotas: &Quotas,
         mutation: Mutation<Vec<RegisterOutcome>>,
     ) -> Result<Vec<RegisterOutcome>>;
     /// Gives VNFCIs a new initial credential each, the generation counted up; one outcome per item in order. Earlier open
     /// initial credentials become `VOID`, an open claim is destroyed (certificates `REVOCATION_PENDING`, keys erased,
     /// custody ended with `end`); what was delivered stays until the new arming is confirmed. A released VNFCI becomes
     /// `REGISTERED`. Refused items (unknown, of another VNF instance, terminated, an initial credential that is not new)
-    /// leave the others untouched.
+    /// leave the others untouched. `QuotaExceeded`, and nothing is re-armed, if the tenant would have more VNFCIs than these:
+    /// a released one takes a place again, others have theirs.
     async fn rearm_vnfcis(
         &self,
         tenant: &TenantId,
         vnfcis: Vec<Rearming>,
+        quotas: &Quotas,
         end: CustodyEnd,
         mutation: Mutation<Vec<RearmOutcome>>,
     ) -> Result<Vec<RearmOutcome>>;
@@ -407,8 +450,10 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn vouched(&self, public_key: Sha256Hash) -> Result<Option<Vouched>>;
     /// Open claims whose deadline has passed, oldest first.
     async fn overdue_claims(&self, now: Timestamp, limit: u32) -> Result<Vec<ClaimRecord>>;
-    /// Moves the deadline of every open claim by `absence` (the broker's own absence does not count).
-    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64>;
+    /// Moves the deadline of every open claim by the time since `mark` was set (microseconds since the Unix epoch; the
+    /// broker's own absence does not count), and sets the mark to now: an absence is counted once, whoever starts at the
+    /// same time and wherever it dies.
+    async fn end_absence(&self, mark: &str) -> Result<u64>;
     /// Destroys an open claim: certificates `REVOCATION_PENDING`, keys erased, custody ended; the initial credential
     /// stays as it is. `Conflict` if it is not open any more.
     async fn destroy_claim(

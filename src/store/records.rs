@@ -15,6 +15,7 @@ mod certificate;
 mod claim;
 mod enrolment;
 mod log;
+mod quota;
 mod recovery;
 
 pub use crate::identity::x509::Revocation;
@@ -28,9 +29,11 @@ pub use claim::{
 };
 pub use enrolment::{
     Enrolment, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal, NewEnrolment, NewVouched, Vouched,
+    next_reenrolment,
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
-pub use recovery::{Recovered, Recovery};
+pub use quota::{Quota, QuotaExceeded, Quotas};
+pub use recovery::{ROLLED_BACK, Recovered, Recovery};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 
@@ -116,12 +119,25 @@ pub struct Identity {
     pub tenant: Option<TenantId>,
     /// For a VNFM: the VNF instances that it manages.
     pub granted_vnfs: Vec<VnfInstanceId>,
-    /// Its client certificate.
+    /// Its client certificate, the latest if it was renewed.
     pub certificate_der: Vec<u8>,
     /// SHA-256 of the certificate.
     pub fingerprint: Sha256Hash,
     /// Since when.
     pub created_at: Timestamp,
+}
+
+/// Another certificate of an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityRenewal {
+    /// Whose.
+    pub name: IdentityName,
+    /// SHA-256 of its present certificate, which stays good until it ends.
+    pub follows: Sha256Hash,
+    /// When that is.
+    pub followed_until: Timestamp,
+    /// The new one, DER.
+    pub certificate_der: Vec<u8>,
 }
 
 /// A CA certificate.

@@ -109,7 +109,9 @@ async fn a_restored_backup_never_delivers_a_key_that_was_already_delivered() {
     // Nothing shows a rollback, and the operator knows better.
     site.stop().await;
     let config = site.config().display().to_string();
-    let asked = site.cli(["recover", "--config", &config, "--yes"]).await.ok().object();
+    let asked = site.cli(["recover", "--config", &config, "--yes"]).await;
+    assert!(asked.code == 1 && asked.err.contains("give --force"), "{asked:?}");
+    let asked = asked.object();
     assert_eq!((&asked["done"], &asked["needed"]), (&false.into(), &false.into()), "{asked}");
     assert_eq!(asked["last"], done["outcome"], "what was done before is still told");
     let forced = site.cli(["recover", "--config", &config, "--yes", "--force"]).await.ok().object();

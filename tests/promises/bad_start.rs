@@ -212,6 +212,9 @@ async fn a_database_that_cannot_be_used_is_left_as_it_is() {
     )
     .await;
     said(&stopped.serve().await, 1, &["schema version 9999", "newer"]);
+    let config = stopped.site.config().display().to_string();
+    let looked = stopped.site.cli(["doctor", "--config", &config]).await;
+    assert!(looked.code == 1 && looked.out.contains("schema version 9999"), "{looked:?}");
     restore();
     // Of another program, damaged, a directory, and nowhere.
     std::fs::write(&database, vec![b'x'; 8192]).unwrap();

@@ -51,7 +51,11 @@ async fn registered(site: &Site, name: &str, certificate_der: &[u8]) -> Result<(
         certificate_der: certificate_der.to_vec(),
         created_at: None,
     };
-    let request = proto::AddIdentityRequest { request_id: request_id(), identity: Some(identity) };
+    let request = proto::AddIdentityRequest {
+        request_id: request_id(),
+        identity: Some(identity),
+        ..Default::default()
+    };
     let mut operator = AdminServiceClient::new(site.management("operator").await);
     operator.add_identity(request).await.map(|_| ()).map_err(|status| status.message().to_owned())
 }

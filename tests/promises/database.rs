@@ -143,7 +143,8 @@ async fn a_dump_restored_to_another_server_goes_on_with_pool_and_log() {
     site.write_config();
     site.serve().await;
     // Whom the old one knew gets its keys, and the other way round nobody gets them twice.
-    let claimed = second.boot(&site).await;
+    let claimed = second.claim_patiently(&site).await;
+    assert!(second.confirm(&site, &claimed).await.unwrap());
     held.unsealed(&second.id, &claimed);
     held.acknowledged(&claimed);
     assert_eq!(first.claim(&site).await.err().expect("a refusal").code(), Code::Unauthenticated);

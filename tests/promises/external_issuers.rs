@@ -28,7 +28,7 @@ pub(crate) async fn site_on(server: &EstServer, prepare: fn(Options) -> Site) ->
 }
 
 /// The same before it is started and has a client certificate; with the request for that.
-async fn prepared(server: &EstServer, prepare: fn(Options) -> Site) -> (Site, String) {
+pub(crate) async fn prepared(server: &EstServer, prepare: fn(Options) -> Site) -> (Site, String) {
     let more_toml = format!(
         "[issuer.pki]\nkind = \"est\"\nurl = {:?}\ntrust_anchor = {:?}\nclient_certificate = \"est-client.pem\"\n",
         server.url(),
@@ -42,7 +42,7 @@ async fn prepared(server: &EstServer, prepare: fn(Options) -> Site) -> (Site, St
     (site, request)
 }
 
-async fn serve(site: &mut Site) {
+pub(crate) async fn serve(site: &mut Site) {
     site.serve().await;
     site.add_anchor("default", ANCHOR, &site.mano_ca).await;
     for (name, validity) in [("enrolled", "3d"), ("lasting", "30d")] {

@@ -327,6 +327,96 @@ async fn a_rollover_overlaps_and_a_vnf_has_a_ca_of_its_own_for_its_inside() {
     assert_eq!(issuing, [false, true, true], "{cas:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_has_roots_of_its_own_on_the_hsm_and_no_other_tenant_has_them() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 1).await;
+    let old = claimed(&site, "amf-0001", POOL).await;
+    site.cli_as("operator", &["tenant", "add", "other"]).await.ok();
+    let root = operator(&site, &["ca", "add", "own", "--root"]).await;
+    assert_eq!(
+        (&root["generation"], &root["subject"]),
+        (&2.into(), &"CN=own\\, tenant default,O=keybroker".into())
+    );
+    // Relying parties can have it before anything is issued under it.
+    let trusted = |chain: &proto::GetTrustChainResponse| {
+        let subject = |der: &Vec<u8>| CertificateFacts::parse(der).unwrap().subject;
+        chain.roots_der.iter().map(subject).collect::<Vec<_>>()
+    };
+    let connection = site.connect(&site.vnfci_url(), &old.keys[0].credential()).await;
+    let mut client = CredentialServiceClient::new(connection.channel);
+    let chain = client.get_trust_chain(proto::GetTrustChainRequest {}).await.unwrap().into_inner();
+    assert_eq!((chain.version, trusted(&chain).len(), &chain.root_der), (2, 2, &old.keys[0].root_der));
+    let roots = certificates_from_pem(&site.get(false, "/trust/default.pem").await).unwrap();
+    assert_eq!(roots, chain.roots_der);
+    let foreign = certificates_from_pem(&site.get(false, "/trust/other.pem").await).unwrap();
+    assert_eq!(foreign, chain.roots_der[..1]);
+
+    // It certifies CAs of its tenant, and nothing else.
+    for (arguments, problem) in [
+        (vec!["rollover", "main", "--tenant", "other", "--under", "own"], "root own of tenant other"),
+        (vec!["rollover", "own"], "it has no next generation"),
+        (vec!["csr", "own", "--out", "/dev/null"], "it has no next generation"),
+        (vec!["rollover", "main", "--under", "main"], "root main of tenant default"),
+    ] {
+        let refused = site.cli_as("operator", &[&["ca"], &arguments[..]].concat()).await;
+        assert!(refused.code != 0 && refused.err.contains(problem), "{problem}: {refused:?}");
+    }
+    let profile = std::fs::read_to_string(site.path().join("profiles/vnfci-transport.toml")).unwrap();
+    for ca in ["own", "inside"] {
+        let file = site.path().join(format!("{ca}.toml"));
+        std::fs::write(&file, format!("ca = {ca:?}\n{profile}")).unwrap();
+        site.cli_as("operator", &["profile", "add", &text(&file)]).await.ok();
+    }
+    let pool =
+        ["pool", "create", "none", "--vnf-instance", VNF, "--vdu", VDU, "--profile", "own", "--target", "1"];
+    assert_ne!(site.cli_as("nfvo", &pool).await.code, 0, "a root issues no leaves");
+
+    // The main CA goes over to it, and stays under it; another CA is under a second root.
+    operator(&site, &["ca", "rollover", "main", "--under", "own"]).await;
+    let rolled = operator(&site, &["ca", "rollover", "main"]).await;
+    assert_eq!((&rolled["generation"], &rolled["root"]), (&4.into(), &root["subject"]));
+    operator(&site, &["ca", "add", "second", "--root"]).await;
+    operator(&site, &["ca", "add", "inside", "--under", "second"]).await;
+    site.create_pool("under-own", 1, None).await;
+    site.until_available("under-own", 1).await;
+    site.full_pool_of("inside", "under-second", 1).await;
+    let own = claimed(&site, "amf-0002", "under-own").await;
+    let second = claimed(&site, "amf-0003", "under-second").await;
+    let pems = [&own, &second].map(|claim| {
+        let path = site.path().join(format!("{}.pem", claim.response.vnfci_id));
+        std::fs::write(&path, pem("CERTIFICATE", &claim.keys[0].root_der)).unwrap();
+        path
+    });
+    assert_eq!(
+        CertificateFacts::parse(&own.keys[0].root_der).unwrap().fingerprint.to_string(),
+        root["certificate_sha256"].as_str().unwrap()
+    );
+    verify(&site, &old, &site.root_pem()).await;
+    verify(&site, &own, &pems[0]).await;
+    verify(&site, &second, &pems[1]).await;
+    // To the one root leads nothing of the other.
+    let (leaf, chain) = (text(&site.path().join("leaf.pem")), text(&site.path().join("chain.pem")));
+    for root in [&pems[0], &site.root_pem()] {
+        let refused = run("openssl", ["verify", "-CAfile", &text(root), "-untrusted", &chain, &leaf]).await;
+        assert_ne!(refused.code, 0, "{root:?}");
+    }
+    let chain = client.get_trust_chain(proto::GetTrustChainRequest {}).await.unwrap().into_inner();
+    assert_eq!((chain.version, &chain.root_der), (6, &own.keys[0].root_der));
+    assert_eq!(trusted(&chain).len(), 3);
+    // The root's own list covers its CAs.
+    let issuer = root["issuer_id"].as_str().unwrap();
+    let list = site.path().join("own-root.crl");
+    site.until("the root's list", async |site| {
+        let url = format!("http://{}/crl/{issuer}.crl", site.addresses.http);
+        (run("curl", ["-s", "-f", "-o", &text(&list), &url]).await.code == 0).then_some(())
+    })
+    .await;
+    let checked = ["crl", "-inform", "DER", "-in", &text(&list), "-noout", "-CAfile", &text(&pems[0])];
+    assert!(run("openssl", checked).await.ok().err.contains("verify OK"));
+    site.check();
+}
+
 /// A root and a CA below it, made by `openssl`.
 pub(crate) struct Foreign {
     directory: PathBuf,

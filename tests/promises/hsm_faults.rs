@@ -119,6 +119,32 @@ async fn readiness_says_that_the_token_is_away_and_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_workers_live_and_every_claim_fails_in_the_module_readiness_names_the_failing_verb() {
+    let mut site = faulty().await;
+    site.full_pool(POOL, 10).await;
+    let url = format!("http://{}/readyz", site.addresses.admin);
+    let vnfci = site.register_one("amf-1", &SLOTS, By::Certificate).await;
+    site.faults().set("C_WrapKey return 0x30");
+    let said = site
+        .until("not ready", async |site| {
+            let refused = vnfci.claim(site).await.err().expect("claimed despite the fault");
+            assert!(transient(&refused), "{refused:?}");
+            let (head, body) = http_exchange(&url).await;
+            head.starts_with("HTTP/1.1 503").then(|| String::from_utf8_lossy(&body).into_owned())
+        })
+        .await;
+    assert!(said.contains("seal failed") && said.contains("C_WrapKey"), "{said}");
+    site.faults().clear();
+    let begun = Instant::now();
+    let claimed = vnfci.claim_patiently(&site).await;
+    println!("an open circuit: served again after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < RECOVERY);
+    assert!(vnfci.confirm(&site, &claimed).await.unwrap());
+    site.until("ready", async |_| http_exchange(&url).await.0.starts_with("HTTP/1.1 200").then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_token_stops_production_but_not_claims() {
     let mut site = faulty().await;
     site.full_pool(POOL, 10).await;

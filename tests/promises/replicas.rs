@@ -171,5 +171,20 @@ async fn a_broker_that_sees_another_token_is_refused_with_an_explanation() {
     assert_ne!(refused.code, 0);
     assert!(refused.err.contains("belongs to the token with serial number"), "{refused:?}");
     assert!(refused.err.contains("--adopt-token"), "{refused:?}");
+    let refused = first.cli(["init", "--config", &config.display().to_string()]).await;
+    assert!(
+        refused.code != 0 && refused.err.contains("belongs to the token with serial number"),
+        "{refused:?}"
+    );
+    let looked = first.cli(["doctor", "--config", &config.display().to_string()]).await;
+    assert_eq!(looked.code, 1, "{looked:?}");
+    let found = |check: &str| looked.objects().into_iter().find(|row| row["check"] == check).unwrap();
+    let serial = found("token of the database");
+    assert_eq!(serial["status"], "fail");
+    assert!(
+        serial["finding"].as_str().unwrap().contains("belongs to the token with serial number"),
+        "{serial}"
+    );
+    assert_eq!(found("token objects")["objects"], serde_json::json!([]), "init made something on it");
     first.check();
 }

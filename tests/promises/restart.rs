@@ -279,7 +279,8 @@ async fn what_an_operator_adds_is_told_the_same_when_its_request_is_repeated() {
         certificate_der: ca.client("another").certificate_der().to_vec(),
         ..Default::default()
     };
-    let identity = proto::AddIdentityRequest { request_id: request_id(), identity: Some(identity) };
+    let identity = Some(identity);
+    let identity = proto::AddIdentityRequest { request_id: request_id(), identity, ..Default::default() };
     let added = client.add_identity(identity.clone()).await.unwrap().into_inner();
     assert_eq!(client.add_identity(identity).await.unwrap().into_inner(), added);
 
@@ -290,6 +291,7 @@ async fn what_an_operator_adds_is_told_the_same_when_its_request_is_repeated() {
             tenant: "other".into(),
             name: "inside".into(),
             new,
+            ..Default::default()
         };
         let asked = request(new);
         let mut issued = client.issue_ca(asked.clone()).await.unwrap().into_inner().ca.unwrap();

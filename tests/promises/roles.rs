@@ -228,6 +228,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
                 certificate_der: Credential::self_made("theirs").certificate_der().to_vec(),
                 ..Default::default()
             }),
+            ..Default::default()
         }
         .encode_to_vec(),
         "AdminService/ListIdentities" => proto::ListIdentitiesRequest {}.encode_to_vec(),
@@ -250,6 +251,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             tenant: tenant(),
             name: "theirs".into(),
             new: true,
+            ..Default::default()
         }
         .encode_to_vec(),
         "AdminService/RequestCa" => {
@@ -645,6 +647,7 @@ async fn an_identity_is_refused_from_its_certificates_expiry_on() {
             certificate_der: credential.certificate_der().to_vec(),
             ..Default::default()
         }),
+        ..Default::default()
     };
     let mut admin = AdminServiceClient::new(site.management("operator").await);
     let refused = admin.add_identity(identity(&ca.issue("late", Shape::EXPIRED))).await.unwrap_err();

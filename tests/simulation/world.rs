@@ -7,7 +7,8 @@ use futures_util::future::LocalBoxFuture;
 use keybroker::audit::{AuditPublicKey, SignedHead, StoredEvent, genesis, next_hash};
 use keybroker::authorisation::{Caller, Role};
 use keybroker::broker::background::{Rounds, Work};
-use keybroker::broker::{Broker, OcspSettings, Peer, Settings, TenantSettings};
+use keybroker::broker::refusals::Limits;
+use keybroker::broker::{Broker, MirrorLag, OcspSettings, Peer, Settings, TenantSettings};
 use keybroker::clock::{Clock, ManualClock, Timestamp};
 use keybroker::credential::EpochState;
 use keybroker::hsm::softhsm::SoftHsmToken;
@@ -159,6 +160,9 @@ impl World {
             },
             hsm_backup_retention: "none".into(),
             mirror: self.directory.path().join("mirror"),
+            refusals: Limits::default(),
+            // Rounds of the mirror are dice here, and time is manual.
+            mirror_lag: MirrorLag { time: Duration::from_secs(3_600), events: 1_000_000 },
             bulk_workers: 1,
         }
     }

@@ -359,10 +359,15 @@ async fn an_absence_of_the_broker_does_not_count(f: Fixture) {
     let claim = f.claim(initial.id, 1).await;
     f.clock.advance(20 * MINUTE);
     assert_eq!(f.store.overdue_claims(f.now(), 10).await.unwrap().len(), 1);
-    assert_eq!(f.store.extend_open_claims(10 * MINUTE, silent()).await.unwrap(), 1);
+    let alive = f.now().minus(10 * MINUTE).unix_micros();
+    f.store.set_mark("last_alive", &alive.to_string()).await.unwrap();
+    let (one, other) = tokio::join!(f.store.end_absence("last_alive"), f.store.end_absence("last_alive"));
+    assert_eq!((one.unwrap(), other.unwrap()), (1, 1));
     assert!(f.store.overdue_claims(f.now(), 10).await.unwrap().is_empty());
+    assert_eq!(f.store.overdue_claims(f.now().plus(6 * MINUTE), 10).await.unwrap().len(), 1, "counted twice");
     assert!(matches!(f.confirm(claim.id).await, ConfirmOutcome::Confirmed { .. }));
-    assert_eq!(f.store.extend_open_claims(MINUTE, silent()).await.unwrap(), 0);
+    assert_eq!(f.store.end_absence("last_alive").await.unwrap(), 0);
+    assert_eq!(f.store.end_absence("never_set").await.unwrap(), 0);
 }
 
 async fn an_overdue_claim_is_destroyed_and_its_initial_credential_stays_open(f: Fixture) {

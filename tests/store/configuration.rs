@@ -7,11 +7,12 @@ use keybroker::authorisation::Role;
 use keybroker::credential::HolderCopy;
 use keybroker::identity::CertificateName;
 use keybroker::nfv::{IssuerId, Sha256Hash, TenantId};
-use keybroker::store::StoreError;
 use keybroker::store::records::{
-    AnchorUpdate, Identity, InitialCredentialKind, InitialCredentialState, IssuerRecord, Page, PoolFilter,
-    RegisterOutcome, Revocation, Tenant,
+    AnchorUpdate, Identity, IdentityRenewal, InitialCredentialKind, InitialCredentialState, IssuerRecord,
+    Page, PoolFilter, Quotas, RegisterOutcome, Revocation, Tenant,
 };
+use keybroker::store::{IDENTITY_CERTIFICATES_MAX, StoreError};
+use std::time::Duration;
 
 promises![
     a_tenants_name_is_never_reused,
@@ -20,6 +21,7 @@ promises![
     removing_an_anchor_voids_what_depends_on_it,
     crls_are_kept_with_their_anchor,
     an_identity_is_found_by_its_certificate_until_it_is_removed,
+    a_renewed_identity_is_found_by_all_its_certificates_and_by_none_once_it_is_removed,
     a_name_and_a_certificate_register_one_identity,
     an_issuers_generation_is_unique_and_roots_come_first,
     a_pools_name_is_free_again_once_it_is_deleted,
@@ -160,6 +162,41 @@ async fn an_identity_is_found_by_its_certificate_until_it_is_removed(f: Fixture)
     assert_eq!(error, StoreError::NotFound("identity vnfm-1".into()));
 }
 
+async fn a_renewed_identity_is_found_by_all_its_certificates_and_by_none_once_it_is_removed(f: Fixture) {
+    let first = identity(&f, "ra", b"certificate 0");
+    f.store.add_identity(first.clone(), silent()).await.unwrap();
+    let renewal = |number: u32| IdentityRenewal {
+        name: "ra".parse().unwrap(),
+        follows: Sha256Hash::of(format!("certificate {number}").as_bytes()),
+        followed_until: f.now().plus(Duration::from_secs(60)),
+        certificate_der: format!("certificate {}", number + 1).into_bytes(),
+    };
+    for number in 0..IDENTITY_CERTIFICATES_MAX {
+        f.store.renew_identity(renewal(number), silent()).await.unwrap();
+    }
+    let latest = renewal(IDENTITY_CERTIFICATES_MAX - 1).certificate_der;
+    let expected = Identity { fingerprint: Sha256Hash::of(&latest), certificate_der: latest, ..first };
+    for number in 0..=IDENTITY_CERTIFICATES_MAX {
+        let found = f.store.identity_by_fingerprint(renewal(number).follows).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&expected), "{number}");
+    }
+    // What it had before is nobody else's, and only the present one is followed.
+    let taken = f.store.add_identity(identity(&f, "other", b"certificate 0"), unaudited()).await;
+    assert_eq!(taken, Err(StoreError::AlreadyExists("identity ra with the same certificate".into())));
+    let followed = f.store.renew_identity(renewal(0), unaudited()).await.unwrap_err();
+    assert!(matches!(followed, StoreError::Conflict(_)), "{followed:?}");
+    // Not too many at a time; those that have ended do not count.
+    let next = renewal(IDENTITY_CERTIFICATES_MAX);
+    let many = f.store.renew_identity(next.clone(), unaudited()).await.unwrap_err();
+    assert!(matches!(many, StoreError::Conflict(_)), "{many:?}");
+    f.clock.advance(Duration::from_secs(120));
+    f.store.renew_identity(next, silent()).await.unwrap();
+    f.store.remove_identity(&expected.name, silent()).await.unwrap();
+    for number in 0..=IDENTITY_CERTIFICATES_MAX + 1 {
+        assert_eq!(f.store.identity_by_fingerprint(renewal(number).follows).await.unwrap(), None, "{number}");
+    }
+}
+
 async fn a_name_and_a_certificate_register_one_identity(f: Fixture) {
     f.store.add_identity(identity(&f, "vnfm-1", b"certificate"), silent()).await.unwrap();
     let same_name = f.store.add_identity(identity(&f, "vnfm-1", b"another"), unaudited()).await;
@@ -197,7 +234,7 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
 
 async fn a_pools_name_is_free_again_once_it_is_deleted(f: Fixture) {
     let again = || pool_named(&f.tenant, "workers", "vnf-1", f.now());
-    let error = f.store.create_pool(again(), unaudited()).await.unwrap_err();
+    let error = f.store.create_pool(again(), &Quotas::default(), unaudited()).await.unwrap_err();
     assert_eq!(error, StoreError::AlreadyExists("pool workers of tenant default".into()));
     let deleted = f.store.delete_pool(&f.tenant, &f.pool.name, silent()).await.unwrap();
     assert_eq!(deleted, f.pool);
@@ -205,7 +242,7 @@ async fn a_pools_name_is_free_again_once_it_is_deleted(f: Fixture) {
     assert_eq!(error, StoreError::NotFound("pool workers of tenant default".into()));
     let error = f.store.delete_pool(&f.tenant, &f.pool.name, unaudited()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound(_)), "{error}");
-    let new = f.store.create_pool(again(), silent()).await.unwrap();
+    let new = f.store.create_pool(again(), &Quotas::default(), silent()).await.unwrap();
     assert_eq!(f.store.pool(&f.tenant, &f.pool.name).await.unwrap(), new);
     assert_ne!(new.id, f.pool.id);
 }
@@ -225,7 +262,10 @@ async fn pools_are_listed_by_page_and_filter(f: Fixture) {
     for (tenant, name, vnf) in
         [(&other, "workers", "vnf-9"), (&f.tenant, "a", "vnf-2"), (&f.tenant, "z", "vnf-1")]
     {
-        f.store.create_pool(pool_named(tenant, name, vnf, f.now()), silent()).await.unwrap();
+        f.store
+            .create_pool(pool_named(tenant, name, vnf, f.now()), &Quotas::default(), silent())
+            .await
+            .unwrap();
     }
     let names = async |filter: PoolFilter, page: Page| -> Vec<String> {
         let pools = f.store.pools(&filter, &page).await.unwrap();
@@ -251,7 +291,11 @@ async fn pools_are_listed_by_page_and_filter(f: Fixture) {
 
 async fn what_is_missing_is_named(f: Fixture) {
     let no: TenantId = "no".parse().unwrap();
-    let error = f.store.create_pool(pool_named(&no, "p", "v", f.now()), unaudited()).await.unwrap_err();
+    let error = f
+        .store
+        .create_pool(pool_named(&no, "p", "v", f.now()), &Quotas::default(), unaudited())
+        .await
+        .unwrap_err();
     assert_eq!(error, StoreError::NotFound("tenant no".into()));
     let error = f.store.vnfci(&f.tenant, &"ghost".parse().unwrap()).await.unwrap_err();
     assert_eq!(error, StoreError::NotFound("VNFCI ghost of tenant default".into()));

@@ -9,7 +9,7 @@ use keybroker::nfv::{ClaimId, CredentialId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
     ClaimOutcome, ClaimRecord, ClaimRequest, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal,
-    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Renewal,
+    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Quotas, Renewal,
     RevokeOutcome, TerminateOutcome, VnfciState,
 };
 
@@ -20,6 +20,10 @@ promises![
     an_agents_word_needs_an_open_initial_credential_of_any_age,
     an_enrolment_waits_for_an_open_claim_and_stops_with_the_vnfci,
     a_certificate_is_followed_while_it_is_good,
+    what_is_superseded_is_followed_within_its_overlap_only,
+    a_slot_gets_so_many_certificates_in_an_hour,
+    what_mano_requests_is_answered_when_every_slot_has_followed,
+    a_renewal_leaves_one_valid_certificate_in_a_slot,
     the_next_arming_ends_what_the_one_before_enrolled,
     a_terminated_enrolment_is_revoked_and_needs_no_shredding,
     what_is_given_back_covers_what_was_enrolled_beside_it,
@@ -49,6 +53,7 @@ fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEn
         },
         redraws_allowed: REDRAWS,
         spend: true,
+        overlap: DAY,
     }
 }
 
@@ -56,7 +61,8 @@ fn enrolment(f: &Fixture, basis: EnrolmentBasis, slot: &str, key: &str) -> NewEn
 async fn enrol(f: &Fixture, new: NewEnrolment) -> EnrolmentOutcome {
     let before = f.events().await;
     let outcome = f.store.record_enrolment(new, audited()).await.unwrap();
-    let events = u64::from(!matches!(outcome, EnrolmentOutcome::Refused(_)));
+    let unchanged = matches!(outcome, EnrolmentOutcome::Refused(_) | EnrolmentOutcome::TooMany { .. });
+    let events = u64::from(!unchanged);
     assert_eq!(f.events().await - before, events, "{outcome:?}");
     outcome
 }
@@ -85,10 +91,16 @@ async fn an_enrolment_spends_the_initial_credential_with_the_last_slot(f: Fixtur
     // The same key again: the same certificate, not the one that was signed in vain.
     let outcome = enrol(&f, enrolment(&f, by(&initial), "s", "one")).await;
     assert_eq!(outcome, EnrolmentOutcome::Replayed(first.certificate.der.clone()));
-    let outcome = enrol(&f, enrolment(&f, by(&initial), "t", "two")).await;
+    let last = enrolment(&f, by(&initial), "t", "two");
+    let outcome = enrol(&f, last.clone()).await;
     assert!(matches!(outcome, EnrolmentOutcome::Enrolled { spent: true, .. }), "{outcome:?}");
     assert_eq!(state(&f, &initial).await, InitialCredentialState::Spent);
-    for (slot, key) in [("s", "one"), ("t", "two"), ("s", "three")] {
+    // Whose answer was lost is told again, and nothing else; not by the key of another slot either.
+    for (slot, key, before) in [("s", "one", &first), ("t", "two", &last)] {
+        let again = enrol(&f, enrolment(&f, by(&initial), slot, key)).await;
+        assert_eq!(again, EnrolmentOutcome::Replayed(before.certificate.der.clone()));
+    }
+    for (slot, key) in [("s", "two"), ("t", "one"), ("s", "three")] {
         let again = f.store.record_enrolment(enrolment(&f, by(&initial), slot, key), unaudited()).await;
         assert_eq!(again.unwrap(), refused(EnrolmentRefusal::Spent));
     }
@@ -99,6 +111,13 @@ async fn an_enrolment_spends_the_initial_credential_with_the_last_slot(f: Fixtur
     assert_eq!(f.store.pool_levels(f.pool.id).await.unwrap().produced(), 0);
     assert_eq!(f.store.claim(first.id).await.unwrap(), None);
     assert_eq!(f.store.enrolments(&initial).await.unwrap().len(), 2);
+    f.clock.advance(2 * DAY);
+    let late = enrol(&f, enrolment(&f, by(&initial), "s", "one")).await;
+    assert_eq!(
+        late,
+        refused(EnrolmentRefusal::Spent),
+        "only until the initial credential would have expired"
+    );
     let unknown = f.store.record_enrolment(enrolment(&f, by(&initial), "x", "four"), unaudited()).await;
     assert!(matches!(unknown, Ok(EnrolmentOutcome::Refused(_)) | Err(StoreError::NotFound(_))));
 }
@@ -191,6 +210,110 @@ async fn a_certificate_is_followed_while_it_is_good(f: Fixture) {
     assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
 }
 
+async fn what_is_superseded_is_followed_within_its_overlap_only(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let first = enrolment(&f, by(&initial), "s", "one");
+    enrol(&f, first.clone()).await;
+    let shown = EnrolmentBasis::Certificate(Sha256Hash::of(&first.certificate.der));
+    let second = enrolment(&f, shown, "s", "two");
+    enrol(&f, second.clone()).await;
+    f.clock.advance(DAY - MINUTE);
+    let again = enrol(&f, enrolment(&f, shown, "s", "two")).await;
+    assert_eq!(again, EnrolmentOutcome::Replayed(second.certificate.der.clone()));
+    f.clock.advance(MINUTE);
+    for key in ["two", "three"] {
+        let late = enrol(&f, enrolment(&f, shown, "s", key)).await;
+        assert_eq!(late, refused(EnrolmentRefusal::CertificateSuperseded), "{key}");
+    }
+    let shown = EnrolmentBasis::Certificate(Sha256Hash::of(&second.certificate.der));
+    assert!(matches!(enrol(&f, enrolment(&f, shown, "s", "three")).await, EnrolmentOutcome::Enrolled { .. }));
+}
+
+async fn a_slot_gets_so_many_certificates_in_an_hour(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    // The overlap may be shorter: the bound is not.
+    let short = |basis, key: &str| NewEnrolment { overlap: MINUTE, ..enrolment(&f, basis, "s", key) };
+    let mut last = short(by(&initial), "key-0");
+    enrol(&f, last.clone()).await;
+    let begun = f.now();
+    for turn in 1..=3 {
+        let shown = EnrolmentBasis::Certificate(Sha256Hash::of(&last.certificate.der));
+        let next = short(shown, &format!("key-{turn}"));
+        assert!(matches!(enrol(&f, next.clone()).await, EnrolmentOutcome::Enrolled { .. }), "{turn}");
+        last = next;
+    }
+    let shown = EnrolmentBasis::Certificate(Sha256Hash::of(&last.certificate.der));
+    let hour = 60 * MINUTE;
+    for key in ["key-4", "key-3"] {
+        let outcome = enrol(&f, short(shown, key)).await;
+        assert_eq!(outcome, EnrolmentOutcome::TooMany { until: begun.plus(hour) }, "{key}");
+    }
+    f.clock.advance(hour);
+    assert!(matches!(enrol(&f, short(shown, "key-4")).await, EnrolmentOutcome::Enrolled { .. }));
+}
+
+async fn what_mano_requests_is_answered_when_every_slot_has_followed(f: Fixture) {
+    let initial = f.register("v", &["s", "t"]).await;
+    let (s, t) = (enrolment(&f, by(&initial), "s", "s-1"), enrolment(&f, by(&initial), "t", "t-1"));
+    enrol(&f, s.clone()).await;
+    enrol(&f, t.clone()).await;
+    let requested = async || f.store.vnfci(&f.tenant, &vnfci_id("v")).await.unwrap().renewal_requested_at;
+    let ask = async || {
+        f.store.request_renewals(&f.tenant, vec![(vnfci_id("v"), None)], audited()).await.unwrap();
+        assert_eq!(requested().await, Some(f.now()));
+    };
+    let follow = |before: &NewEnrolment, key: &str| {
+        let shown = EnrolmentBasis::Certificate(Sha256Hash::of(&before.certificate.der));
+        enrolment(&f, shown, before.slot.as_str(), key)
+    };
+    f.clock.advance(MINUTE);
+    ask().await;
+    f.clock.advance(MINUTE);
+    enrol(&f, follow(&s, "s-2")).await;
+    assert!(requested().await.is_some(), "the other slot has not followed");
+    // The same key again, too.
+    enrol(&f, follow(&t, "t-1")).await;
+    assert_eq!(requested().await, None);
+    // A new arming answers it as well, once every slot is filled.
+    f.clock.advance(MINUTE);
+    ask().await;
+    let next = keybroker::store::records::Rearming {
+        id: vnfci_id("v"),
+        vnf_instance: "vnf-1".parse().unwrap(),
+        initial_credential: keybroker::nfv::InitialCredentialId::generate(),
+        kind: keybroker::store::records::InitialCredentialKind::Token,
+        expires_at: f.now().plus(DAY),
+    };
+    let armed = EnrolmentBasis::InitialCredential(next.initial_credential);
+    let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
+    f.store.rearm_vnfcis(&f.tenant, vec![next], rearmed, silent()).await.unwrap();
+    f.clock.advance(MINUTE);
+    enrol(&f, enrolment(&f, armed, "s", "s-3")).await;
+    assert!(requested().await.is_some());
+    enrol(&f, enrolment(&f, armed, "t", "t-3")).await;
+    assert_eq!(requested().await, None);
+}
+
+async fn a_renewal_leaves_one_valid_certificate_in_a_slot(f: Fixture) {
+    f.fill(2).await;
+    let delivered = f.deliver("v", &["s"]).await;
+    let own = following(&f, &delivered, "own");
+    enrol(&f, own.clone()).await;
+    let renews = Some(Renewal { of: delivered.id, overlap: DAY });
+    let request = ClaimRequest { renews, ..f.claim_request(delivered.initial_credential, 7) };
+    let outcome = f.store.reserve_claim(request, f.intend(), silent()).await.unwrap();
+    let ClaimOutcome::Reserved { claim: renewal, .. } = outcome else { panic!("{outcome:?}") };
+    let state =
+        async |fingerprint| f.store.enrolment_by_certificate(fingerprint).await.unwrap().unwrap().state;
+    let own = Sha256Hash::of(&own.certificate.der);
+    assert_eq!(state(own).await, CertificateState::Valid, "until the renewal is confirmed");
+    f.confirm(renewal.id).await;
+    let fingerprint = |claim: &ClaimRecord| claim.credentials[0].certificate.fingerprint().unwrap();
+    assert_eq!(state(own).await, CertificateState::Superseded);
+    assert_eq!(state(fingerprint(&delivered)).await, CertificateState::Superseded);
+    assert_eq!(state(fingerprint(&renewal)).await, CertificateState::Valid);
+}
+
 async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
     let initial = f.register("v", &["s"]).await;
     let first = enrolment(&f, by(&initial), "s", "one");
@@ -204,7 +327,7 @@ async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
     };
     let armed = next.initial_credential;
     let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
-    f.store.rearm_vnfcis(&f.tenant, vec![next], rearmed, silent()).await.unwrap();
+    f.store.rearm_vnfcis(&f.tenant, vec![next], &Quotas::default(), rearmed, silent()).await.unwrap();
     assert_eq!(f.listed_serials().await, Vec::<String>::new());
     f.clock.advance(MINUTE);
     let again = enrolment(&f, EnrolmentBasis::InitialCredential(armed), "s", "two");

@@ -13,8 +13,8 @@ use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::records::{
     Anchor, CertificateIntent, ChainTip, ClaimOutcome, ClaimRecord, ClaimRequest, ClaimedCertificate,
     ClaimedCredential, ConfirmOutcome, CustodyEnd, Epoch, InitialCredential, InitialCredentialKind,
-    IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page, Pool, RecordOutcome, RegisterOutcome,
-    Revocation, Slot, Tenant, UncertifiedKey,
+    IssuerRecord, NewCertificate, NewCredential, NewVnfci, Page, Pool, Quotas, RecordOutcome,
+    RegisterOutcome, Revocation, Slot, Tenant, UncertifiedKey,
 };
 use keybroker::store::sqlite::SqliteStore;
 use keybroker::store::{Intend, Mutation, RequestKey, Store};
@@ -84,7 +84,10 @@ impl Fixture {
             )
             .await
             .unwrap();
-        let pool = store.create_pool(pool_named(&tenant, "workers", "vnf-1", now), silent()).await.unwrap();
+        let pool = store
+            .create_pool(pool_named(&tenant, "workers", "vnf-1", now), &Quotas::default(), silent())
+            .await
+            .unwrap();
         let epoch = EpochId::generate();
         let fixture = Self { store, clock, tenant, issuer, pool, epoch, directory: None, database: None };
         fixture.open_epoch(epoch).await;
@@ -167,7 +170,7 @@ impl Fixture {
     }
 
     pub(crate) async fn register_all(&self, vnfcis: Vec<NewVnfci>) -> Vec<RegisterOutcome> {
-        self.store.register_vnfcis(&self.tenant, vnfcis, silent()).await.unwrap()
+        self.store.register_vnfcis(&self.tenant, vnfcis, &Quotas::default(), silent()).await.unwrap()
     }
 
     /// Registers a VNFCI with these slots and gives its initial credential.
@@ -220,7 +223,7 @@ impl Fixture {
     pub(crate) async fn pool_at_claim(&self, name: &str, count: usize) -> (Pool, Vec<CredentialId>) {
         let pool = pool_named(&self.tenant, name, "vnf-1", self.now());
         let pool = Pool { issue: Issue::AtClaim, ..pool };
-        let pool = self.store.create_pool(pool, silent()).await.unwrap();
+        let pool = self.store.create_pool(pool, &Quotas::default(), silent()).await.unwrap();
         let keys = self.keys_only(&pool, count).await;
         (pool, keys)
     }

@@ -12,6 +12,7 @@ mod leases;
 mod lifecycle;
 mod postgres;
 mod production;
+mod quotas;
 mod rearming;
 mod recovery;
 mod renewal;

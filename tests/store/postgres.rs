@@ -8,7 +8,7 @@ use keybroker::ca::pem;
 use keybroker::credential::{EpochChange, EpochState, HolderCopy};
 use keybroker::nfv::EpochId;
 use keybroker::store::postgres::{PostgresOptions, PostgresStore};
-use keybroker::store::records::{ClaimOutcome, ConfirmOutcome, InitialCredentialKind, Rearming};
+use keybroker::store::records::{ClaimOutcome, ConfirmOutcome, InitialCredentialKind, Quotas, Rearming};
 use keybroker::store::{Store, StoreError};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -306,7 +306,12 @@ async fn two_brokers_that_do_everything_at_once_break_nothing_and_never_deadlock
                         expires_at: f.now().plus(Duration::from_secs(3_600)),
                     })
                     .collect();
-                expected(store.rearm_vnfcis(&f.tenant, rearmings, ended, silent()).await.map(drop));
+                expected(
+                    store
+                        .rearm_vnfcis(&f.tenant, rearmings, &Quotas::default(), ended, silent())
+                        .await
+                        .map(drop),
+                );
             } else {
                 let items = ids.into_iter().take(5 * n).map(|id| (id, None)).collect();
                 expected(store.terminate_vnfcis(&f.tenant, items, ended, silent()).await.map(drop));

@@ -6,7 +6,7 @@ use keybroker::audit::receipt::DestructionReason;
 use keybroker::credential::{CertificateState, EpochChange, EpochState, HolderCopy, KeyState};
 use keybroker::nfv::{CredentialId, EpochId, IssuerId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
-use keybroker::store::records::{CertificateSelector, NewCredential};
+use keybroker::store::records::{CertificateSelector, NewCredential, Quotas};
 
 promises![
     produced_credentials_are_available_or_wait_for_a_certificate,
@@ -118,7 +118,8 @@ async fn a_deleted_pool_takes_no_keys_and_loses_those_it_has(f: Fixture) {
 
 async fn a_pool_is_resized_and_its_surplus_erased_to_the_number(f: Fixture) {
     f.fill(10).await;
-    let resized = f.store.update_pool(&f.tenant, &f.pool.name, 4, 2, audited()).await.unwrap();
+    let resized =
+        f.store.update_pool(&f.tenant, &f.pool.name, 4, 2, &Quotas::default(), audited()).await.unwrap();
     assert_eq!((resized.target, resized.refill_below, resized.id), (4, 2, f.pool.id));
     assert_eq!(f.store.pool(&f.tenant, &f.pool.name).await.unwrap(), resized);
     let reduced = end(DestructionReason::PoolReduced, HolderCopy::NeverDelivered);
@@ -126,7 +127,10 @@ async fn a_pool_is_resized_and_its_surplus_erased_to_the_number(f: Fixture) {
     assert_eq!(erased.keys.len(), 6);
     let levels = f.store.pool_levels(f.pool.id).await.unwrap();
     assert_eq!((levels.ready(resized.issue), levels.destroyed, levels.produced()), (4, 6, 10));
-    let ghost = f.store.update_pool(&f.tenant, &"ghost".parse().unwrap(), 1, 1, unaudited()).await;
+    let ghost = f
+        .store
+        .update_pool(&f.tenant, &"ghost".parse().unwrap(), 1, 1, &Quotas::default(), unaudited())
+        .await;
     assert!(matches!(ghost, Err(StoreError::NotFound(_))));
 }
 
@@ -143,7 +147,11 @@ async fn a_pool_counts_what_was_ever_drawn(f: Fixture) {
 
 async fn a_key_stays_in_its_tenant(f: Fixture) {
     let other = f.add_tenant("other").await;
-    let pool = f.store.create_pool(pool_named(&other, "p", "vnf-1", f.now()), silent()).await.unwrap();
+    let pool = f
+        .store
+        .create_pool(pool_named(&other, "p", "vnf-1", f.now()), &Quotas::default(), silent())
+        .await
+        .unwrap();
     let error = rejected(&f, vec![f.produce_one(pool.id, f.epoch)]).await;
     assert!(matches!(error, StoreError::Conflict(_)), "{error}");
 }

@@ -9,7 +9,7 @@ use keybroker::nfv::{InitialCredentialId, RequestId, Sha256Hash, VnfciId};
 use keybroker::store::Mutation;
 use keybroker::store::records::{
     ClaimOutcome, ClaimRefusal, ClaimState, ConfirmOutcome, CustodyEnd, InitialCredential,
-    InitialCredentialKind, InitialCredentialState, RearmOutcome, Rearming, VnfciState,
+    InitialCredentialKind, InitialCredentialState, Quotas, RearmOutcome, Rearming, VnfciState,
 };
 
 promises![
@@ -48,7 +48,7 @@ fn named(f: &Fixture, id: &str, name: &str) -> Rearming {
 }
 
 async fn rearm(f: &Fixture, items: Vec<Rearming>) -> Vec<RearmOutcome> {
-    f.store.rearm_vnfcis(&f.tenant, items, rearmed(), audited()).await.unwrap()
+    f.store.rearm_vnfcis(&f.tenant, items, &Quotas::default(), rearmed(), audited()).await.unwrap()
 }
 
 /// Re-arms one VNFCI with a token.
@@ -189,16 +189,21 @@ async fn refused_rearmings_leave_the_others_untouched(f: Fixture) {
     let untouched = f.store.vnfci(&f.tenant, &vnfci_id("b")).await.unwrap().initial_credential;
     assert_eq!((untouched.generation, untouched.state), (1, InitialCredentialState::Open));
     let other = f.add_tenant("other").await;
-    let foreign = f.store.rearm_vnfcis(&other, vec![rearming(&f, "b")], rearmed(), silent()).await.unwrap();
+    let foreign = f
+        .store
+        .rearm_vnfcis(&other, vec![rearming(&f, "b")], &Quotas::default(), rearmed(), silent())
+        .await
+        .unwrap();
     assert!(refusal(&foreign[0]).contains("does not exist"));
 }
 
 async fn a_repeated_rearming_gives_the_same_initial_credentials(f: Fixture) {
     f.register("a", &["s"]).await;
     let id = RequestId::generate();
-    let ask = |mutation: Mutation<Vec<RearmOutcome>>| {
+    let ask = async |mutation: Mutation<Vec<RearmOutcome>>| {
         let mutation = mutation.request(request("nfvo:default/n", id, "rearm"));
-        f.store.rearm_vnfcis(&f.tenant, vec![rearming(&f, "a")], rearmed(), mutation)
+        let items = vec![rearming(&f, "a")];
+        f.store.rearm_vnfcis(&f.tenant, items, &Quotas::default(), rearmed(), mutation).await
     };
     let first = ask(audited()).await.unwrap();
     assert_eq!(ask(unaudited()).await.unwrap(), first);

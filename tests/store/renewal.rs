@@ -8,7 +8,7 @@ use keybroker::nfv::{ClaimId, InitialCredentialId};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
     ClaimOutcome, ClaimRecord, ClaimRefusal, ClaimRequest, ClaimState, ConfirmOutcome, CustodyEnd,
-    InitialCredentialKind, RearmOutcome, Rearming, Renewal, RenewalRequestOutcome,
+    InitialCredentialKind, Quotas, RearmOutcome, Rearming, Renewal, RenewalRequestOutcome,
 };
 use std::time::Duration;
 
@@ -213,7 +213,13 @@ async fn rearm(f: &Fixture, id: &str) -> InitialCredentialId {
         kind: InitialCredentialKind::Token,
         expires_at: f.now().plus(DAY),
     };
-    match f.store.rearm_vnfcis(&f.tenant, vec![item], ended(), silent()).await.unwrap().remove(0) {
+    match f
+        .store
+        .rearm_vnfcis(&f.tenant, vec![item], &Quotas::default(), ended(), silent())
+        .await
+        .unwrap()
+        .remove(0)
+    {
         RearmOutcome::Rearmed { credential, .. } => credential.id,
         RearmOutcome::Refused(why) => panic!("{why}"),
     }

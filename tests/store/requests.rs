@@ -6,7 +6,7 @@ use keybroker::audit::event::{Actor, Event, EventKind};
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::credential::HolderCopy;
 use keybroker::nfv::RequestId;
-use keybroker::store::records::{ConfirmOutcome, Pool};
+use keybroker::store::records::{ConfirmOutcome, Pool, Quotas};
 use keybroker::store::{Mutation, StoreError};
 use std::sync::Arc;
 
@@ -31,10 +31,14 @@ fn mutation<T>(f: &Fixture, caller: &str, id: RequestId, body: &str) -> Mutation
 
 async fn a_repeated_request_gets_the_first_outcome_without_change_or_event(f: Fixture) {
     let id = RequestId::generate();
-    let first = f.store.create_pool(create(&f, "p"), mutation(&f, "mano", id, "p")).await.unwrap();
+    let first = f
+        .store
+        .create_pool(create(&f, "p"), &Quotas::default(), mutation(&f, "mano", id, "p"))
+        .await
+        .unwrap();
     f.clock.advance(DAY / 2);
     let repeated = unaudited().request(request("mano", id, "p"));
-    let again = f.store.create_pool(create(&f, "p"), repeated).await.unwrap();
+    let again = f.store.create_pool(create(&f, "p"), &Quotas::default(), repeated).await.unwrap();
     assert_eq!(again, first, "with the first one's id and time");
     assert_eq!(f.events().await, 1);
 
@@ -50,28 +54,28 @@ async fn a_repeated_request_gets_the_first_outcome_without_change_or_event(f: Fi
 
 async fn a_request_id_with_another_body_is_refused(f: Fixture) {
     let id = RequestId::generate();
-    f.store.create_pool(create(&f, "p"), mutation(&f, "mano", id, "p")).await.unwrap();
+    f.store.create_pool(create(&f, "p"), &Quotas::default(), mutation(&f, "mano", id, "p")).await.unwrap();
     let other = unaudited().request(request("mano", id, "q"));
-    let error = f.store.create_pool(create(&f, "q"), other).await.unwrap_err();
+    let error = f.store.create_pool(create(&f, "q"), &Quotas::default(), other).await.unwrap_err();
     assert_eq!(error, StoreError::RequestReused(id));
     assert!(f.store.pool(&f.tenant, &"q".parse().unwrap()).await.is_err());
 }
 
 async fn two_callers_may_use_the_same_id(f: Fixture) {
     let id = RequestId::generate();
-    f.store.create_pool(create(&f, "p"), mutation(&f, "mano-1", id, "p")).await.unwrap();
-    f.store.create_pool(create(&f, "q"), mutation(&f, "mano-2", id, "q")).await.unwrap();
+    f.store.create_pool(create(&f, "p"), &Quotas::default(), mutation(&f, "mano-1", id, "p")).await.unwrap();
+    f.store.create_pool(create(&f, "q"), &Quotas::default(), mutation(&f, "mano-2", id, "q")).await.unwrap();
     assert_eq!(f.events().await, 2);
 }
 
 async fn a_request_that_failed_may_be_repeated(f: Fixture) {
     let id = RequestId::generate();
-    f.store.create_pool(create(&f, "p"), silent()).await.unwrap();
+    f.store.create_pool(create(&f, "p"), &Quotas::default(), silent()).await.unwrap();
     let ask = || mutation(&f, "mano", id, "p");
-    let error = f.store.create_pool(create(&f, "p"), ask()).await.unwrap_err();
+    let error = f.store.create_pool(create(&f, "p"), &Quotas::default(), ask()).await.unwrap_err();
     assert!(matches!(error, StoreError::AlreadyExists(_)), "{error}");
     f.store.delete_pool(&f.tenant, &"p".parse().unwrap(), silent()).await.unwrap();
-    f.store.create_pool(create(&f, "p"), ask()).await.unwrap();
+    f.store.create_pool(create(&f, "p"), &Quotas::default(), ask()).await.unwrap();
 }
 
 async fn concurrent_repetitions_change_once(f: Fixture) {
@@ -81,7 +85,11 @@ async fn concurrent_repetitions_change_once(f: Fixture) {
         .map(|_| {
             let f = f.clone();
             tokio::spawn(async move {
-                f.store.create_pool(create(&f, "p"), mutation(&f, "mano", id, "p")).await.unwrap().id
+                f.store
+                    .create_pool(create(&f, "p"), &Quotas::default(), mutation(&f, "mano", id, "p"))
+                    .await
+                    .unwrap()
+                    .id
             })
         })
         .collect();
@@ -96,12 +104,16 @@ async fn concurrent_repetitions_change_once(f: Fixture) {
 
 async fn requests_are_forgotten_after_24_hours(f: Fixture) {
     let id = RequestId::generate();
-    f.store.create_pool(create(&f, "p"), mutation(&f, "mano", id, "p")).await.unwrap();
+    f.store.create_pool(create(&f, "p"), &Quotas::default(), mutation(&f, "mano", id, "p")).await.unwrap();
     f.clock.advance(DAY);
     assert_eq!(f.store.forget_requests(f.now()).await.unwrap(), 0, "24 hours are kept");
     f.clock.advance(DAY / 1000);
     assert_eq!(f.store.forget_requests(f.now()).await.unwrap(), 1);
-    let error = f.store.create_pool(create(&f, "p"), mutation(&f, "mano", id, "p")).await.unwrap_err();
+    let error = f
+        .store
+        .create_pool(create(&f, "p"), &Quotas::default(), mutation(&f, "mano", id, "p"))
+        .await
+        .unwrap_err();
     assert!(matches!(error, StoreError::AlreadyExists(_)), "{error}");
 }
 

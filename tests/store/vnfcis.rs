@@ -9,8 +9,8 @@ use keybroker::identity::CertificateName;
 use keybroker::nfv::{InitialCredentialId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
-    InitialCredentialKind, InitialCredentialState, NewVnfci, Page, RegisterOutcome, Slot, VnfciFilter,
-    VnfciState,
+    InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Quotas, RegisterOutcome, Slot,
+    VnfciFilter, VnfciState,
 };
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ async fn add_anchor(f: &Fixture) {
 
 async fn a_registered_vnfci_is_read_back(f: Fixture) {
     let new = f.vnfci("amf/1", &["om", "transport"]);
-    let outcomes = f.store.register_vnfcis(&f.tenant, vec![new.clone()], audited()).await.unwrap();
+    let outcomes =
+        f.store.register_vnfcis(&f.tenant, vec![new.clone()], &Quotas::default(), audited()).await.unwrap();
     let RegisterOutcome::Registered(credential) = &outcomes[0] else { panic!("{outcomes:?}") };
     assert_eq!((credential.id, credential.generation), (new.initial_credential, 1));
     assert_eq!((credential.state, credential.expires_at), (InitialCredentialState::Open, new.expires_at));
@@ -62,13 +63,17 @@ async fn a_registered_vnfci_is_read_back(f: Fixture) {
     assert_eq!(f.store.initial_credential(credential.id).await.unwrap().as_ref(), Some(credential));
     assert_eq!(f.store.initial_credential(InitialCredentialId::generate()).await.unwrap(), None);
     assert_eq!(f.events().await, 1);
-    let nowhere = f.store.register_vnfcis(&"no".parse().unwrap(), vec![new], unaudited()).await;
+    let nowhere =
+        f.store.register_vnfcis(&"no".parse().unwrap(), vec![new], &Quotas::default(), unaudited()).await;
     assert_eq!(nowhere, Err(StoreError::NotFound("tenant no".into())));
 }
 
 async fn refused_items_leave_the_others_untouched(f: Fixture) {
     add_anchor(&f).await;
-    f.store.create_pool(pool_named(&f.tenant, "foreign", "vnf-2", f.now()), silent()).await.unwrap();
+    f.store
+        .create_pool(pool_named(&f.tenant, "foreign", "vnf-2", f.now()), &Quotas::default(), silent())
+        .await
+        .unwrap();
     f.register("there", &["s"]).await;
     let with_pool = |id: &str, pool: &str| {
         let mut vnfci = f.vnfci(id, &["s"]);
@@ -187,14 +192,20 @@ async fn a_vnfci_lists_what_it_was_ever_drawn_newest_first(f: Fixture) {
 
 async fn vnfcis_are_listed_by_page_and_filter(f: Fixture) {
     let other = f.add_tenant("other").await;
-    f.store.create_pool(pool_named(&other, "workers", "vnf-1", f.now()), silent()).await.unwrap();
-    f.store.create_pool(pool_named(&f.tenant, "second", "vnf-2", f.now()), silent()).await.unwrap();
+    f.store
+        .create_pool(pool_named(&other, "workers", "vnf-1", f.now()), &Quotas::default(), silent())
+        .await
+        .unwrap();
+    f.store
+        .create_pool(pool_named(&f.tenant, "second", "vnf-2", f.now()), &Quotas::default(), silent())
+        .await
+        .unwrap();
     f.register_all(vec![f.vnfci("b", &["s"]), f.vnfci("a/1", &["s", "t"])]).await;
     let mut of_second = f.vnfci("c", &["s"]);
     of_second.vnf_instance = "vnf-2".parse().unwrap();
     of_second.slots[0].pool = "second".parse().unwrap();
     f.register_all(vec![of_second]).await;
-    f.store.register_vnfcis(&other, vec![f.vnfci("a", &["s"])], silent()).await.unwrap();
+    f.store.register_vnfcis(&other, vec![f.vnfci("a", &["s"])], &Quotas::default(), silent()).await.unwrap();
 
     let list = async |filter: VnfciFilter, page: Page| f.store.vnfcis(&filter, &page).await.unwrap();
     let all = list(VnfciFilter::default(), page(10)).await;

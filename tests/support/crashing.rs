@@ -54,6 +54,11 @@ pub fn name_of(point: Point) -> &'static str {
     POINTS.iter().find(|(known, _, _)| *known == point).unwrap().1
 }
 
+/// Whether it is a worker process that dies there.
+fn of_worker(point: Point) -> bool {
+    name_of(point).starts_with("worker.")
+}
+
 impl Site {
     /// A running site whose broker has crash points.
     pub async fn start_crashing(options: Options) -> Self {
@@ -89,28 +94,32 @@ impl Site {
         self.crash_file().exists()
     }
 
-    /// Panics unless a process died at this point.
+    /// Panics unless this process died at this point.
     pub fn assert_struck(&self, point: Point, ended: ExitStatus) {
-        let struck = std::fs::read_to_string(self.path().join("crash.struck")).unwrap_or_default();
-        assert_eq!((struck.as_str(), ended.signal()), (name_of(point), Some(9)), "{ended}");
-        std::fs::remove_file(self.path().join("crash.struck")).unwrap();
+        assert_eq!((self.struck().as_deref(), ended.signal()), (Some(name_of(point)), Some(9)), "{ended}");
     }
 
-    /// `keybroker init` that is to die at this point.
-    pub async fn init_until(&self, point: Point) {
+    /// Where a process died since this was asked last.
+    fn struck(&self) -> Option<String> {
+        let file = self.path().join("crash.struck");
+        let struck = std::fs::read_to_string(&file).ok()?;
+        std::fs::remove_file(file).unwrap();
+        Some(struck)
+    }
+
+    /// A command that is to die at this point.
+    pub async fn cli_until(&self, point: Point, arguments: &[&str]) {
         self.arm(point);
-        let ended = tokio::process::Command::new(self.options.program)
-            .args(["init", "--config"])
-            .arg(self.config())
-            .env(VARIABLE, self.crash_file())
-            .output()
-            .await
-            .unwrap();
+        let mut command = tokio::process::Command::new(self.options.program);
+        command.args(arguments).env(VARIABLE, self.crash_file()).envs(self.options.environment.clone());
+        let ended = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{} is not reached", name_of(point))).unwrap();
+        assert!(ended.status.code().is_none(), "{}: {ended:?}", name_of(point));
         self.assert_struck(point, ended.status);
     }
 
-    /// The broker dies at this point while `operate` is tried, is started again, and `operate` is tried until it succeeds.
-    /// Gives its outcome, which is the same as the first time, if that was told, and the same once more. `operate` has the
+    /// The broker dies at this point while `operate` is tried, is started again, and `operate` is tried until it succeeds. At
+    /// a point of the HSM's workers it is a worker that dies, and the broker lives on. Gives its outcome, which is the same as the first time, if that was told, and the same once more. `operate` has the
     /// same request id every time. Then everything must fit together, and the log go on.
     pub async fn crash_at<T: PartialEq + Debug>(
         &mut self,
@@ -167,8 +176,14 @@ impl Site {
         std::fs::copy(checked.join("head.json"), earlier_head).unwrap();
     }
 
-    /// Waits until the broker has died at this point, and starts it again.
+    /// Waits until the broker has died at this point, and starts it again; or until one of its workers has, and asserts that
+    /// the broker has not.
     async fn until_struck(&mut self, point: Point) {
+        if of_worker(point) {
+            let struck = until(PATIENCE, name_of(point), async || self.struck()).await;
+            assert_eq!(struck, name_of(point));
+            return self.check();
+        }
         let mut broker = self.take_broker();
         let ended = until(PATIENCE, name_of(point), async || broker.ended()).await;
         self.assert_struck(point, ended);

@@ -90,6 +90,7 @@ impl Site {
                 certificate_der: credential.certificate_der().to_vec(),
                 created_at: None,
             }),
+            ..Default::default()
         };
         AdminServiceClient::new(self.management("operator").await).add_identity(request).await.unwrap();
     }

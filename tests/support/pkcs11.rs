@@ -17,7 +17,12 @@ pub async fn objects(site: &Site) -> Vec<Object> {
     objects_on(site, &site.token.label, &site.token.pin_file).await
 }
 
-/// Every object of one of the module's tokens.
+/// How `pkcs11-tool` ends the line of a CKO_MECHANISM. Such an object tells what the module can do and is not stored: a
+/// module gives it to those only who ask for the class (PKCS#11 v3.1, 4.12), but kryoptic has one of every mechanism in
+/// every listing, on a fresh token too.
+const MECHANISM: &str = ", type 7";
+
+/// Every object of one of the module's tokens that the token stores.
 pub async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec<Object> {
     let pin = std::fs::read_to_string(pin_file).unwrap();
     let module = site.token.module.display().to_string();
@@ -43,6 +48,7 @@ pub async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec<Object
             _ => {}
         }
     }
+    objects.retain(|object| !object.class.ends_with(MECHANISM));
     objects
 }
 

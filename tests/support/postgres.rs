@@ -190,6 +190,38 @@ impl Cluster {
         database
     }
 
+    /// What [`Database::dump`] wrote, in a new database of this name.
+    pub fn restore_as(&self, name: &str, dump: &Path) {
+        self.create_database(name);
+        self.pg_restore(name, dump);
+    }
+
+    /// A standby as it is now, which gets nothing from now on: its data.
+    pub fn standby(&self) -> PathBuf {
+        let data = self.directory.join("standby");
+        run(command("pg_basebackup")
+            .args(["-U", "postgres", "--checkpoint=fast", "-h"])
+            .arg(&self.directory)
+            .args(["-p", &self.port.to_string(), "-D"])
+            .arg(&data));
+        data
+    }
+
+    /// The server dies, and a standby is promoted in its place.
+    pub fn fail_over(&self, standby: &Path) {
+        self.stop("immediate");
+        let data = self.directory.join("data");
+        std::fs::rename(&data, self.directory.join("lost")).unwrap();
+        std::fs::rename(standby, &data).unwrap();
+        let signal = data.join("standby.signal");
+        std::fs::write(&signal, "").unwrap();
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(signal));
+        }
+        start(&self.directory);
+        run(command("pg_ctl").args(["promote", "-w", "-D"]).arg(&data));
+    }
+
     /// A new database.
     pub fn database(self) -> Database {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
@@ -230,6 +262,19 @@ impl Database {
         dump.args(["-p", &self.cluster.port.to_string(), &self.name]);
         let status = dump.stdout(File::create(file).unwrap()).status().unwrap();
         assert!(status.success(), "{dump:?}: {status}");
+    }
+
+    /// Another database of the same server takes its place and name, whatever is connected.
+    pub fn swap(&self, other: &str) {
+        let (sql, name) = (|sql: &str| self.cluster.sql("postgres", sql), &self.name);
+        sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+        sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
+        let left = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
+        while sql(&left).trim() != "0" {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        sql(&format!("ALTER DATABASE {name} RENAME TO {name}_new"));
+        sql(&format!("ALTER DATABASE {other} RENAME TO {name}"));
     }
 
     /// Takes it back to what [`Database::dump`] wrote.

@@ -171,9 +171,24 @@ async fn assert_rows_agree(site: &Site) {
                 .to_owned(),
         ),
         (
+            "tenants whose counter is wrong",
+            "SELECT count(*) FROM tenants WHERE
+             (SELECT coalesce(sum(vnfcis), 0) FROM tenant_levels WHERE tenant = tenants.id) <>
+             (SELECT count(*) FROM vnfcis WHERE tenant = tenants.id AND state IN ('REGISTERED', 'ACTIVE'))"
+                .to_owned(),
+        ),
+        (
             "receipts of anything but a shredded copy",
             "SELECT count(*) FROM credentials
              WHERE receipt IS NOT NULL AND receipt NOT LIKE '%\"state\":\"SHREDDED\"%'"
+                .to_owned(),
+        ),
+        (
+            "slots of an arming with several valid certificates",
+            "SELECT count(*) FROM (SELECT 1 FROM claims JOIN credentials ON claim_id = claims.id
+             JOIN certificates ON credential = credentials.id
+             WHERE claims.state IN ('CONFIRMED', 'RENEWED') AND certificates.state = 'VALID'
+             GROUP BY claims.initial_credential, slot HAVING count(*) > 1) AS several"
                 .to_owned(),
         ),
         (

@@ -48,6 +48,10 @@ pub struct Options {
     pub sealing: &'static [&'static str],
     /// Whether the module is the one that fails on command, before the real one.
     pub faulty: bool,
+    /// The same for tokens of tenants that name [`faulty_module`] in their section; the broker's own is not.
+    pub faulty_tenants: bool,
+    /// `audit.refusals_per_source` and `audit.refusals_together`; by default each refusal is recorded by itself.
+    pub refusals: (u32, u32),
     /// `hsm.call_deadline`.
     pub call_deadline: &'static str,
     /// For brokers that run in containers: where we reach the database that they have by another name.
@@ -76,6 +80,8 @@ impl Default for Options {
             est: false,
             sealing: &[],
             faulty: false,
+            faulty_tenants: false,
+            refusals: (1_000_000, 1_000_000),
             call_deadline: "10s",
             contained: None,
         }
@@ -196,9 +202,11 @@ impl Site {
         let mut module = self.token.module.display().to_string();
         let mut environment =
             format!("{} = {:?}", self.token.variable, self.token.configuration.display().to_string());
-        if options.faulty {
+        if options.faulty || options.faulty_tenants {
             let control = self.faults().control().display().to_string();
             environment += &format!(", PKCS11_FAULT_MODULE = {module:?}, PKCS11_FAULT_CONTROL = {control:?}");
+        }
+        if options.faulty {
             module = faulty_module().display().to_string();
         }
         let mut store = format!("url = {:?}\n", options.store_url);
@@ -215,6 +223,7 @@ impl Site {
              [store]\n{store}\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n{listen}\
+             [audit]\nrefusals_per_source = {}\nrefusals_together = {}\n\
              [log]\nlevel = {:?}\n\
              [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
             module,
@@ -227,6 +236,8 @@ impl Site {
             addresses.management,
             addresses.http,
             addresses.admin,
+            options.refusals.0,
+            options.refusals.1,
             options.log_level,
             options.destruction_horizon,
             options.confirm_deadline,

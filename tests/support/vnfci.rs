@@ -171,7 +171,7 @@ impl Vnfci {
 
     /// A renewal by a delivered certificate, on a new connection, with a new request id.
     pub async fn renew(&self, site: &Site, by: &Delivered) -> Result<Claimed, Status> {
-        let connection = site.connect(&site.vnfci_url(), &by.credential()).await;
+        let connection = by.reach(site).await?;
         let request = client::renew_request(RequestId::generate(), self.recipient.public_key());
         let mut client = CredentialServiceClient::new(connection.channel);
         Ok(self.open(client.renew(request).await?.into_inner()))
@@ -223,7 +223,7 @@ impl Claimed {
 
     /// Confirms over the VNFCI listener, by any delivered certificate.
     pub async fn confirm_by(&self, site: &Site, by: &Delivered) -> Result<proto::ConfirmResponse, Status> {
-        let connection = site.connect(&site.vnfci_url(), &by.credential()).await;
+        let connection = by.reach(site).await?;
         let request = proto::ConfirmRequest {
             request_id: request_id(),
             claim_id: self.response.claim_id.clone(),
@@ -253,6 +253,12 @@ impl Delivered {
         let connection = site.connect(&site.vnfci_url(), &self.credential()).await;
         let mut client = CredentialServiceClient::new(connection.channel);
         Ok(client.get_trust_chain(proto::GetTrustChainRequest {}).await?.into_inner())
+    }
+
+    /// A connection by it to the VNFCI listener, if the broker is there.
+    async fn reach(&self, site: &Site) -> Result<Connection, Status> {
+        let connected = connect(&site.vnfci_url(), &site.tls(&self.credential())).await;
+        connected.map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// To connect with.

@@ -1,10 +1,9 @@
 //! What a server wants in requests: CsrAttrs (RFC 7030 4.5.2, RFC 8951 3.1, RFC 9908).
 
 use super::IssuerError;
-use super::request::EXTENSION_REQUEST;
 use crate::credential::KeyType;
 use crate::nfv::Sha256Hash;
-use const_oid::db::{rfc5280, rfc5912};
+use const_oid::db::rfc5912;
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 
@@ -47,7 +46,8 @@ impl RequestAttributes {
     }
 
     /// Whether requests for keys of this type are what the server wants. Key types, curves and signature algorithms are
-    /// alternatives if there are several of a kind.
+    /// alternatives if there are several of a kind. What is not known is ignored, as RFC 7030 4.5.2 demands: a server that
+    /// insists refuses the requests.
     ///
     /// # Errors
     /// [`IssuerError::Unsupported`], a sentence that says what is wanted.
@@ -83,24 +83,21 @@ impl RequestAttributes {
                 | rfc5912::SHA_256_WITH_RSA_ENCRYPTION
                 | rfc5912::SHA_384_WITH_RSA_ENCRYPTION
                 | rfc5912::SHA_512_WITH_RSA_ENCRYPTION => signatures.offer(*id == signature),
-                EXTENSION_REQUEST => check_extensions(values)?,
-                id if is_known_extension(id) => {}
                 CHALLENGE_PASSWORD => {
                     return Err(IssuerError::Unsupported(
                         "csrattrs ask for challengePassword, which would bind a request to one TLS connection; requests are \
-                         made with their keys and sent later"
+                         made with their keys and sent later: have the server not demand it (linking of identity and proof of \
+                         possession, RFC 7030 3.5) of this client"
                             .to_owned(),
                     ));
                 }
-                other => {
-                    return Err(IssuerError::Unsupported(format!(
-                        "csrattrs ask for {other}, which is not put into requests"
-                    )));
-                }
+                unknown => tracing::debug!(attribute = %unknown, "csrattrs ask for what is not looked at"),
             }
         }
         if keys.missed() {
-            return Err(IssuerError::Unsupported(format!("csrattrs ask for other keys than {key_type}")));
+            return Err(IssuerError::Unsupported(format!(
+                "csrattrs ask for other keys than {key_type}: change the profile's key_type"
+            )));
         }
         if signatures.missed() {
             return Err(IssuerError::Unsupported(format!(
@@ -138,42 +135,6 @@ const fn modulus_bits(key_type: KeyType) -> Option<u32> {
     }
 }
 
-/// Extensions that every request has (or whose absence says the same).
-fn is_known_extension(id: ObjectIdentifier) -> bool {
-    [
-        rfc5280::ID_CE_KEY_USAGE,
-        rfc5280::ID_CE_EXT_KEY_USAGE,
-        rfc5280::ID_CE_SUBJECT_ALT_NAME,
-        rfc5280::ID_CE_BASIC_CONSTRAINTS,
-    ]
-    .contains(&id)
-}
-
-/// Values of extensionRequest: Extensions, or (RFC 9908) bare OIDs. What is in them is the profile's to say.
-fn check_extensions(values: &[Vec<u8>]) -> Result<(), IssuerError> {
-    let malformed = |error: der::Error| IssuerError::Malformed(format!("csrattrs: {error}"));
-    for value in values {
-        let value = AnyRef::from_der(value).map_err(malformed)?;
-        let items =
-            if value.tag() == Tag::ObjectIdentifier { vec![value] } else { elements(value, Tag::Sequence)? };
-        for item in items {
-            let id = if item.tag() == Tag::ObjectIdentifier {
-                Some(item)
-            } else {
-                elements(item, Tag::Sequence)?.into_iter().next()
-            };
-            let id = id.ok_or_else(|| IssuerError::Malformed("csrattrs: an empty extension".to_owned()))?;
-            let id: ObjectIdentifier = id.decode_as().map_err(malformed)?;
-            if !is_known_extension(id) {
-                return Err(IssuerError::Unsupported(format!(
-                    "csrattrs ask for the extension {id}, which is not put into requests"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn elements<'a>(of: AnyRef<'a>, tag: Tag) -> Result<Vec<AnyRef<'a>>, IssuerError> {
     let malformed = |error: der::Error| IssuerError::Malformed(format!("csrattrs: {error}"));
     if of.tag() != tag {
@@ -196,6 +157,7 @@ fn encoded(value: AnyRef<'_>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::ca::encode::{SEQUENCE, SET, oid, tlv};
+    use crate::ca::issuers::request::EXTENSION_REQUEST;
     use proptest::prelude::*;
 
     fn attributes(items: &[&[u8]]) -> RequestAttributes {
@@ -203,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_ask_for_the_keys_and_extensions_that_requests_have_and_for_nothing_else() {
+    fn a_server_may_ask_for_the_keys_that_a_profile_has_and_what_is_unknown_is_ignored() {
         let ec = tlv(SEQUENCE, &[&oid(rfc5912::ID_EC_PUBLIC_KEY), &tlv(SET, &[&oid(rfc5912::SECP_256_R_1)])]);
         let wanted = attributes(&[&ec, &oid(rfc5912::ECDSA_WITH_SHA_256), &oid(EXTENSION_REQUEST)]);
         assert_eq!(wanted.check(KeyType::EcP256), Ok(()));
@@ -213,12 +175,12 @@ mod tests {
         // Several of a kind are alternatives.
         let either = attributes(&[&ec, &oid(rfc5912::RSA_ENCRYPTION)]);
         assert_eq!((either.check(KeyType::EcP256), either.check(KeyType::Rsa3072)), (Ok(()), Ok(())));
-        for id in [CHALLENGE_PASSWORD, ObjectIdentifier::new_unwrap("1.3.6.1.1.1.1.22")] {
-            assert!(matches!(
-                attributes(&[&oid(id)]).check(KeyType::EcP256),
-                Err(IssuerError::Unsupported(_))
-            ));
-        }
+        let bound = attributes(&[&oid(CHALLENGE_PASSWORD)]).check(KeyType::EcP256);
+        assert!(matches!(bound, Err(IssuerError::Unsupported(_))));
+        // RFC 7030 4.5.2: what is not known is ignored.
+        let mac_address = ObjectIdentifier::new_unwrap("1.3.6.1.1.1.1.22");
+        let unknown = tlv(SEQUENCE, &[&oid(EXTENSION_REQUEST), &tlv(SET, &[&oid(mac_address)])]);
+        assert_eq!(attributes(&[&oid(mac_address), &unknown]).check(KeyType::EcP256), Ok(()));
         assert_eq!(attributes(&[]).check(KeyType::Rsa4096), Ok(()));
     }
 

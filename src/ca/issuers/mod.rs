@@ -10,11 +10,12 @@ mod chain;
 pub mod est;
 mod request;
 
-pub use answer::{Accepted, Wanted, judge};
+pub use answer::{Accepted, OfKey, Wanted, judge, of_key};
 pub use attributes::RequestAttributes;
 pub use chain::{CaChain, ExternalCas};
 pub use request::{client_request, client_request_again, template};
 
+use crate::clock::HumaneDuration;
 use crate::credential::named;
 use async_trait::async_trait;
 use std::time::Duration;
@@ -38,6 +39,14 @@ pub enum IssuerError {
     /// It cannot be reached, or says that it cannot answer now.
     #[error("it does not answer: {0}")]
     Unavailable(String),
+    /// It says that it cannot answer before this time has passed.
+    #[error("it does not answer, and asks to be left alone for {}: {text}", HumaneDuration(*after))]
+    Busy {
+        /// As it says, within bounds.
+        after: Duration,
+        /// The rest of what it says.
+        text: String,
+    },
     /// It refused.
     #[error("it refused: {0}")]
     Refused(String),
@@ -55,8 +64,8 @@ pub enum IssuerError {
 /// What an issuer answered to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A certificate, DER. Nothing of it is verified.
-    Issued(Vec<u8>),
+    /// Certificates, DER, in no order: the one that was asked for, perhaps with those of CAs. Nothing of them is verified.
+    Issued(Vec<Vec<u8>>),
     /// Not yet: the same request is to be sent again after this time.
     Pending(Duration),
 }

@@ -6,10 +6,7 @@ use super::{Certificate, MAX_CHAIN, PathError, Purpose, Rules, ServerName, Work,
 use crate::clock::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key};
-use rustls::{
-    CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible, PeerMisbehaved,
-    SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName as TlsName, SubjectPublicKeyInfoDer, UnixTime};
 use std::sync::Arc;
 
@@ -78,7 +75,7 @@ impl HandshakeSignatures {
     }
 }
 
-/// Accepts servers whose certificates lead to one of a few anchors, in TLS 1.3.
+/// Accepts servers whose certificates lead to one of a few anchors.
 #[derive(Debug)]
 pub struct ServersUnder {
     anchors: Vec<Certificate>,
@@ -147,11 +144,11 @@ impl ServerCertVerifier for ServersUnder {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
+        self.signatures.verify_tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(

@@ -2,7 +2,8 @@
 //!
 //! 1. A recipient key is made and stored (0600) with the request's id, before anything is asked.
 //! 2. The claim is sent; on "not now" again, with the same id and key.
-//! 3. Every envelope is opened; each key is checked against its certificate, each certificate against the root.
+//! 3. Every envelope is opened; each key is checked against its certificate, each certificate against the root. If that has
+//!    changed since the trust anchor was handed out, the trust chain is fetched over the connection that it authenticates.
 //! 4. Keys and certificates are installed.
 //! 5. Each key signs the confirmation. Only from its acknowledgement on may they be used.
 //! 6. The recipient key is deleted.
@@ -18,9 +19,10 @@ use super::connection::time_text;
 use super::failure::{Exit, Failure};
 use super::files::{self, Readers};
 use super::output::OutputArgs;
+use super::trust;
 use crate::api::client::{claim_request, connect};
 use crate::api::proto::credential_service_client::CredentialServiceClient;
-use crate::api::proto::{ClaimResponse, ConfirmRequest};
+use crate::api::proto::{ClaimResponse, ConfirmRequest, GetTrustChainRequest};
 use crate::clock::{Clock, HumaneDuration, SystemClock};
 use crate::identity::confirm::confirm_message;
 use crate::sealing::{RecipientKey, Suite};
@@ -28,7 +30,7 @@ use initial::{Initial, InitialArgs};
 use patience::{Attempt, patiently};
 use serde_json::json;
 use state::{ClaimDirectory, ClaimState, Claimed, Stage};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tonic::Code;
 
 /// `claim`.
@@ -97,11 +99,17 @@ pub(super) async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failu
         // 2. Claim.
         let answer = claim(&args, &initial, &state, &recipient).await?;
         // 3. Open and check.
-        let anchors = files::read_certificates(&args.trust_anchor)?;
+        let file = directory.trust_anchor_file();
+        files::replace(&file, &files::read(&args.trust_anchor)?, Readers::Everyone)?;
+        let known = files::read_certificates(&file)?;
+        if answer.credentials.iter().any(|sealed| !known.contains(&sealed.root_der)) {
+            follow_trust_chain(&args, &initial, &file).await?;
+        }
+        let anchors = files::read_certificates(&file)?;
         let (claimed, opened) = install::open_all(&answer, &recipient, &anchors, SystemClock.now())?;
         // 4. Install.
         install::install_all(&directory, &opened)?;
-        files::replace(&directory.trust_anchor_file(), &files::read(&args.trust_anchor)?, Readers::Everyone)?;
+        state.trust_chain_version = Some(answer.trust_chain_version);
         state.renew_after = time_text(answer.renew_after);
         state.claimed = Some(claimed);
         state.stage = Stage::Installed;
@@ -148,6 +156,17 @@ pub(super) async fn run(args: ClaimArgs, output: OutputArgs) -> Result<(), Failu
         "slots": slots,
     }));
     Ok(())
+}
+
+/// The credentials lead to a root that was not there when the trust anchor was handed out.
+async fn follow_trust_chain(args: &ClaimArgs, initial: &Initial, file: &Path) -> Result<(), Failure> {
+    let chain = patiently(args.patience.0, "fetch the trust chain", async || {
+        let connection = connect(&args.server, &initial.tls).await?;
+        let mut client = CredentialServiceClient::new(connection.channel);
+        Ok(client.get_trust_chain(GetTrustChainRequest {}).await?.into_inner())
+    });
+    let chain = chain.await.map_err(Failure::from)?;
+    trust::follow(&chain, file, SystemClock.now())
 }
 
 async fn claim(

@@ -43,6 +43,9 @@ pub(in super::super) struct ClaimState {
     /// From when on to renew, as the broker said last; RFC 3339.
     #[serde(default)]
     pub(in super::super) renew_after: Option<String>,
+    /// Version of the trust chain that the trust anchors are from.
+    #[serde(default)]
+    pub(in super::super) trust_chain_version: Option<u32>,
 }
 
 /// What the broker answered, without its secrets.
@@ -119,6 +122,7 @@ impl ClaimDirectory {
             recipient_key_sha256: key.public_key().hash(),
             claimed: None,
             renew_after: None,
+            trust_chain_version: None,
         };
         self.store(&state)?;
         Ok(state)

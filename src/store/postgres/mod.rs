@@ -10,6 +10,7 @@ mod order;
 
 pub use open::PostgresOptions;
 
+use super::continuity::{Continuity, Identity};
 use super::sql::SqlStore;
 use super::sql::connection::{Connection, Session, Snapshot};
 use super::sql::drawing::Places;
@@ -47,6 +48,7 @@ pub struct Postgres {
     changes: TaskTracker,
     places: Arc<Places>,
     silence: Silence,
+    continuity: Arc<Continuity>,
 }
 
 /// How long the server may say nothing before it counts as gone.
@@ -75,6 +77,10 @@ impl Engine for Postgres {
 
     fn generation(&self) -> Option<u64> {
         None
+    }
+
+    fn continuity(&self) -> &Arc<Continuity> {
+        &self.continuity
     }
 
     async fn change<T, F>(&self, body: F) -> Result<T>
@@ -121,6 +127,25 @@ impl Engine for Postgres {
         self.changes.wait().await;
         self.pool.close().await;
     }
+}
+
+/// Which database a connection leads to. A standby is none to work on: what it says now it may not say later.
+async fn identity(connection: &mut sqlx::PgConnection) -> sqlx::Result<Identity> {
+    const ASK: &str = "SELECT CONCAT_WS(' ',
+               'system', (SELECT system_identifier FROM pg_control_system()),
+               'timeline', CASE WHEN NOT pg_is_in_recovery()
+                           THEN SUBSTR(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
+               'database', (SELECT oid FROM pg_database WHERE datname = current_database()),
+               'table', CAST(CAST(to_regclass('events') AS OID) AS TEXT)) AS database,
+           pg_is_in_recovery() AS standby,
+           CAST(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000 AS BIGINT) AS started";
+    let row = sqlx::raw_sql(ASK).fetch_one(connection).await?;
+    if row.try_get("standby")? {
+        return Err(sqlx::Error::Protocol(
+            "the server is a standby: connect to the primary server".to_owned(),
+        ));
+    }
+    Ok(Identity { database: row.try_get("database")?, started: row.try_get("started")? })
 }
 
 fn unavailable(why: &str) -> StoreError {

@@ -1,7 +1,9 @@
 //! Connecting to the database: its settings and its schema.
 
-use super::{Postgres, PostgresStore, Silence, order};
+use super::{Postgres, PostgresStore, Silence, answered, identity, order};
 use crate::clock::Clock;
+use crate::store::continuity::Continuity;
+use crate::store::sql::error::{newer, refuse_newer};
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -133,16 +135,26 @@ impl PostgresStore {
     /// Connects to look at the database, beside brokers or without one: every change fails, and the schema stays as it is.
     ///
     /// # Errors
-    /// As [`PostgresStore::open`].
+    /// As [`PostgresStore::open`]; [`StoreError::Unusable`], too, if there is no schema yet.
     pub async fn open_to_read(options: PostgresOptions) -> Result<Self> {
         let mut connection = connect(&options).await?;
         look_at(&mut connection, &options).await?;
+        let newest: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await?;
+        refuse_newer(&MIGRATIONS, newest, &options.place())?;
         drop(connection.close().await);
         let session = options.session().options([("default_transaction_read_only", "on")]);
         Ok(Self::over(&options, session, None))
     }
 
     fn over(options: &PostgresOptions, session: PgConnectOptions, clock: Option<Arc<dyn Clock>>) -> Self {
+        let continuity = Arc::new(Continuity::default());
+        let (connected, acquired) = (Arc::clone(&continuity), Arc::clone(&continuity));
+        let silence = Silence {
+            short: options.acquire_timeout,
+            long: options.statement_timeout + options.acquire_timeout,
+        };
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(options.acquire_timeout)
@@ -150,8 +162,20 @@ impl PostgresStore {
             .max_lifetime(None)
             .idle_timeout(None)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            // Before anything is asked of it.
+            .after_connect(move |connection, _| {
+                let continuity = Arc::clone(&connected);
                 Box::pin(async move {
+                    continuity.connected(answered(silence.short, identity(connection)).await?);
+                    Ok(())
+                })
+            })
+            .before_acquire(move |connection, meta| {
+                let current = acquired.is_current(meta.age);
+                Box::pin(async move {
+                    if !current {
+                        return Ok(false);
+                    }
                     if meta.idle_for > TRUSTED {
                         connection.ping().await?;
                     }
@@ -159,13 +183,8 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(session);
-        let silence = Silence {
-            short: options.acquire_timeout,
-            long: options.statement_timeout + options.acquire_timeout,
-        };
-        Self {
-            engine: Postgres { pool, clock, changes: TaskTracker::new(), places: Arc::default(), silence },
-        }
+        let (changes, places) = (TaskTracker::new(), Arc::default());
+        Self { engine: Postgres { pool, clock, changes, places, silence, continuity } }
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.
@@ -254,10 +273,7 @@ async fn migrate(connection: &mut PgConnection, options: &PostgresOptions) -> Re
     let place = options.place();
     match MIGRATIONS.run(connection).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => Err(StoreError::Unusable(format!(
-            "{place} has schema version {version}, which is newer than this program's: start the newer keybroker that \
-             wrote it, or restore a backup from before the upgrade as docs/operations.md says"
-        ))),
+        Err(MigrateError::VersionMissing(version)) => Err(newer(version, &place)),
         Err(MigrateError::VersionMismatch(version)) => Err(StoreError::Unusable(format!(
             "{place} was made with another schema version {version} than this program's: start the keybroker that wrote it"
         ))),

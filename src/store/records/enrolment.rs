@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::credential::{CertificateState, named};
 use crate::nfv::{ClaimId, InitialCredentialId, IssuerId, PoolId, Sha256Hash, SlotName, TenantId, VnfciId};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What an enrolment rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct NewEnrolment {
     pub redraws_allowed: u32,
     /// Whether the initial credential is spent once every slot has a certificate.
     pub spend: bool,
+    /// How long a certificate that was superseded may still be followed.
+    pub overlap: Duration,
 }
 
 /// A signed certificate to be recorded, for a key that a registration authority vouches for.
@@ -70,6 +73,23 @@ pub struct Vouched {
     pub not_after: Timestamp,
 }
 
+/// Certificates of one slot that may be superseded within [`REENROLMENT_PERIOD`]: a VNFCI, or whoever has its key, does not
+/// mint without end.
+const REENROLMENTS_MAX: usize = 3;
+/// See [`REENROLMENTS_MAX`]; or the overlap, if that is longer.
+const REENROLMENT_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// When a slot may have another certificate, given when its former ones were superseded; none if it may now.
+pub fn next_reenrolment(
+    mut superseded: Vec<Timestamp>,
+    overlap: Duration,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    superseded.sort_unstable_by(|one, other| other.cmp(one));
+    let until = superseded.get(REENROLMENTS_MAX - 1)?.plus(overlap.max(REENROLMENT_PERIOD));
+    (until > now).then_some(until)
+}
+
 named!(
     /// Why an enrolment is refused by the state of what it names; for the auditor.
     EnrolmentRefusal, "enrolment refusal" {
@@ -89,6 +109,8 @@ named!(
         KeyUsed = "PUBLIC_KEY_USED",
         /// The certificate that is to be followed is expired or withdrawn.
         CertificateEnded = "CERTIFICATE_ENDED",
+        /// The certificate that is to be followed was superseded, and its overlap is over.
+        CertificateSuperseded = "CERTIFICATE_SUPERSEDED",
         /// The UUID of the requested names is that of another credential.
         NameUsed = "NAME_USED",
     }
@@ -110,6 +132,11 @@ pub enum EnrolmentOutcome {
     },
     /// The same key got this certificate (DER) before.
     Replayed(Vec<u8>),
+    /// Too many certificates followed each other in the slot; nothing was changed.
+    TooMany {
+        /// When there may be another one.
+        until: Timestamp,
+    },
     /// Refused; nothing was changed.
     Refused(EnrolmentRefusal),
 }
@@ -139,6 +166,8 @@ pub struct Enrolment {
     pub issuer: IssuerId,
     /// Where it stands.
     pub state: CertificateState,
+    /// Since when another one is in its place.
+    pub superseded_at: Option<Timestamp>,
     /// Until when.
     pub not_after: Timestamp,
 }

@@ -5,6 +5,9 @@ use crate::nfv::{CredentialId, IssuerId, TenantId, VnfciId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Mark with which a broker tells all others, in a sentence, that the database was rolled back; empty once it was recovered.
+pub const ROLLED_BACK: &str = "rolled_back";
+
 /// What the mirrored log says and the database does not know.
 #[derive(Debug, Default)]
 pub struct Recovery {

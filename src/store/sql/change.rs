@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::engine::Engine;
 use super::statement::query;
-use super::{audit, leases};
+use super::{audit, leases, witnesses};
 use crate::clock::Timestamp;
 use crate::store::{Mutation, RequestKey, Result, StoreError};
 use futures_util::future::BoxFuture;
@@ -74,12 +74,20 @@ where
         + Send
         + 'static,
 {
-    let Mutation { request, lease, events } = mutation;
+    let Mutation { request, lease, delivers, events } = mutation;
+    let continuity = Arc::clone(engine.continuity());
     // Shared by the attempts: the one that gets as far as to the events makes them.
     let events = Once::new(events);
-    engine
+    let noting = Arc::clone(&continuity);
+    let changed = engine
         .change(move |tx, now| {
             Box::pin(async move {
+                let mut seen = Vec::new();
+                if delivers {
+                    continuity.require()?;
+                    seen = witnesses::look(tx, &continuity).await?;
+                    continuity.require()?;
+                }
                 if let Some(lease) = &lease {
                     leases::check(tx, lease, now).await?;
                 }
@@ -87,26 +95,35 @@ where
                     && let Some(before) = begin_request(tx, request, now).await?
                     && keep == Keep::Outcome
                 {
-                    return before.ok_or_else(|| {
+                    let before = before.ok_or_else(|| {
                         StoreError::Conflict(format!(
                             "request id {} belongs to another kind of call",
                             request.id
                         ))
-                    });
+                    })?;
+                    return Ok((before, None, seen));
                 }
                 let Done { outcome, audited } = body(tx, now).await?;
+                let mut last = None;
                 if audited {
-                    audit::insert(tx, &events.take()?(&outcome)).await?;
+                    let events = events.take()?(&outcome);
+                    audit::insert(tx, &events).await?;
+                    last = events.last().map(|event| event.id);
                 }
                 if let Some(request) = &request
                     && keep == Keep::Outcome
                 {
                     end_request(tx, request, &outcome).await?;
                 }
-                Ok(outcome)
+                Ok((outcome, last, seen))
             })
         })
-        .await
+        .await;
+    let (outcome, last, seen) = changed?;
+    if let Some(event) = last {
+        noting.committed(event, &seen);
+    }
+    Ok(outcome)
 }
 
 /// Notes the request. If it was made before: its outcome, if one is kept and is a `T`.

@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::credentials::{self, erase_keys, held_by_claim};
 use super::statement::{Row, Statement, query};
 use super::value::{CHUNK, STATE_OF_ROW, id_list, value_by_id};
-use super::{drawing, renewals, vnfcis};
+use super::{drawing, leases, renewals, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
@@ -22,7 +22,6 @@ use crate::store::records::{
 };
 use crate::store::{Intend, Result, StoreError};
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Draws credentials for all slots of a VNFCI, or none, and binds them to one recipient key.
@@ -100,7 +99,7 @@ pub(super) struct Arming {
     pub(super) vnfci: VnfciId,
     vdu: VduId,
     state: InitialCredentialState,
-    expires_at: Timestamp,
+    pub(super) expires_at: Timestamp,
     /// Of the arming; of a renewal those of the claim that it renews.
     pub(super) redraws: u32,
     vnfci_state: VnfciState,
@@ -409,6 +408,7 @@ pub(super) async fn confirm(
     {
         return Ok(ConfirmOutcome::TooLate.into());
     }
+    renewals::supersede_held(tx, &record, now).await?;
     let ids: Vec<Uuid> = record.credentials.iter().map(|c| c.credential.id.0).collect();
     erase_keys(tx, &ids, KeyState::Delivered, now).await?;
     let mut sql = Statement::new("UPDATE claims SET state = 'CONFIRMED', confirmed_at = ");
@@ -418,7 +418,7 @@ pub(super) async fn confirm(
     sql.push_bind(record.initial_credential.0.as_bytes().as_slice());
     sql.then("");
     vnfcis::move_to(&mut sql, VnfciState::Active, record.initial_credential, now);
-    renewals::answer_request(&mut sql, &record);
+    renewals::answer_request(&mut sql, &record.tenant, &record.vnfci, record.created_at);
     sql.execute(&mut *tx).await?;
     record.state = ClaimState::Confirmed;
     for credential in &mut record.credentials {
@@ -481,10 +481,18 @@ pub(super) async fn overdue(tx: &mut Connection, now: Timestamp, limit: u32) -> 
     Ok(claims)
 }
 
-/// Moves the deadline of every open claim.
-pub(super) async fn extend_open(tx: &mut Connection, absence: Duration) -> Result<u64> {
-    let micros = i64::try_from(absence.as_micros()).unwrap_or(i64::MAX);
-    query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'").bind(micros).execute(tx).await
+/// Moves the deadline of every open claim by the time since a mark was set, and sets it to now.
+pub(super) async fn end_absence(tx: &mut Connection, mark: &str, now: Timestamp) -> Result<u64> {
+    // Brokers that start together wait here for each other: each reads what the one before has set.
+    query("UPDATE marks SET value = value WHERE name = $1").bind(mark).execute(&mut *tx).await?;
+    let alive = leases::mark(&mut *tx, mark).await?.and_then(|alive| alive.parse().ok());
+    leases::set_mark(&mut *tx, mark, &now.unix_micros().to_string()).await?;
+    let Some(alive) = alive else { return Ok(0) };
+    let absence = now.since(Timestamp::from_unix_micros(alive));
+    query("UPDATE claims SET deadline = deadline + $1 WHERE state = 'OPEN'")
+        .bind(i64::try_from(absence.as_micros()).unwrap_or(i64::MAX))
+        .execute(tx)
+        .await
 }
 
 /// Ends the custody of a claim's keys and the claim itself.

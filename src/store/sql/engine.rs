@@ -3,8 +3,10 @@
 use super::connection::Connection;
 use crate::clock::Timestamp;
 use crate::store::Result;
+use crate::store::continuity::Continuity;
 use futures_util::future::BoxFuture;
 use std::future::Future;
+use std::sync::Arc;
 
 /// What a database does differently: how its connections are had and what a transaction is.
 pub trait Engine: Send + Sync + 'static {
@@ -13,6 +15,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// As [`crate::store::Store::generation`]: none where others commit, too.
     fn generation(&self) -> Option<u64>;
+
+    /// What this process knows of the database that it works on.
+    fn continuity(&self) -> &Arc<Continuity>;
 
     /// Runs `body` in a transaction; its outcome is given out once it is committed. Everything that it did is undone if it
     /// fails or panics. Dropping the future does not undo what was begun. `body` gets the time at which the transaction

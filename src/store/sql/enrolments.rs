@@ -8,7 +8,7 @@ use super::change::Done;
 use super::claims::{self, Arming};
 use super::connection::Connection;
 use super::statement::{Row, Statement, query};
-use super::vnfcis;
+use super::{renewals, vnfcis};
 use crate::audit::event::EventCredential;
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
@@ -19,7 +19,7 @@ use crate::nfv::{
 };
 use crate::store::records::{
     ClaimRefusal, ClaimState, CustodyEnd, DestroyedKeys, Enrolment, EnrolmentBasis, EnrolmentOutcome,
-    EnrolmentRefusal, NewEnrolment, VnfciState,
+    EnrolmentRefusal, NewEnrolment, VnfciState, next_reenrolment,
 };
 use crate::store::{Result, StoreError};
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ const COLUMNS: &str = "SELECT cl.tenant AS tenant, cl.vnfci AS vnfci, cl.vnf_ins
     cl.id AS claim, cl.state AS claim_state, cl.initial_credential AS initial_credential, c.slot AS slot,
     c.id AS id, c.public_key_sha256 AS public_key, c.key_state AS key_state, c.pool AS pool,
     c.created_at AS key_since, c.custody_ended_at AS custody_ended_at, ce.id AS certificate, ce.der AS der,
-    ce.issuer AS issuer, ce.state AS state, ce.not_after AS not_after, v.state AS vnfci_state";
+    ce.issuer AS issuer, ce.state AS state, ce.superseded_at AS superseded_at, ce.not_after AS not_after, v.state AS vnfci_state";
 
 /// Reads [`Enrolment`]s from the tables in this order (CROSS JOIN keeps SQLite to it); the condition is the caller's.
 fn select(from: &str, condition: &str) -> Statement {
@@ -59,6 +59,7 @@ fn read(row: &Row) -> Result<Enrolment> {
         certificate_der: row.blob("der")?,
         issuer: IssuerId(row.uuid("issuer")?),
         state: row.parsed("state")?,
+        superseded_at: row.time_or_null("superseded_at")?,
         not_after: row.time("not_after")?,
     })
 }
@@ -140,6 +141,18 @@ async fn first(
     vnfcis::lock_of_arming(tx, initial_credential).await?;
     let arming = claims::arming(tx, initial_credential).await?;
     if let Some(refusal) = refusal(&arming, agent, now) {
+        // The answer was lost, or this is its twin: the same key is told again what it got.
+        if refusal == EnrolmentRefusal::Spent && now < arming.expires_at {
+            let enrolled = of_arming(tx, &arming.tenant, &arming.vnfci, initial_credential).await?;
+            let same = enrolled.into_iter().rfind(|found| {
+                found.slot == new.slot
+                    && found.credential.public_key == new.credential.public_key
+                    && found.state == CertificateState::Valid
+            });
+            if let Some(same) = same {
+                return Ok(EnrolmentOutcome::Replayed(same.certificate_der).into());
+            }
+        }
         return Ok(refused(refusal));
     }
     let Some(source) = arming.slots.iter().find(|slot| slot.name == new.slot) else {
@@ -188,6 +201,12 @@ async fn first(
     if spent {
         sql.then("UPDATE initial_credentials SET state = 'SPENT' WHERE state = 'OPEN' AND id = ");
         sql.push_bind(initial_credential.0.as_bytes().as_slice());
+    }
+    if complete {
+        // Of a slot that is filled again the former certificate does not count.
+        let kept = enrolled.iter().filter(|enrolment| enrolment.slot != new.slot);
+        let oldest = kept.map(|enrolment| enrolment.key_since).min().unwrap_or(now);
+        renewals::answer_request(&mut sql, &arming.tenant, &arming.vnfci, oldest);
     }
     sql.execute(&mut *tx).await?;
     let superseded = if complete {
@@ -239,6 +258,10 @@ async fn again(
     if !good || held.not_after <= now || row.time_or_null("custody_ended_at")?.is_some() {
         return Ok(refused(EnrolmentRefusal::CertificateEnded));
     }
+    if held.superseded_at.is_some_and(|since| now >= since.plus(new.overlap)) {
+        return Ok(refused(EnrolmentRefusal::CertificateSuperseded));
+    }
+    let next = next_reenrolment(superseded(tx, &held).await?, new.overlap, now);
     let credential = match newest(tx, new.credential.public_key).await? {
         Some((known, known_row)) => {
             let own = (&known.tenant, &known.vnfci, &known.slot) == (&held.tenant, &held.vnfci, &held.slot);
@@ -253,11 +276,17 @@ async fn again(
             {
                 return Ok(refused(EnrolmentRefusal::KeyUsed));
             }
+            if let Some(until) = next {
+                return Ok(Done::unchanged(EnrolmentOutcome::TooMany { until }));
+            }
             certificates::insert_again(tx, held.credential.id, &new.certificate).await?;
             held.credential.clone()
         }
         None if is_known(tx, new.credential.public_key).await? => {
             return Ok(refused(EnrolmentRefusal::KeyUsed));
+        }
+        None if next.is_some() => {
+            return Ok(Done::unchanged(EnrolmentOutcome::TooMany { until: next.unwrap_or(now) }));
         }
         None => {
             let vnf_instance: VnfInstanceId = row.parsed("vnf_instance")?;
@@ -274,7 +303,8 @@ async fn again(
     };
     // Still valid until their end, and withdrawn with all others when the VNFCI ends.
     query(
-        "UPDATE certificates SET state = 'SUPERSEDED' WHERE state = 'VALID' AND sha256 <> $1 AND credential IN
+        "UPDATE certificates SET state = 'SUPERSEDED', superseded_at = $5
+         WHERE state = 'VALID' AND sha256 <> $1 AND credential IN
              (SELECT c.id FROM claims cl JOIN credentials c ON c.claim_id = cl.id
               WHERE cl.tenant = $2 AND cl.vnfci = $3 AND cl.state = 'CONFIRMED' AND c.slot = $4)",
     )
@@ -282,8 +312,10 @@ async fn again(
     .bind(held.tenant.as_str())
     .bind(held.vnfci.as_str())
     .bind(held.slot.as_str())
+    .bind(now.unix_micros())
     .execute(&mut *tx)
     .await?;
+    answer_request(tx, &held).await?;
     let nothing = DestroyedKeys::default();
     Ok(EnrolmentOutcome::Enrolled {
         credential,
@@ -292,6 +324,41 @@ async fn again(
         spent: false,
     }
     .into())
+}
+
+/// When the former certificates of a certificate's slot were superseded.
+async fn superseded(tx: &mut Connection, held: &Enrolment) -> Result<Vec<Timestamp>> {
+    let rows = query(
+        "SELECT ce.superseded_at AS superseded_at FROM claims cl JOIN credentials c ON c.claim_id = cl.id
+         JOIN certificates ce ON ce.credential = c.id
+         WHERE cl.tenant = $1 AND cl.vnfci = $2 AND c.slot = $3 AND ce.superseded_at IS NOT NULL",
+    )
+    .bind(held.tenant.as_str())
+    .bind(held.vnfci.as_str())
+    .bind(held.slot.as_str())
+    .fetch_all(tx)
+    .await?;
+    rows.iter().map(|row| row.time("superseded_at")).collect()
+}
+
+/// MANO waits no more for a renewal once every slot has a certificate that followed another one since it asked; this one
+/// has.
+async fn answer_request(tx: &mut Connection, held: &Enrolment) -> Result<()> {
+    query(
+        "UPDATE vnfcis SET renewal_requested_at = NULL
+         WHERE tenant = $1 AND id = $2 AND renewal_requested_at IS NOT NULL AND NOT EXISTS
+             (SELECT 1 FROM slots s WHERE s.tenant = $1 AND s.vnfci = $2 AND s.name <> $3 AND NOT EXISTS
+                 (SELECT 1 FROM claims cl JOIN credentials c ON c.claim_id = cl.id
+                  JOIN certificates ce ON ce.credential = c.id
+                  WHERE cl.tenant = $1 AND cl.vnfci = $2 AND c.slot = s.name
+                  AND ce.superseded_at >= vnfcis.renewal_requested_at))",
+    )
+    .bind(held.tenant.as_str())
+    .bind(held.vnfci.as_str())
+    .bind(held.slot.as_str())
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Whom an enrolment belongs to.

@@ -2,6 +2,7 @@
 
 use crate::store::{StoreError, postgres, sqlite};
 use sqlx::error::{DatabaseError, ErrorKind};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::PgDatabaseError;
 
 /// The sentence for each unique index that a caller can run into: its columns as SQLite's message begins them, the index as
@@ -78,4 +79,25 @@ pub(in crate::store) fn unreadable(what: &dyn std::fmt::Display) -> StoreError {
         "the database holds a value that this program cannot read ({what}): it was changed by hand or by \
          another version; restore a backup as docs/operations.md says"
     ))
+}
+
+/// A schema of this version was made by a newer program.
+pub(in crate::store) fn newer(version: i64, place: &str) -> StoreError {
+    StoreError::Unusable(format!(
+        "{place} has schema version {version}, which is newer than this program's: start the newer keybroker that wrote \
+         it, or restore a backup from before the upgrade as docs/operations.md says"
+    ))
+}
+
+/// Refuses to look at a schema that a newer program made; `applied` is its last migration.
+pub(in crate::store) fn refuse_newer(
+    migrations: &Migrator,
+    applied: Option<i64>,
+    place: &str,
+) -> Result<(), StoreError> {
+    let newest = migrations.iter().map(|migration| migration.version).max();
+    match applied {
+        Some(version) if Some(version) > newest => Err(newer(version, place)),
+        _ => Ok(()),
+    }
 }

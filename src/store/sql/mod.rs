@@ -34,6 +34,7 @@ mod initial_credentials;
 mod issuers;
 mod leases;
 mod pools;
+mod quotas;
 mod rearmings;
 mod recovery;
 mod releases;
@@ -45,6 +46,7 @@ mod terminations;
 mod value;
 mod vnfcis;
 mod vouched;
+mod witnesses;
 
 /// A store in a database. See [`Store`](super::Store) for what it promises; `docs/schema.md` for what is in the database.
 pub struct SqlStore<E> {

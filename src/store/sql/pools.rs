@@ -2,16 +2,16 @@
 
 use super::connection::{Connection, Dialect, Queue};
 use super::statement::{Row, Statement, query};
-use super::tenants;
 use super::value::text_list;
+use super::{quotas, tenants};
 use crate::clock::Timestamp;
 use crate::credential::KeyState;
 use crate::nfv::{PoolId, PoolName, TenantId};
-use crate::store::records::{Page, Pool, PoolFilter, PoolLevels};
+use crate::store::records::{Page, Pool, PoolFilter, PoolLevels, Quotas};
 use crate::store::{Result, StoreError};
 
 /// Creates a pool.
-pub(super) async fn create(tx: &mut Connection, pool: Pool) -> Result<Pool> {
+pub(super) async fn create(tx: &mut Connection, pool: Pool, quotas: &Quotas) -> Result<Pool> {
     tenants::require(tx, &pool.tenant).await?;
     let same = query("SELECT 1 FROM pools WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL")
         .bind(pool.tenant.as_str())
@@ -21,6 +21,7 @@ pub(super) async fn create(tx: &mut Connection, pool: Pool) -> Result<Pool> {
     if same.is_some() {
         return Err(StoreError::AlreadyExists(format!("pool {} of tenant {}", pool.name, pool.tenant)));
     }
+    quotas::more_pools(tx, &pool.tenant, quotas, 1, u64::from(pool.target)).await?;
     query(
         "INSERT INTO pools (id, tenant, name, vnf_instance, vdu, profile, target, refill_below, issue,
              created_at)
@@ -103,9 +104,11 @@ pub(super) async fn update(
     name: &PoolName,
     target: u32,
     refill_below: u32,
+    quotas: &Quotas,
 ) -> Result<Pool> {
     tenants::serialise(tx, tenant).await?;
     let pool = by_name(tx, tenant, name).await?;
+    quotas::more_pools(tx, tenant, quotas, 0, u64::from(target.saturating_sub(pool.target))).await?;
     query("UPDATE pools SET target = $1, refill_below = $2 WHERE id = $3")
         .bind(i64::from(target))
         .bind(i64::from(refill_below))
@@ -197,7 +200,7 @@ pub(super) async fn fold(tx: &mut Connection) -> Result<()> {
              SELECT pool, key_state, 0, SUM(keys) FROM gone GROUP BY pool, key_state
          ON CONFLICT (pool, key_state, stripe) DO UPDATE SET keys = pool_levels.keys + excluded.keys",
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
     query(
         "WITH gone AS (
@@ -207,6 +210,15 @@ pub(super) async fn fold(tx: &mut Connection) -> Result<()> {
              SELECT epoch, 0, SUM(inserted), SUM(live) FROM gone GROUP BY epoch
          ON CONFLICT (epoch, stripe) DO UPDATE SET
              inserted = epoch_levels.inserted + excluded.inserted, live = epoch_levels.live + excluded.live",
+    )
+    .execute(&mut *tx)
+    .await?;
+    query(
+        "WITH gone AS (
+             DELETE FROM tenant_levels WHERE stripe <> 0 AND stripe NOT IN (SELECT pid FROM pg_stat_activity)
+             RETURNING tenant, vnfcis)
+         INSERT INTO tenant_levels (tenant, stripe, vnfcis) SELECT tenant, 0, SUM(vnfcis) FROM gone GROUP BY tenant
+         ON CONFLICT (tenant, stripe) DO UPDATE SET vnfcis = tenant_levels.vnfcis + excluded.vnfcis",
     )
     .execute(tx)
     .await?;

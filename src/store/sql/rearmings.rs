@@ -5,13 +5,13 @@ use super::credentials::{self, Claims, Ending};
 use super::statement::{Statement, query};
 use super::value::{CHUNK, text_list};
 use super::vnfcis::{Recognition, recognised_by};
-use super::{anchors, initial_credentials, tenants};
+use super::{anchors, initial_credentials, quotas, tenants};
 use crate::clock::Timestamp;
 use crate::nfv::{Sha256Hash, TenantId, VnfInstanceId, VnfciId};
 use crate::store::Result;
 use crate::store::records::{
-    CustodyEnd, InitialCredential, InitialCredentialKind, InitialCredentialState, RearmOutcome, Rearming,
-    VnfciState,
+    CustodyEnd, InitialCredential, InitialCredentialKind, InitialCredentialState, Quotas, RearmOutcome,
+    Rearming, VnfciState,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -42,6 +42,7 @@ pub(super) async fn rearm(
     tx: &mut Connection,
     tenant: &TenantId,
     items: Vec<Rearming>,
+    quotas: &Quotas,
     end: &CustodyEnd,
     now: Timestamp,
 ) -> Result<Vec<RearmOutcome>> {
@@ -52,9 +53,13 @@ pub(super) async fn rearm(
     let mut outcomes = Vec::with_capacity(items.len());
     let mut accepted = Vec::new();
     let mut ending = Ending::default();
+    let mut returning = 0;
     for item in items {
         let generation = match judge(&known, &item) {
-            Ok(standing) => standing.generation + 1,
+            Ok(standing) => {
+                returning += usize::from(standing.state == VnfciState::Released);
+                standing.generation + 1
+            }
             Err(why) => {
                 outcomes.push(RearmOutcome::Refused(why));
                 continue;
@@ -79,6 +84,7 @@ pub(super) async fn rearm(
         outcomes.push(RearmOutcome::Rearmed { credential: credential.clone(), destroyed });
         accepted.push(credential);
     }
+    quotas::more_vnfcis(tx, tenant, quotas, returning).await?;
     ending.write(tx, end, now).await?;
     for accepted in accepted.chunks(CHUNK) {
         write(tx, tenant, accepted, now).await?;

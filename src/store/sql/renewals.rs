@@ -79,33 +79,44 @@ pub(super) fn read(row: &Row) -> Result<Option<Renewal>> {
 
 /// The renewal of a claim is being confirmed: its overlap begins. False if it is not valid any more.
 pub(super) async fn renewed(tx: &mut Connection, renewal: Renewal, now: Timestamp) -> Result<bool> {
-    let of = renewal.of.0.as_bytes().as_slice();
     let changed = query(
         "UPDATE claims SET state = 'RENEWED', overlap_ends_at = $1 WHERE state = 'CONFIRMED' AND id = $2",
     )
     .bind(now.plus(renewal.overlap).unix_micros())
-    .bind(of)
-    .execute(&mut *tx)
-    .await?;
-    if changed == 0 {
-        return Ok(false);
-    }
-    query(
-        "UPDATE certificates SET state = 'SUPERSEDED' WHERE state = 'VALID' AND credential IN
-             (SELECT id FROM credentials WHERE claim_id = $1)",
-    )
-    .bind(of)
+    .bind(renewal.of.0.as_bytes().as_slice())
     .execute(tx)
     .await?;
-    Ok(true)
+    Ok(changed != 0)
 }
 
-/// Adds to a statement that MANO waits no more: what was drawn after it had asked is confirmed.
-pub(super) fn answer_request(sql: &mut Statement, confirmed: &ClaimRecord) {
+/// A claim is being confirmed: whatever else is valid in its slots, of the claim that it renews or enrolled for beside it,
+/// is superseded.
+pub(super) async fn supersede_held(
+    tx: &mut Connection,
+    confirmed: &ClaimRecord,
+    now: Timestamp,
+) -> Result<()> {
+    query(
+        "UPDATE certificates SET state = 'SUPERSEDED', superseded_at = $1 WHERE state = 'VALID' AND credential IN
+             (SELECT c.id FROM claims cl JOIN credentials c ON c.claim_id = cl.id
+              WHERE cl.tenant = $2 AND cl.vnfci = $3 AND cl.id <> $4 AND cl.state IN ('CONFIRMED', 'RENEWED')
+              AND c.slot IN (SELECT n.slot FROM credentials n WHERE n.claim_id = $4))",
+    )
+    .bind(now.unix_micros())
+    .bind(confirmed.tenant.as_str())
+    .bind(confirmed.vnfci.as_str())
+    .bind(confirmed.id.0.as_bytes().as_slice())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Adds to a statement that MANO waits no more, if it asked before `made`: what was made since is in use.
+pub(super) fn answer_request(sql: &mut Statement, tenant: &TenantId, vnfci: &VnfciId, made: Timestamp) {
     sql.then("UPDATE vnfcis SET renewal_requested_at = NULL WHERE renewal_requested_at <= ");
-    sql.push_bind(confirmed.created_at.unix_micros());
-    sql.push(" AND tenant = ").push_bind(confirmed.tenant.as_str().to_owned());
-    sql.push(" AND id = ").push_bind(confirmed.vnfci.as_str().to_owned());
+    sql.push_bind(made.unix_micros());
+    sql.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
+    sql.push(" AND id = ").push_bind(vnfci.as_str().to_owned());
 }
 
 /// Renewed claims whose overlap has ended, oldest first.

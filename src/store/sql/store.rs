@@ -20,6 +20,15 @@ impl<E: Engine> Store for SqlStore<E> {
         self.engine.generation()
     }
 
+    fn continuity(&self) -> &Continuity {
+        self.engine.continuity()
+    }
+
+    async fn look_back(&self) -> Result<()> {
+        let continuity = self.engine.continuity();
+        read!(self, |tx| witnesses::look(tx, continuity)).map(drop)
+    }
+
     async fn check(&self) -> Result<()> {
         write!(self, |tx, now| leases::set_mark(tx, "writable_at", &now.to_string()))
     }
@@ -35,6 +44,10 @@ impl<E: Engine> Store for SqlStore<E> {
     async fn remove_tenant(&self, tenant: &TenantId, mutation: Mutation<()>) -> Result<()> {
         let tenant = tenant.clone();
         change!(self, Outcome, mutation, |tx, now| tenants::remove(tx, &tenant, now))
+    }
+
+    async fn quotas_used(&self) -> Result<BTreeMap<TenantId, Quotas>> {
+        read!(self, |tx| quotas::used(tx))
     }
 
     async fn add_anchor(&self, anchor: Anchor, mutation: Mutation<()>) -> Result<()> {
@@ -79,6 +92,10 @@ impl<E: Engine> Store for SqlStore<E> {
         read!(self, |tx| identities::by_fingerprint(tx, fingerprint))
     }
 
+    async fn renew_identity(&self, renewal: IdentityRenewal, mutation: Mutation<()>) -> Result<()> {
+        change!(self, Outcome, mutation, |tx, now| identities::renew(tx, &renewal, now))
+    }
+
     async fn remove_identity(&self, name: &IdentityName, mutation: Mutation<()>) -> Result<()> {
         let name = name.clone();
         change!(self, Outcome, mutation, |tx, now| identities::remove(tx, &name))
@@ -92,8 +109,9 @@ impl<E: Engine> Store for SqlStore<E> {
         read!(self, |tx| issuers::list(tx))
     }
 
-    async fn create_pool(&self, pool: Pool, mutation: Mutation<Pool>) -> Result<Pool> {
-        change!(self, Outcome, mutation, |tx, now| pools::create(tx, pool))
+    async fn create_pool(&self, pool: Pool, quotas: &Quotas, mutation: Mutation<Pool>) -> Result<Pool> {
+        let quotas = *quotas;
+        change!(self, Outcome, mutation, |tx, now| pools::create(tx, pool, &quotas))
     }
 
     async fn pool(&self, tenant: &TenantId, name: &PoolName) -> Result<Pool> {
@@ -115,10 +133,18 @@ impl<E: Engine> Store for SqlStore<E> {
         name: &PoolName,
         target: u32,
         refill_below: u32,
+        quotas: &Quotas,
         mutation: Mutation<Pool>,
     ) -> Result<Pool> {
-        let (tenant, name) = (tenant.clone(), name.clone());
-        change!(self, Outcome, mutation, |tx, now| pools::update(tx, &tenant, &name, target, refill_below))
+        let (tenant, name, quotas) = (tenant.clone(), name.clone(), *quotas);
+        change!(self, Outcome, mutation, |tx, now| pools::update(
+            tx,
+            &tenant,
+            &name,
+            target,
+            refill_below,
+            &quotas
+        ))
     }
 
     async fn delete_pool(
@@ -240,21 +266,23 @@ impl<E: Engine> Store for SqlStore<E> {
         &self,
         tenant: &TenantId,
         vnfcis: Vec<NewVnfci>,
+        quotas: &Quotas,
         mutation: Mutation<Vec<RegisterOutcome>>,
     ) -> Result<Vec<RegisterOutcome>> {
-        let tenant = tenant.clone();
-        change!(self, Outcome, mutation, |tx, now| vnfcis::register(tx, &tenant, vnfcis, now))
+        let (tenant, quotas) = (tenant.clone(), *quotas);
+        change!(self, Outcome, mutation, |tx, now| vnfcis::register(tx, &tenant, vnfcis, &quotas, now))
     }
 
     async fn rearm_vnfcis(
         &self,
         tenant: &TenantId,
         vnfcis: Vec<Rearming>,
+        quotas: &Quotas,
         end: CustodyEnd,
         mutation: Mutation<Vec<RearmOutcome>>,
     ) -> Result<Vec<RearmOutcome>> {
-        let tenant = tenant.clone();
-        change!(self, Outcome, mutation, |tx, now| rearmings::rearm(tx, &tenant, vnfcis, &end, now))
+        let (tenant, quotas) = (tenant.clone(), *quotas);
+        change!(self, Outcome, mutation, |tx, now| rearmings::rearm(tx, &tenant, vnfcis, &quotas, &end, now))
     }
 
     async fn vnfci(&self, tenant: &TenantId, vnfci: &VnfciId) -> Result<Vnfci> {
@@ -372,8 +400,9 @@ impl<E: Engine> Store for SqlStore<E> {
         snapshot!(self, |tx| claims::overdue(tx, now, limit))
     }
 
-    async fn extend_open_claims(&self, absence: Duration, mutation: Mutation<u64>) -> Result<u64> {
-        change!(self, Outcome, mutation, |tx, now| claims::extend_open(tx, absence))
+    async fn end_absence(&self, mark: &str) -> Result<u64> {
+        let mark = mark.to_owned();
+        write!(self, |tx, now| claims::end_absence(tx, &mark, now))
     }
 
     async fn destroy_claim(
@@ -505,7 +534,12 @@ impl<E: Engine> Store for SqlStore<E> {
     }
 
     async fn append_events(&self, events: Vec<Event>) -> Result<()> {
-        write!(self, |tx, now| audit::insert(tx, &events))
+        let last = events.last().map(|event| event.id);
+        write!(self, |tx, now| audit::insert(tx, &events))?;
+        if let Some(last) = last {
+            self.engine.continuity().committed(last, &[]);
+        }
+        Ok(())
     }
 
     async fn chain_tip(&self) -> Result<ChainTip> {

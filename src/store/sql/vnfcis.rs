@@ -3,13 +3,13 @@
 use super::connection::{Connection, Dialect};
 use super::statement::{Row, Statement, query};
 use super::value::{CHUNK, text_list};
-use super::{credentials, initial_credentials, pools, tenants};
+use super::{credentials, initial_credentials, pools, quotas, tenants};
 use crate::clock::Timestamp;
 use crate::identity::CertificateName;
 use crate::nfv::{ClaimId, InitialCredentialId, PoolName, Sha256Hash, TenantId, VnfInstanceId, VnfciId};
 use crate::store::records::{
-    InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool, RegisterOutcome,
-    Slot, Vnfci, VnfciFilter, VnfciState,
+    InitialCredential, InitialCredentialKind, InitialCredentialState, NewVnfci, Page, Pool, Quotas,
+    RegisterOutcome, Slot, Vnfci, VnfciFilter, VnfciState,
 };
 use crate::store::{Result, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -45,6 +45,7 @@ pub(super) async fn register(
     tx: &mut Connection,
     tenant: &TenantId,
     vnfcis: Vec<NewVnfci>,
+    quotas: &Quotas,
     now: Timestamp,
 ) -> Result<Vec<RegisterOutcome>> {
     tenants::require(tx, tenant).await?;
@@ -73,6 +74,7 @@ pub(super) async fn register(
         outcomes.push(RegisterOutcome::Registered(credential.clone()));
         accepted.push((vnfci, credential));
     }
+    quotas::more_vnfcis(tx, tenant, quotas, accepted.len()).await?;
     for accepted in accepted.chunks(CHUNK) {
         write(tx, tenant, accepted, &known, now).await?;
     }

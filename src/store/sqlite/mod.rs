@@ -10,6 +10,7 @@ mod writer;
 pub use open::SqliteOptions;
 
 use super::Result;
+use super::continuity::Continuity;
 use super::sql::SqlStore;
 use super::sql::connection::Connection;
 use super::sql::engine::Engine;
@@ -27,6 +28,7 @@ pub struct Sqlite {
     writer: Writer,
     readers: sqlx::SqlitePool,
     clock: Arc<dyn Clock>,
+    continuity: Arc<Continuity>,
 }
 
 impl Engine for Sqlite {
@@ -36,6 +38,10 @@ impl Engine for Sqlite {
 
     fn generation(&self) -> Option<u64> {
         Some(self.writer.commits())
+    }
+
+    fn continuity(&self) -> &Arc<Continuity> {
+        &self.continuity
     }
 
     async fn change<T, F>(&self, body: F) -> Result<T>

@@ -1,8 +1,9 @@
 //! Opening the database file: its mode, its settings and its schema.
 
-use super::writer::Writer;
+use super::writer::{File, Writer};
 use super::{Sqlite, SqliteStore};
 use crate::clock::Clock;
+use crate::store::sql::error::{newer, refuse_newer};
 use crate::store::{Result, StoreError};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -77,7 +78,7 @@ impl SqliteStore {
         let mut connection = writing.connect().await.map_err(|error| cannot_open(path, error))?;
         migrate(&mut connection, path).await?;
         let readers = readers(base.read_only(true)).await.map_err(|error| cannot_open(path, error))?;
-        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
+        Self::over(path, connection, readers, clock)
     }
 
     /// Opens the database at `path` to look at it, beside a broker or without one: every change fails, and the schema stays
@@ -92,9 +93,28 @@ impl SqliteStore {
         let unused = !Path::new(&log).exists();
         let reading = SqliteConnectOptions::new().filename(path).read_only(true).immutable(unused);
         let reading = reading.disable_statement_logging();
-        let connection = reading.connect().await.map_err(|error| cannot_open(path, error))?;
+        let mut connection = reading.connect().await.map_err(|error| cannot_open(path, error))?;
+        let place = format!("the database {}", path.display());
+        let newest: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| cannot_open(path, error))?;
+        refuse_newer(&MIGRATIONS, newest, &place)?;
         let readers = readers(reading).await.map_err(|error| cannot_open(path, error))?;
-        Ok(Self { engine: Sqlite { writer: Writer::start(connection), readers, clock } })
+        Self::over(path, connection, readers, clock)
+    }
+
+    fn over(
+        path: &Path,
+        connection: SqliteConnection,
+        readers: SqlitePool,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let file = File::of(path).map_err(|error| {
+            StoreError::Unusable(format!("the database {} cannot be looked at ({error})", path.display()))
+        })?;
+        let writer = Writer::start(connection, file);
+        Ok(Self { engine: Sqlite { writer, readers, clock, continuity: Arc::default() } })
     }
 }
 
@@ -134,11 +154,9 @@ fn cannot_open(path: &Path, error: sqlx::Error) -> StoreError {
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     match MIGRATIONS.run(connection).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(version)) => Err(StoreError::Unusable(format!(
-            "the database {} has schema version {version}, which is newer than this program's: start the newer \
-             keybroker that wrote it, or restore a backup from before the upgrade as docs/operations.md says",
-            path.display()
-        ))),
+        Err(MigrateError::VersionMissing(version)) => {
+            Err(newer(version, &format!("the database {}", path.display())))
+        }
         Err(MigrateError::VersionMismatch(version)) => Err(StoreError::Unusable(format!(
             "the database {} was made with another schema version {version} than this program's: start the \
              keybroker that wrote it",

@@ -9,7 +9,10 @@ use crate::store::{Result, StoreError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +36,33 @@ struct Ran {
     answer: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
+/// The database's file, as it was when it was opened.
+pub(super) struct File {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl File {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), inode: inode(path)? })
+    }
+
+    /// Fails if another file took its place: what is written to the open one would be gone at the next start.
+    fn require(&self) -> Result<()> {
+        match inode(&self.path) {
+            Ok(found) if found == self.inode => Ok(()),
+            _ => Err(unavailable(&format!(
+                "the file {} was replaced or removed while the broker had it open; end the broker and start it again",
+                self.path.display()
+            ))),
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
 /// The way to the writing task. When it is closed or dropped the task finishes what was queued and closes the
 /// connection.
 pub(super) struct Writer {
@@ -45,11 +75,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. To be called inside a Tokio runtime.
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    pub(super) fn start(connection: SqliteConnection, file: File) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (closing, task) = (CancellationToken::new(), TaskTracker::new());
         let commits = Arc::new(AtomicU64::new(0));
-        task.spawn(serve(connection, queue, closing.clone(), Arc::clone(&commits)));
+        task.spawn(serve(connection, file, queue, closing.clone(), Arc::clone(&commits)));
         task.close();
         Self { commits, jobs, closing, task }
     }
@@ -113,6 +143,7 @@ fn unavailable(why: &str) -> StoreError {
 
 async fn serve(
     connection: SqliteConnection,
+    file: File,
     mut queue: mpsc::Receiver<Job>,
     closing: CancellationToken,
     commits: Arc<AtomicU64>,
@@ -128,7 +159,7 @@ async fn serve(
         };
         let Some(first) = first else { break };
         let mut ran = Vec::new();
-        let committed = group(&mut connection, &mut queue, first, &mut ran).await;
+        let committed = group(&mut connection, &file, &mut queue, first, &mut ran).await;
         commits.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = &committed {
             tracing::warn!(%error, changes = ran.len(), "a group of changes was undone");
@@ -147,11 +178,16 @@ async fn serve(
 /// Runs `first` and what is waiting behind it as one transaction. On an error nothing of it is committed.
 async fn group(
     connection: &mut Connection,
+    file: &File,
     queue: &mut mpsc::Receiver<Job>,
     first: Job,
     ran: &mut Vec<Ran>,
 ) -> Result<()> {
-    if let Err(error) = connection.command("BEGIN IMMEDIATE; SAVEPOINT job").await {
+    let begun = match file.require() {
+        Ok(()) => connection.command("BEGIN IMMEDIATE; SAVEPOINT job").await,
+        Err(replaced) => Err(replaced),
+    };
+    if let Err(error) = begun {
         // All that wait are refused at once: tried one after the other, each would wait for the lock as long as
         // the first.
         ran.push(first(Err(error.clone())).await);

@@ -5,6 +5,7 @@ use crate::hierarchy::Foreign;
 use crate::support::crashing::name_of;
 use crate::support::mano::{By, request_id};
 use crate::support::pkcs11::objects;
+use crate::support::process::run;
 use crate::support::settlement::query;
 use crate::support::site::{ANCHOR, Options, Site};
 use keybroker::api::proto;
@@ -12,6 +13,7 @@ use keybroker::api::proto::admin_service_client::AdminServiceClient;
 use keybroker::ca::{certificates_from_pem, pem};
 use keybroker::crash::Point;
 use std::collections::BTreeSet;
+use std::path::Path;
 use tonic::Status;
 
 const POOL: &str = "amf-transport";
@@ -43,8 +45,9 @@ async fn init_is_completed_after_a_crash_at_every_point() {
         Point::IdentityCertified,
     ];
     assert!(points(Scenario::Init).iter().all(|point| of_init.contains(point)));
+    let config = site.config().display().to_string();
     for point in of_init {
-        site.init_until(point).await;
+        site.cli_until(point, &["init", "--config", &config]).await;
     }
     site.init().await;
     site.serve().await;
@@ -70,11 +73,18 @@ async fn cas_are_added_renewed_requested_and_imported_after_a_crash_at_every_poi
         points(Scenario::Authorities).into_iter().partition(|point| {
             !matches!(point, Point::CaRequestSigned | Point::CaRequestCommitted | Point::CaTried)
         });
+    // An imported CA is taken into use as an own one is.
+    let foreign_points = foreign_points.into_iter().chain([Point::CaCommitted]);
     for new in [true, false] {
         for point in &own {
             let name = name_of(*point).replace(['.', '_'], "-");
-            let request =
-                proto::IssueCaRequest { request_id: request_id(), tenant: "default".into(), name, new };
+            let request = proto::IssueCaRequest {
+                request_id: request_id(),
+                tenant: "default".into(),
+                name,
+                new,
+                ..Default::default()
+            };
             let issue = async |site: &Site| {
                 let mut client = AdminServiceClient::new(site.reach("operator").await?);
                 let ca = client.issue_ca(request.clone()).await?.into_inner().ca.unwrap();
@@ -94,7 +104,7 @@ async fn cas_are_added_renewed_requested_and_imported_after_a_crash_at_every_poi
         }
     }
     for point in foreign_points {
-        let name = name_of(point).replace(['.', '_'], "-");
+        let name = format!("foreign-{}", name_of(point).replace(['.', '_'], "-"));
         let request = proto::RequestCaRequest {
             request_id: request_id(),
             tenant: "default".into(),
@@ -109,7 +119,7 @@ async fn cas_are_added_renewed_requested_and_imported_after_a_crash_at_every_poi
             let key = keybroker::ca::request::CaRequest::parse(&answer.request_der).unwrap().public_key_der;
             Ok((answer.generation, key))
         };
-        if point != Point::CaTried {
+        if !matches!(point, Point::CaTried | Point::CaCommitted) {
             site.crash_at(point, ask).await;
             continue;
         }
@@ -121,7 +131,7 @@ async fn cas_are_added_renewed_requested_and_imported_after_a_crash_at_every_poi
             request_id: request_id(),
             tenant: "default".into(),
             name,
-            certificate_der: read(foreign.sign(&csr, "tried", extensions).await),
+            certificate_der: read(foreign.sign(&csr, &name_of(point).replace('.', "-"), extensions).await),
             chain_der: vec![read(foreign.tier.clone())],
             force: false,
         };
@@ -149,4 +159,30 @@ async fn tenants_are_added_after_a_crash_at_every_point() {
         let listed = client.list_tenants(proto::ListTenantsRequest {}).await.unwrap().into_inner().tenants;
         assert!(listed.contains(&added), "{added:?}: {listed:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceremony_is_held_again_after_a_crash_at_every_point() {
+    // The root's machine: no broker serves on it.
+    let mut site = Site::prepare_crashing(Options::default());
+    site.init().await;
+    let make = "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -subj '/CN=Sub-CA' -out ca.csr";
+    run("sh", ["-c", &format!("cd {} && {make}", site.path().display())]).await.ok();
+    let place = |file: &str| site.path().join(file).display().to_string();
+    let (config, csr, out, transcript) =
+        (place("keybroker.toml"), place("ca.csr"), place("ca.pem"), place("ceremony.json"));
+    let sign = ["ca", "sign", "--config", &config, "--csr", &csr, "--out", &out, "--transcript", &transcript];
+    let sign = [&sign[..], &["--operator", "alice"]].concat();
+    for point in points(Scenario::Ceremonies) {
+        site.cli_until(point, &sign).await;
+        assert!(!Path::new(&out).exists() && !Path::new(&transcript).exists(), "{point:?}");
+    }
+    let signed = site.cli(&sign).await.ok().object();
+    site.serve().await;
+    let export = site.export("log").await;
+    site.verify(&export, &[]).await.ok();
+    // Also of the certificate that nobody got the log tells, if it was announced.
+    let told = site.events("CA_SIGNED").await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[1]["details"]["serial"], signed["serial"]);
 }

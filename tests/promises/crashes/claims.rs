@@ -78,7 +78,7 @@ async fn vnfcis_are_registered_armed_and_served_after_a_crash_at_every_point() {
             vnfcis: vec![announcement(&id, &SLOTS, token(), None)],
         };
         let vnfci = match point {
-            Point::RegistrationCommitted | Point::TokenComputed => {
+            Point::RegistrationCommitted | Point::TokenComputed | Point::WorkerMac => {
                 let results = site.crash_at(point, async |site| registered(site, &request).await).await;
                 with_token(&id, &results[0].token)
             }
@@ -167,6 +167,108 @@ async fn confirmations_are_acknowledged_after_a_crash_at_every_point() {
             assert!(shown.credentials.iter().all(|one| one.key_state == "DELIVERED"), "{shown:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_renewed_is_renewed_once_after_a_crash_at_every_point() {
+    let overlap = |overlap: &str| format!("renewal_overlap = {overlap:?}\n");
+    let mut site = Site::start_crashing(Options { more_toml: overlap("1h"), ..Options::default() }).await;
+    site.full_pool(POOL, 8).await;
+    for point in [
+        Point::RenewalRequested,
+        Point::ClaimDrawn,
+        Point::ClaimSealed,
+        Point::WorkerSealed,
+        Point::ConfirmVerified,
+        Point::ConfirmCommitted,
+    ] {
+        let vnfci = site.register_one(&format!("amf-{point:?}"), &SLOTS, By::Certificate).await;
+        let held = vnfci.boot(&site).await;
+        let by = held.keys[0].clone();
+        let renewer = vnfci.rebooted();
+        match point {
+            Point::RenewalRequested => {
+                let request = proto::RequestRenewalRequest {
+                    request_id: request_id(),
+                    tenant: String::new(),
+                    vnfci_ids: vec![vnfci.id.clone()],
+                };
+                let ask = async |site: &Site| {
+                    let mut client = LifecycleServiceClient::new(site.reach("nfvo").await?);
+                    Ok(client.request_renewal(request.clone()).await?.into_inner().results)
+                };
+                site.crash_at(point, ask).await;
+            }
+            // A renewal goes through the points of a claim and of its confirmation.
+            Point::ClaimDrawn | Point::ClaimSealed | Point::WorkerSealed => {
+                let renew = async |site: &Site| Ok(brought(&renewer.renew(site, &by).await?));
+                let first = site.crash_at(point, renew).await;
+                assert_eq!(brought(&renewer.renew(&site, &by).await.unwrap()), first, "{point:?}");
+            }
+            _ => {
+                let renewed = renewer.renew(&site, &by).await.unwrap();
+                site.crash_at(point, async |site| renewed.confirm_by(site, &by).await.map(drop)).await;
+            }
+        }
+        if !matches!(point, Point::ConfirmVerified | Point::ConfirmCommitted) {
+            let renewed = renewer.renew(&site, &by).await.unwrap();
+            assert!(renewed.confirm_by(&site, &by).await.unwrap().newly_confirmed);
+        }
+        let shown = site.vnfci(&vnfci.id).await.credentials;
+        let of_state = |state| shown.iter().filter(|one| one.certificate_state == state).count();
+        assert_eq!(
+            (of_state("VALID"), of_state("SUPERSEDED"), shown.len()),
+            (2, 2, 4),
+            "{point:?}: {shown:?}"
+        );
+    }
+
+    // What an overlap leaves is withdrawn once it has ended.
+    site.options.more_toml = overlap("1s");
+    site.write_config();
+    site.kill_and_restart().await;
+    let vnfci = site.register_one("amf-ending", &SLOTS, By::Certificate).await;
+    let held = vnfci.boot(&site).await;
+    let by = held.keys[0].clone();
+    let renewed = vnfci.rebooted().renew(&site, &by).await.unwrap();
+    site.crash_after(Point::OverlapEnded, async |site| renewed.confirm_by(site, &by).await.unwrap()).await;
+    let serials = held.keys.iter().map(|key| hex::encode(&key.facts.serial)).collect::<Vec<_>>();
+    site.until("the end of what was replaced", async |site| {
+        let revoked = "SELECT lower(hex(serial)) FROM certificates WHERE state = 'REVOKED'";
+        let revoked = query(site, revoked).await;
+        (revoked.len() == serials.len() && serials.iter().all(|serial| revoked.contains(serial)))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absence_counts_once_although_the_broker_dies_while_it_starts() {
+    const ABSENCE: i64 = 3_600;
+    let mut site = Site::start_crashing(Options::default()).await;
+    site.full_pool(POOL, 2).await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    let claimed = vnfci.claim(&site).await.unwrap();
+    let deadline = async |site: &Site| -> i64 {
+        query(site, "SELECT deadline FROM claims").await[0].parse::<i64>().unwrap() / 1_000_000
+    };
+    let before = deadline(&site).await;
+    site.stop().await;
+    let earlier = format!(
+        "UPDATE marks SET value = CAST(CAST(value AS INTEGER) - {} AS TEXT) WHERE name = 'last_alive'",
+        ABSENCE * 1_000_000
+    );
+    run("sqlite3", [site.database().display().to_string(), earlier]).await.ok();
+    let config = site.config().display().to_string();
+    for point in points(Scenario::Start) {
+        site.cli_until(point, &["serve", "--config", &config]).await;
+    }
+    let moved = deadline(&site).await - before;
+    assert!((ABSENCE..2 * ABSENCE).contains(&moved), "by {moved} s");
+    site.serve().await;
+    let moved = deadline(&site).await - before;
+    assert!((ABSENCE..2 * ABSENCE).contains(&moved), "counted twice: by {moved} s");
+    assert!(vnfci.confirm(&site, &claimed).await.unwrap());
 }
 
 /// Waits until everything that a VNFCI was drawn is destroyed.

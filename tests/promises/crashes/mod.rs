@@ -9,6 +9,7 @@ mod authorities;
 mod claims;
 mod custody;
 mod production;
+mod recovery;
 
 use crate::support::crashing::{crashing_keybroker, name_of};
 use crate::support::process::keybroker;
@@ -21,18 +22,24 @@ use std::path::Path;
 enum Scenario {
     Init,
     Authorities,
+    Ceremonies,
     Tenants,
+    Start,
     Epochs,
     Pools,
     ExternalIssuer,
+    IssuerClient,
     Log,
     Shredding,
     Claims,
     ClaimsAtClaim,
     Confirmations,
     Endings,
+    Renewals,
     Revocation,
     Enrolment,
+    Vouched,
+    Recovery,
 }
 
 /// Every point has its place.
@@ -46,9 +53,16 @@ const fn scenario(point: Point) -> Scenario {
         | Point::CaRequestCommitted
         | Point::CaTried
         | Point::OcspCertified
-        | Point::OcspCommitted => Scenario::Authorities,
-        Point::TenantMacKeyMade | Point::TenantCertified | Point::TenantCommitted => Scenario::Tenants,
-        Point::EpochIntended | Point::EpochKekCreated | Point::EpochOpened => Scenario::Epochs,
+        | Point::OcspCommitted
+        | Point::WorkerKeyPair => Scenario::Authorities,
+        Point::CeremonySigned | Point::CeremonyCommitted => Scenario::Ceremonies,
+        Point::StartMovedDeadlines => Scenario::Start,
+        Point::TenantMacKeyMade | Point::TenantCertified | Point::TenantCommitted | Point::WorkerMacKey => {
+            Scenario::Tenants
+        }
+        Point::EpochIntended | Point::EpochKekCreated | Point::EpochOpened | Point::WorkerKek => {
+            Scenario::Epochs
+        }
         Point::PoolCreated
         | Point::PoolUpdated
         | Point::PoolDeleted
@@ -56,11 +70,18 @@ const fn scenario(point: Point) -> Scenario {
         | Point::ProductionGenerated
         | Point::ProductionCertified
         | Point::ProductionInserted
-        | Point::ProductionCommitted => Scenario::Pools,
-        Point::IssuerRequested | Point::IssuerAnswered | Point::IssuerRecorded => Scenario::ExternalIssuer,
-        Point::EventsChained | Point::HeadSigned | Point::HeadCommitted | Point::MirrorAppended => {
-            Scenario::Log
+        | Point::ProductionCommitted
+        | Point::WorkerGenerated
+        | Point::WorkerProduced => Scenario::Pools,
+        Point::IssuerCaRecorded | Point::IssuerRequested | Point::IssuerAnswered | Point::IssuerRecorded => {
+            Scenario::ExternalIssuer
         }
+        Point::IssuerClientCertified | Point::IssuerClientRecorded => Scenario::IssuerClient,
+        Point::EventsChained
+        | Point::HeadSigned
+        | Point::HeadCommitted
+        | Point::MirrorAppended
+        | Point::MirrorFinished => Scenario::Log,
         Point::EpochClosed
         | Point::EpochRewrapped
         | Point::EpochMoved
@@ -69,18 +90,35 @@ const fn scenario(point: Point) -> Scenario {
         | Point::ShredVerified
         | Point::ShredCommitted
         | Point::ReceiptsSigned
-        | Point::ReceiptsCommitted => Scenario::Shredding,
+        | Point::ReceiptsCommitted
+        | Point::WorkerKekDestroyed
+        | Point::WorkerRewrapping
+        | Point::WorkerRewrapped
+        | Point::WorkerVerified => Scenario::Shredding,
         Point::RegistrationCommitted
         | Point::RearmingCommitted
         | Point::TokenComputed
         | Point::ClaimVerified
         | Point::ClaimDrawn
-        | Point::ClaimSealed => Scenario::Claims,
-        Point::ClaimSigned | Point::ClaimCertified => Scenario::ClaimsAtClaim,
+        | Point::ClaimSealed
+        | Point::WorkerMac
+        | Point::WorkerSealed => Scenario::Claims,
+        Point::ClaimSigned | Point::ClaimCertified | Point::WorkerSigned => Scenario::ClaimsAtClaim,
         Point::ConfirmVerified | Point::ConfirmCommitted => Scenario::Confirmations,
+        Point::RenewalRequested | Point::OverlapEnded => Scenario::Renewals,
         Point::ClaimDestroyed | Point::ReleaseCommitted | Point::TerminationCommitted => Scenario::Endings,
         Point::EnrolmentIntended | Point::EnrolmentSigned | Point::EnrolmentCommitted => Scenario::Enrolment,
+        Point::VouchedIntended | Point::VouchedSigned | Point::VouchedCommitted => Scenario::Vouched,
         Point::RevocationCommitted | Point::CrlSigned | Point::CrlCommitted => Scenario::Revocation,
+        Point::RecoveryNoted
+        | Point::RecoveryBroughtBack
+        | Point::RecoveryEnded
+        | Point::RecoveryErased
+        | Point::RecoveryStrayDestroyed
+        | Point::RecoveryStrayRecorded
+        | Point::RecoveryShredded
+        | Point::RecoveryArchived
+        | Point::RecoveryRestarted => Scenario::Recovery,
     }
 }
 
