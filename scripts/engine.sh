@@ -18,6 +18,7 @@ stop() {
     if [ -n "$dockerd_pid" ]; then
         # Whatever a test that was killed has left; the image of the binary before.
         docker ps --all --quiet | xargs -r docker rm --force >/dev/null 2>&1 || true
+        docker volume ls --quiet --filter dangling=true | xargs -r docker volume rm --force >/dev/null 2>&1 || true
         docker network prune --force >/dev/null 2>&1 || true
         docker image prune --force >/dev/null 2>&1 || true
         kill "$dockerd_pid" 2>/dev/null || true
@@ -95,7 +96,8 @@ images() {
     cp "$target/debug/keybroker" "$context/target/release/"
     cp deploy/docker/ready "$context/deploy/docker/"
     image keybroker-test deploy/docker/Dockerfile "$context" &&
-        image keybroker-test-postgres softhsm/images/postgres/Dockerfile softhsm/images/postgres
+        image keybroker-test-postgres softhsm/images/postgres/Dockerfile softhsm/images/postgres &&
+        image keybroker-test-postgres-official softhsm/images/postgres-official/Dockerfile softhsm/images/postgres-official
 }
 
 KEYBROKER_TEST_ENGINE=ready

@@ -25,6 +25,8 @@ softhsm_module() {
 # One that answers, or one that scripts/engine.sh can start.
 engine() { has docker && { docker info || has dockerd; }; }
 
+compose() { docker compose version || has docker-compose; }
+
 libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so*; }
 
 if ! has cargo >/dev/null; then
@@ -58,6 +60,8 @@ test)
 engine)
     need docker.io engine
     need debootstrap has debootstrap
+    # For deploy/docker/compose.yml, unless the present plugin is there.
+    need docker-compose compose
     ;;
 *)
     echo "usage: $0 build|demo|test|engine" >&2

@@ -5,6 +5,7 @@
 
 use crate::config::{Log, LogFormat, Telemetry};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
@@ -24,6 +25,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// Bounds of the histograms' buckets: from a signature of the HSM (tens of microseconds) to a call's deadline.
 const SECONDS: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// A gauge that was not set for so long is not told any more: another broker does that work now, or the pool is deleted. Longer
+/// than any work's period.
+const GAUGE_STALE: Duration = Duration::from_secs(30);
 
 /// Spans that may wait for the collector; more are dropped.
 const SPANS_WAITING: usize = 8_192;
@@ -188,6 +193,7 @@ impl SpanExporter for Exporter {
 /// [`TelemetryError::Twice`].
 pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
     PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_STALE))
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| TelemetryError::Twice(error.to_string()))

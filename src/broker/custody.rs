@@ -13,7 +13,7 @@ use crate::store::records::{Custody, Lease};
 const BATCH: u32 = 256;
 
 impl Broker {
-    /// Signs the receipts that are due: of keys that were claimed, whose custody has ended and whose epochs are all
+    /// Signs the receipts that are due: of keys that went out, whose custody has ended and whose epochs are all
     /// shredded, or that were never here. True if there may be more.
     pub(super) async fn issue_receipts(&self, lease: &Lease) -> Result<bool, BrokerError> {
         let due = self.store.receipts_due(BATCH).await?;

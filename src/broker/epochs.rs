@@ -14,12 +14,20 @@ use crate::store::{Mutation, StoreError};
 use metrics::Label;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, sleep};
 
 /// Keys re-wrapped in one call of the HSM: 20 ms or less of its time.
 const REWRAP_CHUNK: u32 = 256;
 /// Chunks re-wrapped per epoch and sweep, so that one large epoch does not hold up the other tenants'.
 const REWRAP_CHUNKS: u32 = 64;
+
+/// How long whoever recorded an epoch has to make its KEK and to open it: longer than an HSM takes that answers at all.
+const MAKING: Duration = Duration::from_secs(15);
+/// How long a call waits for an epoch that another broker is making, and how often it looks.
+const WAIT: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(25);
 
 impl Broker {
     /// The epoch that takes a tenant's new keys; made now if there is none.
@@ -27,26 +35,96 @@ impl Broker {
         if let Some(epoch) = self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return Ok(*epoch);
         }
-        let _making = self.making_epoch(tenant).await;
-        let existing = self.store.epochs(Some(tenant), &[EpochState::Open, EpochState::Creating]).await?;
-        let epoch = match existing.into_iter().next() {
-            Some(epoch) if epoch.state == EpochState::Open => epoch.id,
-            Some(creating) => self.create_kek(tenant, creating.id).await?,
-            None => {
-                let id = EpochId::generate();
-                // 1. Record the intent, 2. act, 3. record the result.
-                let event = self.epoch_event(EventKind::EpochCreating, tenant, id, None).await?;
-                self.store.create_epoch(id, tenant, Mutation::new(move |_| vec![event])).await?;
-                crash::reached(Point::EpochIntended);
-                self.create_kek(tenant, id).await?
-            }
-        };
+        let mut making = self.making_epoch(tenant).await;
+        let epoch = self.make_epoch(tenant, &mut making).await?;
         self.open_epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), epoch);
         Ok(epoch)
     }
 
-    /// Held while an epoch of the tenant is made, so that two producers do not both make one.
-    async fn making_epoch(&self, tenant: &TenantId) -> OwnedMutexGuard<()> {
+    /// The open epoch, or a new one. Only the process that recorded an epoch makes its KEK: a module makes two objects of one
+    /// name for two processes that look at the same time and find none. What another one has begun is waited for, a little; if
+    /// it is not finished in time, it is shredded, and who comes late with its KEK destroys that.
+    async fn make_epoch(
+        &self,
+        tenant: &TenantId,
+        making: &mut Option<EpochId>,
+    ) -> Result<EpochId, BrokerError> {
+        let begun = Instant::now();
+        loop {
+            let living = self.store.epochs(Some(tenant), EpochState::LIVING).await?;
+            let ours = *making;
+            if let Some(ours) = ours {
+                match living.iter().find(|epoch| epoch.id == ours).map(|epoch| epoch.state) {
+                    Some(EpochState::Creating) => {}
+                    // The answer that it is open was lost.
+                    Some(EpochState::Open | EpochState::Closed) => *making = None,
+                    // Another broker gave it up. Nothing was ever wrapped under it.
+                    Some(EpochState::Shredding | EpochState::Destroyed) | None => {
+                        self.hsm.destroy_kek(tenant, ours).await?;
+                        *making = None;
+                    }
+                }
+            }
+            let current = living
+                .into_iter()
+                .find(|epoch| matches!(epoch.state, EpochState::Open | EpochState::Creating));
+            match current {
+                Some(epoch) if epoch.state == EpochState::Open => return Ok(epoch.id),
+                Some(epoch) if ours == Some(epoch.id) => {
+                    if self.create_kek(tenant, epoch.id).await? {
+                        *making = None;
+                        return Ok(epoch.id);
+                    }
+                }
+                Some(epoch) => {
+                    if !self.give_up(&epoch).await? {
+                        if begun.elapsed() > WAIT {
+                            return Err(being_made());
+                        }
+                        sleep(LOOK).await;
+                    }
+                }
+                None => {
+                    if begun.elapsed() > WAIT {
+                        return Err(being_made());
+                    }
+                    let id = EpochId::generate();
+                    // 1. Record the intent, 2. act, 3. record the result.
+                    let event = self.epoch_event(EventKind::EpochCreating, tenant, id, None).await?;
+                    // Before: of an intent whose answer is lost it is known whose it is.
+                    *making = Some(id);
+                    match self.store.create_epoch(id, tenant, Mutation::new(move |_| vec![event])).await {
+                        Ok(_) => crash::reached(Point::EpochIntended),
+                        // Another broker was quicker.
+                        Err(StoreError::Conflict(_)) => *making = None,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shreds an epoch that was begun long ago and is not open yet; false if whoever began it still has time.
+    async fn give_up(&self, epoch: &Epoch) -> Result<bool, BrokerError> {
+        if self.store.now().await? < epoch.created_at.plus(MAKING) {
+            return Ok(false);
+        }
+        // While the HSM is away nobody makes anything, and every attempt would leave an epoch to be shredded.
+        self.hsm.object_exists(&ObjectId::Kek(epoch.tenant.clone(), epoch.id)).await?;
+        let reason = Some(StepReason::Abandoned);
+        let event = self.epoch_event(EventKind::EpochShredding, &epoch.tenant, epoch.id, reason).await?;
+        let mutation = Mutation::new(move |_: &Epoch| vec![event]);
+        match self.store.advance_epoch(epoch.id, EpochChange::Shred, None, mutation).await {
+            // Or it was opened, or given up, a moment ago.
+            Ok(_) | Err(StoreError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.wake.sweeper.notify_one();
+        Ok(true)
+    }
+
+    /// Held while an epoch of the tenant is made: the one that this process recorded and that is not known to be open.
+    async fn making_epoch(&self, tenant: &TenantId) -> OwnedMutexGuard<Option<EpochId>> {
         let of_tenant = {
             let mut making = self.epoch_making.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(making.entry(tenant.clone()).or_default())
@@ -64,7 +142,8 @@ impl Broker {
     /// done again.
     ///
     /// # Errors
-    /// The HSM's own, if it is about anything else.
+    /// The HSM's own, if it is about anything else; `Unavailable` if the epoch is open: a worker that looks afresh is asked
+    /// next time.
     pub(super) async fn shredded_meanwhile(
         &self,
         tenant: &TenantId,
@@ -79,7 +158,7 @@ impl Broker {
             return Ok(());
         }
         self.check_token_of(tenant).await?;
-        Err(error.into())
+        Err(HsmError::Unavailable(format!("{error}; its epoch is open")).into())
     }
 
     /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
@@ -96,27 +175,35 @@ impl Broker {
         Err(HsmError::NotFound(ObjectId::TokenMac(tenant.clone())).into())
     }
 
-    pub(super) async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<EpochId, BrokerError> {
+    /// Makes the KEK of an epoch that this process recorded, and opens the epoch; false if that was given up meanwhile.
+    async fn create_kek(&self, tenant: &TenantId, epoch: EpochId) -> Result<bool, BrokerError> {
+        // An earlier attempt may have made it, and its answer was lost.
         if !self.hsm.object_exists(&ObjectId::Kek(tenant.clone(), epoch)).await? {
             self.check_token_of(tenant).await?;
             self.hsm.create_kek(tenant, &epoch).await?;
         }
         crash::reached(Point::EpochKekCreated);
         let event = self.epoch_event(EventKind::EpochOpened, tenant, epoch, None).await?;
-        self.store.advance_epoch(epoch, EpochChange::Open, None, Mutation::new(move |_| vec![event])).await?;
-        crash::reached(Point::EpochOpened);
-        Ok(epoch)
+        match self
+            .store
+            .advance_epoch(epoch, EpochChange::Open, None, Mutation::new(move |_| vec![event]))
+            .await
+        {
+            Ok(_) => crash::reached(Point::EpochOpened),
+            Err(StoreError::Conflict(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
     }
 
     /// Plans and takes the steps of every tenant in a share. A tenant whose step fails does not hold up the others.
     pub(super) async fn sweep_epochs(&self, share: &Share, lease: &Lease) -> Result<(), BrokerError> {
-        let states = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
         let mut by_tenant: HashMap<TenantId, Vec<Epoch>> = HashMap::new();
         let of = match share {
             Share::Common => None,
             Share::Own(tenant) => Some(tenant),
         };
-        let mut epochs = self.store.epochs(of, &states).await?;
+        let mut epochs = self.store.epochs(of, EpochState::LIVING).await?;
         epochs.retain(|epoch| self.is_in(share, Some(&epoch.tenant)));
         for epoch in epochs {
             by_tenant.entry(epoch.tenant.clone()).or_default().push(epoch);
@@ -157,11 +244,15 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         match step {
             EpochStep::Create(epoch) => {
-                let _making = self.making_epoch(tenant).await;
+                let mut making = self.making_epoch(tenant).await;
+                if *making == Some(epoch) {
+                    self.make_epoch(tenant, &mut making).await?;
+                    return Ok(());
+                }
                 // The producer may have made it since the plan.
                 let creating = self.store.epochs(Some(tenant), &[EpochState::Creating]).await?;
-                if creating.iter().any(|left| left.id == epoch) {
-                    self.create_kek(tenant, epoch).await?;
+                if let Some(left) = creating.iter().find(|left| left.id == epoch) {
+                    self.give_up(left).await?;
                 }
             }
             EpochStep::Close(epoch, reason) => {
@@ -287,5 +378,13 @@ impl Broker {
         };
         let event = Event::new(self.store.now().await?, kind, Actor::broker()).tenant(tenant);
         Ok(event.details(details::json(&details)))
+    }
+}
+
+fn being_made() -> BrokerError {
+    BrokerError::Unavailable {
+        code: "HSM_UNAVAILABLE",
+        reason: "another broker is making the epoch that takes new keys".to_owned(),
+        retry_after: WAIT,
     }
 }

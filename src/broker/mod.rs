@@ -178,8 +178,9 @@ pub struct Broker {
     responders: ocsp::Responders,
     /// Which tenants' epochs take keys; owner: `epochs`.
     open_epochs: Mutex<HashMap<TenantId, EpochId>>,
-    /// Held while an epoch of the tenant is made; owner: `epochs`.
-    epoch_making: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while an epoch of the tenant is made: the one that this process recorded and that is not known to be open, which
+    /// nobody else makes the KEK of; owner: `epochs`.
+    epoch_making: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<Option<EpochId>>>>>,
     /// Held while a CA key is made or certified, so that two operators do not use one generation.
     ca_making: tokio::sync::Mutex<()>,
     /// Events in the chain; owner: `sequence`. Tails wait on it.

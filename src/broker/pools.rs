@@ -179,19 +179,20 @@ impl Broker {
     /// [`BrokerError::NotFound`], [`BrokerError::Denied`], [`BrokerError::Invalid`] for a target out of bounds,
     /// [`BrokerError::QuotaExceeded`].
     pub async fn update_pool(&self, caller: &Caller, update: UpdatePool) -> Result<PoolStatus, BrokerError> {
-        let pool = self.reach_pool(caller, Rpc::UpdatePool, update.tenant, &update.name).await?;
+        let pool = self.reach_pool_or_its_past(caller, Rpc::UpdatePool, &update.tenant, &update.name).await?;
+        let tenant = Self::tenant_of(caller, update.tenant)?;
         let refill_below = watermark(update.target, update.refill_below)?;
         let actor = caller.actor();
-        let event = Event::new(self.store.now().await?, EventKind::PoolUpdated, actor.clone())
-            .tenant(&pool.tenant)
-            .vnf_instance(&pool.vnf_instance)
+        let mut event = Event::new(self.store.now().await?, EventKind::PoolUpdated, actor.clone())
+            .tenant(&tenant)
             .request(update.request.id);
+        event.vnf_instance = pool.map(|pool| pool.vnf_instance);
         let mutation = Mutation::new(move |pool: &Pool| vec![event.details(pool_details(pool))])
             .request(update.request.key(actor));
-        let quotas = self.quotas(&pool.tenant);
+        let quotas = self.quotas(&tenant);
         let pool = self
             .store
-            .update_pool(&pool.tenant, &pool.name, update.target, refill_below, &quotas, mutation)
+            .update_pool(&tenant, &update.name, update.target, refill_below, &quotas, mutation)
             .await?;
         crash::reached(Point::PoolUpdated);
         self.wake.filling();
@@ -233,11 +234,7 @@ impl Broker {
         tenant: Option<TenantId>,
         name: PoolName,
     ) -> Result<PoolStatus, BrokerError> {
-        let pool = match self.reach_pool(caller, Rpc::DeletePool, tenant.clone(), &name).await {
-            // Deleted before: a repeated request gets its outcome, another one learns that there is none.
-            Err(BrokerError::NotFound(_)) => None,
-            found => Some(found?),
-        };
+        let pool = self.reach_pool_or_its_past(caller, Rpc::DeletePool, &tenant, &name).await?;
         let tenant = Self::tenant_of(caller, tenant)?;
         let actor = caller.actor();
         let mut event = Event::new(self.store.now().await?, EventKind::PoolDeleted, actor.clone())
@@ -270,6 +267,20 @@ impl Broker {
         let target = Target { tenant: Some(&tenant), vnf_instance: Some(&pool.vnf_instance), vnfci: None };
         authorise(caller, rpc, target)?;
         Ok(pool)
+    }
+
+    /// The same; none if it was deleted: a repeated request gets its outcome, another one learns that there is none.
+    async fn reach_pool_or_its_past(
+        &self,
+        caller: &Caller,
+        rpc: Rpc,
+        tenant: &Option<TenantId>,
+        name: &PoolName,
+    ) -> Result<Option<Pool>, BrokerError> {
+        match self.reach_pool(caller, rpc, tenant.clone(), name).await {
+            Err(BrokerError::NotFound(_)) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     async fn status_of(&self, pool: Pool) -> Result<PoolStatus, BrokerError> {

@@ -150,8 +150,7 @@ impl Broker {
             None => self.audit_origin().await?,
         };
         let comparison = self.compare_logs(&origin).await?;
-        let living = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
-        let epochs = self.store.epochs(None, &living).await?;
+        let epochs = self.store.epochs(None, EpochState::LIVING).await?;
         Ok(Plan {
             findings,
             token_differs,
@@ -473,13 +472,9 @@ impl Broker {
             }
         }
         self.note_recovery(begun).await?;
-        let living = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
-        for epoch in self.store.epochs(None, &living).await? {
+        for epoch in self.store.epochs(None, EpochState::LIVING).await? {
             let (tenant, id) = (&epoch.tenant, epoch.id);
-            if epoch.state == EpochState::Creating {
-                self.create_kek(tenant, id).await?;
-            }
-            if matches!(epoch.state, EpochState::Creating | EpochState::Open) {
+            if epoch.state == EpochState::Open {
                 self.take_step(tenant, EpochStep::Close(id, StepReason::Recovered), lease).await?;
             }
             let reason = match epoch.state {

@@ -18,10 +18,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// How often certificates are looked at at least, and a failure is tried again.
 const PERIOD: Duration = Duration::from_secs(3_600);
+/// How often the metrics tell when they end.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// How often at most.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 const ALGORITHM: SignatureAlgorithm = SignatureAlgorithm::EcdsaP256Sha256;
@@ -57,12 +60,23 @@ pub(super) async fn keep_renewed(
                     "the TLS client certificate cannot be read: no other one is asked for"),
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = config.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(next.max(SHORTEST_PERIOD)) => {}
+        let next = Instant::now() + next.max(SHORTEST_PERIOD);
+        while Instant::now() < next {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = config.changed() => if changed.is_err() { return } else { break },
+                () = sleep_until(next.min(Instant::now() + TOLD_AGAIN)) => {}
+            }
+            // A gauge that is not set for a while is not told any more.
+            let present = current.issuers.iter().filter(|(_, issuer)| issuer.client_certificate.exists());
+            present.for_each(|(name, _)| end_of(name).increment(0.0));
         }
     }
+}
+
+/// The gauge of the end of a certificate's validity.
+fn end_of(issuer: &IssuerName) -> metrics::Gauge {
+    metrics::gauge!("keybroker_issuer_client_not_after_seconds", "issuer" => issuer.to_string())
 }
 
 /// What came of looking at a certificate.
@@ -87,8 +101,7 @@ async fn look(
     let Some(leaf) = chain.first() else { return Ok(Look { again: PERIOD, renewed: false }) };
     let facts = CertificateFacts::parse(leaf).map_err(Failure::failed)?;
     let now = SystemClock.now();
-    metrics::gauge!("keybroker_issuer_client_not_after_seconds", "issuer" => name.to_string())
-        .set(facts.not_after.unix_seconds() as f64);
+    end_of(name).set(facts.not_after.unix_seconds() as f64);
     let left = facts.not_after.since(now);
     let reserve = facts.not_after.since(facts.not_before) / 3;
     if left > reserve {

@@ -132,6 +132,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
             () = signals.stop.cancelled() => break,
             _ = look.tick() => {
                 readiness.store(Arc::new(ready(&broker).await));
+                running.tell_connections();
                 // Histograms are kept as samples until then.
                 upkeep.run_upkeep();
             }

@@ -292,7 +292,7 @@ impl Slot {
                         }
                     };
                     answered |= !response.lost;
-                    let lost = response.lost.then(|| "it lost the token or its log-in".to_owned());
+                    let lost = response.lost.then(|| "it lost the token, its log-in or sight of an object".to_owned());
                     if let Some(done) = sent.pop_front() {
                         // The caller may have given up; then nobody wants the answer.
                         let _ = done.answer.send(response.result);
@@ -388,6 +388,7 @@ impl Slot {
         while let Ok(job) = queue.try_recv() {
             let _ = job.answer.send(Err(error.clone()));
         }
+        report_depth(&self.shared.config, self.lane, queue.len());
     }
 
     fn lane_health(&self, change: impl FnOnce(&mut LaneHealth)) {

@@ -88,7 +88,11 @@ impl Token {
     /// Destroys every object of this name; none is fine.
     pub(super) fn destroy(&mut self, id: &ObjectId) -> Result<(), Fault> {
         self.forget(id);
-        for object in self.find(id, None)? {
+        let found = self.find(id, None)?;
+        if found.is_empty() {
+            self.miss();
+        }
+        for object in found {
             self.session()?.destroy_object(object)?;
         }
         Ok(())

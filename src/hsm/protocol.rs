@@ -166,7 +166,7 @@ pub(super) struct Response {
     pub(super) result: Result<Reply, HsmError>,
     /// Session objects made so far by this process.
     pub(super) objects_made: u64,
-    /// The worker has lost its token or log-in and is to be replaced.
+    /// The worker has lost its token or log-in, or may not see what is on the token, and is to be replaced.
     pub(super) lost: bool,
 }
 

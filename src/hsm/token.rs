@@ -14,7 +14,7 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Which object of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +50,9 @@ pub(super) struct Token {
     pub(super) sealing_key: Option<SealingKey>,
     /// Handles are valid for this process only, so the cache cannot outlive a worker's generation.
     handles: HashMap<(ObjectId, Half), ObjectHandle>,
+    /// An object was looked for by name, and not found.
+    missed: bool,
+    opened: Instant,
     /// Thrown away after an aborted operation, and its session objects with it.
     working: Option<Session>,
     /// Open for the life of the process: closing the last session would log out.
@@ -57,6 +60,9 @@ pub(super) struct Token {
     pkcs11: Pkcs11,
     slot: Slot,
 }
+
+/// What is not found by a process that was started so long ago at most is not there.
+const BELIEVED: Duration = Duration::from_secs(5);
 
 impl Token {
     /// Loads the module, finds the token by its label and logs in (one attempt).
@@ -93,6 +99,8 @@ impl Token {
             objects_made: 0,
             sealing_key: None,
             handles: HashMap::new(),
+            missed: false,
+            opened: Instant::now(),
             working: None,
             permanent,
             pkcs11,
@@ -199,6 +207,18 @@ impl Token {
         Err(Fault::Module(RvError::TokenNotPresent, Function::FindObjects))
     }
 
+    /// Notes that an object which should be there was not found.
+    pub(super) fn miss(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether the last call missed an object that another process may see. SoftHSM 2.6 counts the changes of a token in a file;
+    /// a process that writes an object at the same time as another one takes the other's change for its own, and does not see
+    /// that object until it is started again. One that was started just now is believed.
+    pub(super) fn may_be_blind(&mut self) -> bool {
+        std::mem::take(&mut self.missed) && self.opened.elapsed() > BELIEVED
+    }
+
     /// Still logged in, and a new session does something.
     fn alive(&mut self) -> bool {
         let logged_in = self
@@ -218,7 +238,10 @@ impl Token {
                 self.handles.insert(key, handle);
                 Ok(handle)
             }
-            [] => Err(HsmError::NotFound(id.clone()).into()),
+            [] => {
+                self.miss();
+                Err(HsmError::NotFound(id.clone()).into())
+            }
             _ => Err(HsmError::Refused(format!("more than one object {id} on the token")).into()),
         }
     }

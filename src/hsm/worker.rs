@@ -55,6 +55,7 @@ fn serve() -> io::Result<()> {
                 (Err(if lost { HsmError::Unavailable(error.to_string()) } else { error }), lost)
             }
         };
+        let lost = token.may_be_blind() || lost;
         write_frame(&mut stream, &Response { result, objects_made: token.objects_made, lost })?;
         if lost {
             break;

@@ -23,7 +23,7 @@ pub struct EpochFacts {
 /// One step to be taken with one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EpochStep {
-    /// Make its KEK if it is missing, and open it.
+    /// Make its KEK if it is missing, and open it, or give it up: that is for whoever knows who began it.
     Create(EpochId),
     /// Take no more keys in.
     Close(EpochId, StepReason),

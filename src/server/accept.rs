@@ -156,7 +156,7 @@ impl Begun {
         count(self.name, "established");
         metrics::histogram!("keybroker_tls_handshake_seconds", "listener" => self.name)
             .record(begun.elapsed());
-        let open = metrics::gauge!("keybroker_connections", "listener" => self.name);
+        let open = connections(self.name);
         open.increment(1.0);
         Some(TlsConnection {
             tls,
@@ -167,6 +167,11 @@ impl Begun {
             _permits: self.permits,
         })
     }
+}
+
+/// The gauge of a listener's open connections.
+pub(super) fn connections(listener: &'static str) -> metrics::Gauge {
+    metrics::gauge!("keybroker_connections", "listener" => listener)
 }
 
 /// What the connection says of its peer.

@@ -42,6 +42,8 @@ use tonic_health::ServingStatus;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 4_096;
+/// Name of the EST listener in metrics.
+const EST: &str = "est";
 /// Calls that one connection may make at the same time.
 const CALLS_PER_CONNECTION: usize = 64;
 /// Bytes of a call's header list.
@@ -223,7 +225,7 @@ impl Bound {
         let est_certificate = self.est.as_ref().map(|(_, config)| Arc::clone(config));
         if let Some((listener, config)) = self.est {
             let acceptor = Acceptor {
-                name: "est",
+                name: EST,
                 listener,
                 config,
                 limits: self.limits,
@@ -329,6 +331,14 @@ pub struct Running {
 }
 
 impl Running {
+    /// Says again how many connections there are: a gauge that is not set for a while is not told any more.
+    pub fn tell_connections(&self) {
+        let names = self.certificates.iter().map(|(face, _)| face.as_str());
+        for name in names.chain(self.est_certificate.iter().map(|_| EST)) {
+            accept::connections(name).increment(0.0);
+        }
+    }
+
     /// Where the listeners are.
     pub fn addresses(&self) -> BoundAddresses {
         self.addresses

@@ -540,8 +540,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
 
     /// What is known of one key's custody; within one tenant, where one is given.
     async fn custody(&self, tenant: Option<&TenantId>, credential: CredentialId) -> Result<Custody>;
-    /// Credentials that were claimed, whose custody has ended, whose broker copy is erased, whose epochs (all that
-    /// its blob ever was in) are `DESTROYED`, and which have no receipt yet.
+    /// Credentials that went out, by a claim or by what a recovery was told, whose custody has ended, whose broker copy is
+    /// erased, whose epochs (all that its blob ever was in) are `DESTROYED`, and which have no receipt yet.
     async fn receipts_due(&self, limit: u32) -> Result<Vec<Custody>>;
     /// Keeps signed receipts (JSON), one per credential; one that exists is left.
     async fn record_receipts(

@@ -8,5 +8,6 @@
 mod support;
 
 mod brokers;
+mod compose;
 mod database;
 mod place;

@@ -44,16 +44,20 @@ pub(crate) struct Place {
     sites: Vec<Arc<Site>>,
 }
 
-/// Why there is no engine, if there is none: said once per test.
-fn engine_is_missing() -> bool {
+/// Whether there is no engine; then the test says why.
+pub(crate) fn engine_is_missing() -> bool {
     let why = match std::env::var("KEYBROKER_TEST_ENGINE") {
         Ok(engine) if engine == "ready" => return false,
         Ok(reason) => reason,
         Err(_) => "`make containers` provides one".to_owned(),
     };
-    let test = std::thread::current().name().unwrap_or_default().to_owned();
-    println!("{test}: skipped: no container engine ({why})");
+    skipped(&format!("no container engine ({why})"));
     true
+}
+
+/// Says that a test is skipped, and why.
+pub(crate) fn skipped(why: &str) {
+    println!("{}: skipped: {why}", std::thread::current().name().unwrap_or_default());
 }
 
 impl Place {
@@ -223,7 +227,7 @@ pub(crate) async fn kill(container: &Container) {
 }
 
 /// The engine's own client, for what testcontainers has no call for.
-async fn engine(arguments: &[&str]) -> String {
+pub(crate) async fn engine(arguments: &[&str]) -> String {
     run("docker", arguments).await.ok().out.trim().to_owned()
 }
 

@@ -42,6 +42,7 @@ mod revocation;
 mod roles;
 mod scale;
 mod secrets;
+mod soak;
 mod storms;
 mod suites;
 mod tenant_tokens;

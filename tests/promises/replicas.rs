@@ -4,11 +4,14 @@
 use super::restart::{each_once, persistent};
 use crate::support::fresh_token::fresh_token;
 use crate::support::mano::By;
+use crate::support::pkcs11::objects;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::process::keybroker;
 use crate::support::settlement::{Held, assert_settled};
 use crate::support::site::{Options, Site};
 use crate::support::{PATIENCE, until};
+use keybroker::api::proto;
+use keybroker::api::proto::pool_service_client::PoolServiceClient;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -68,6 +71,57 @@ async fn one_broker_goes_on_with_everything_where_the_other_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn brokers_whose_first_claims_come_at_once_make_one_key_encryption_key() {
+    let database = Cluster::common().database();
+    let first =
+        Site::start_with(Options { store_url: database.url(), faulty: true, ..Options::default() }).await;
+    let replica = first.replica().await;
+    // Long enough for the other one to find that the token has none yet.
+    first.faults().set("C_GenerateKey:token delay 1500");
+    first.create_pool(POOL, 8, None).await;
+    let ids: Vec<String> = (0..6).map(|n| format!("amf-{n:04}")).collect();
+    let vnfcis = first.register(&ids, &SLOTS, By::Certificate).await;
+    let sites = [Arc::new(first), Arc::new(replica)];
+    let mut booting = JoinSet::new();
+    for (n, vnfci) in vnfcis.into_iter().enumerate() {
+        let site = Arc::clone(&sites[n % 2]);
+        booting.spawn(async move { vnfci.boot(&site).await });
+    }
+    assert_eq!(booting.join_all().await.len(), ids.len());
+    let made = sites[0].faults().injected();
+    assert_eq!(made.len(), 1, "{made:?}");
+    let labels: Vec<String> =
+        objects(&sites[0]).await.iter().map(|object| object.label().to_owned()).collect();
+    let keks = labels.iter().filter(|label| label.starts_with("keybroker:kek:")).count();
+    assert_eq!(keks, 1, "{labels:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_gives_its_leases_back_and_leaves_no_event_unchained() {
+    let (mut site, database) = site_on_postgres().await;
+    site.full_pool(POOL, 60).await;
+    let ids: Vec<String> = (0..30).map(|n| format!("amf-{n:04}")).collect();
+    let vnfcis = site.register(&ids, &SLOTS, By::Certificate).await;
+    // So many at once that the store makes connections while it serves them.
+    let shared = Arc::new(site);
+    let mut booting = JoinSet::new();
+    for vnfci in vnfcis {
+        let site = Arc::clone(&shared);
+        booting.spawn(async move { vnfci.boot(&site).await });
+    }
+    booting.join_all().await;
+    site = Arc::into_inner(shared).expect("all have ended");
+    site.stop().await;
+    assert_eq!(database.sql("SELECT name FROM leases WHERE expires_at > 0"), "");
+    assert_eq!(
+        database.sql("SELECT count(*) FROM events WHERE id NOT IN (SELECT event_id FROM audit_chain)"),
+        "0"
+    );
+    let log = std::fs::read_to_string(site.log()).unwrap();
+    assert!(!log.contains("being shutdown"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_sleeps_through_its_leases_changes_nothing_under_them_afterwards() {
     let (mut first, database) = site_on_postgres().await;
     first.full_pool(POOL, 4).await;
@@ -93,6 +147,21 @@ async fn a_broker_that_sleeps_through_its_leases_changes_nothing_under_them_afte
     first.broker().signal(rustix::process::Signal::CONT);
     first.full_pool("after", 4).await;
     assert_eq!(fence(&holders(), "producer"), taken, "it took back what it had lost");
+    // Nor does it go on telling what it saw when it did that work.
+    let tells = async |site: &Site| String::from_utf8(site.get(true, "/metrics").await).unwrap();
+    until(PATIENCE * 2, "silence about pools", async || {
+        (!tells(&first).await.contains("keybroker_pool_credentials{")).then_some(())
+    })
+    .await;
+    assert!(tells(&replica).await.contains("pool=\"meanwhile\""));
+    let request_id = crate::support::mano::request_id();
+    let delete = proto::DeletePoolRequest { request_id, tenant: String::new(), name: "meanwhile".into() };
+    PoolServiceClient::new(first.management("nfvo").await).delete_pool(delete).await.unwrap();
+    until(PATIENCE * 2, "silence about the pool that is gone", async || {
+        (!tells(&replica).await.contains("pool=\"meanwhile\"")).then_some(())
+    })
+    .await;
+    assert!(tells(&replica).await.contains("keybroker_pool_credentials{"));
     first.check();
     replica.check();
     // All that was done is in the log before this is.
@@ -187,4 +256,38 @@ async fn a_broker_that_sees_another_token_is_refused_with_an_explanation() {
     );
     assert_eq!(found("token objects")["objects"], serde_json::json!([]), "init made something on it");
     first.check();
+}
+
+/// Whoever looks while another one is making a key finds none on the token: it must not make a second one of that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_brokers_that_need_an_epoch_at_once_make_one_key_for_it() {
+    for slowly in [Duration::from_secs(4), Duration::from_secs(20)] {
+        let database = Cluster::common().database();
+        let store_url = database.url();
+        let options =
+            Options { store_url, faulty: true, call_deadline: "40s", workers: (1, 1), ..Options::default() };
+        let mut first = Site::start_with(options).await;
+        let replica = first.replica().await;
+        let head_before = first.export("before").await.join("head.json");
+        // The producer has recorded an epoch, and the HSM takes its time with the key.
+        first.faults().set(&format!("C_GenerateKey:token delay {} times 1", slowly.as_millis()));
+        first.create_pool(POOL, 2, None).await;
+        first
+            .until("a key under way", async |site| (!site.faults().injected().is_empty()).then_some(()))
+            .await;
+        assert_eq!(database.sql("SELECT state FROM epochs"), "CREATING");
+        // Meanwhile VNFCIs ask the other one, which would produce what the pool lacks.
+        let vnfci = first.register_one("amf-1", &SLOTS, By::Certificate).await;
+        let mut held = Held::default();
+        let claimed = vnfci.claim_patiently(&replica).await;
+        held.unsealed("amf-1", &claimed);
+        assert!(vnfci.confirm(&replica, &claimed).await.unwrap());
+        held.acknowledged(&claimed);
+        // The slow one works, too, whether it was waited for or given up.
+        first.until_available(POOL, 2).await;
+        assert_settled(&mut first, &held, &[], &head_before).await;
+        let shredding = first.events("EPOCH_SHREDDING").await;
+        let given_up = shredding.iter().filter(|event| event["details"]["reason"] == "ABANDONED").count();
+        assert_eq!(given_up, usize::from(slowly.as_secs() > 15), "{slowly:?}");
+    }
 }

@@ -248,6 +248,29 @@ async fn a_batch_that_is_repeated_after_some_of_it_expired_has_the_same_outcome(
     assert_eq!(client.rearm_vnfcis(rearm).await.unwrap().into_inner(), rearmed);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_of_a_pool_is_told_the_same_after_the_pool_is_gone() {
+    let site = Site::start().await;
+    site.create_pool(POOL, 2, None).await;
+    let mut client = PoolServiceClient::new(site.management("nfvo").await);
+    let (tenant, name) = (String::new(), POOL.to_owned());
+    let update = proto::UpdatePoolRequest {
+        request_id: request_id(),
+        tenant: tenant.clone(),
+        name: name.clone(),
+        target: 3,
+        refill_below: None,
+    };
+    let updated = client.update_pool(update.clone()).await.unwrap().into_inner().pool.unwrap();
+    let delete = proto::DeletePoolRequest { request_id: request_id(), tenant, name };
+    client.delete_pool(delete).await.unwrap();
+    // The answer may have been lost, and the client asks again late.
+    let again = client.update_pool(update.clone()).await.unwrap().into_inner().pool.unwrap();
+    assert_eq!((&again.pool_id, again.target), (&updated.pool_id, 3));
+    let other = proto::UpdatePoolRequest { request_id: request_id(), ..update };
+    assert_eq!(client.update_pool(other).await.unwrap_err().code(), tonic::Code::NotFound);
+}
+
 /// Objects of CAs on the token. Their OCSP responders get keys by themselves.
 async fn ca_keys(site: &Site) -> usize {
     objects(site).await.iter().filter(|object| object.label().starts_with("keybroker:ca:")).count()

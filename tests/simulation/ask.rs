@@ -31,6 +31,16 @@ pub(crate) fn claim_by(peer: &Peer, token: &str, recipient: &RecipientKey, id: R
     }
 }
 
+/// A claim that a delivered certificate proves, of fresh credentials.
+pub(crate) fn renewal(recipient: &RecipientKey, id: RequestId) -> Claim {
+    Claim {
+        request: request(id, "renew", &recipient.public_key().hash().0),
+        recipient: recipient.public_key().clone(),
+        suites: Suite::DEFAULT.to_vec(),
+        token: None,
+    }
+}
+
 pub(crate) fn proof(peer: &Peer, token: &str, request: RequestId, recipient_key: Sha256Hash) -> TokenProof {
     let token: Token = token.parse().unwrap();
     let client_key = CertificateFacts::parse(&peer.chain_der[0]).unwrap().public_key;
@@ -57,7 +67,14 @@ pub(crate) fn unseal(recipient: &RecipientKey, token: &Arc<str>, sealed: SealedC
         };
         let private_key = open(recipient, &envelope, &binding).unwrap();
         assert!(matches_public_key(&private_key, &facts.public_key_der), "{}", one.slot);
-        Unsealed { slot: one.slot, credential: one.credential, certificate: facts.fingerprint, private_key }
+        Unsealed {
+            slot: one.slot,
+            credential: one.credential,
+            certificate: facts.fingerprint,
+            certificate_der: one.certificate_der,
+            not_after: facts.not_after,
+            private_key,
+        }
     });
     Answered {
         claim: sealed.claim,
@@ -149,18 +166,23 @@ pub(crate) async fn mutate(
             let ended = broker.scale_in(&mano, request, None, items, true).await?;
             Ok(ended.iter().map(|one| format!("{one:?}")).collect())
         }
-        Asked::Revoke(id) => {
+        Asked::Revoke(ids) => {
             let operator = Caller::registered(
                 Role::SecurityOperator,
                 &"so".parse().unwrap(),
                 Some(tenant_id()),
                 Vec::new(),
             );
-            let selectors = vec![CertificateSelector::Vnfci(id.parse().unwrap())];
+            let selectors = ids.iter().map(|id| CertificateSelector::Vnfci(id.parse().unwrap())).collect();
             let reason = RevocationReason::KeyCompromise;
             broker.revoke_certificates(&operator, request, None, selectors, reason).await?;
             // What was pending is revoked by the time that it is asked again: the counts are not compared.
             Ok(vec!["revoked".into()])
+        }
+        Asked::RequestRenewal(ids) => {
+            let items = ids.iter().map(|id| Ok(id.parse().unwrap())).collect();
+            let marked = broker.request_renewal(&mano, request, None, items).await?;
+            Ok(marked.iter().map(|one| format!("{one:?}")).collect())
         }
     }
 }

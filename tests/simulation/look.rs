@@ -1,7 +1,7 @@
 //! What must be true: now and then, and in the end.
 
 use crate::ask::{claim_by, unseal};
-use crate::model::Asked;
+use crate::model::{Answered, Asked};
 use crate::steps::{Simulation, Told};
 use crate::world::{LEASE_AND_MORE, tenant_id};
 use keybroker::broker::BrokerError;
@@ -62,6 +62,11 @@ impl Simulation {
             self.world.restart(index).await;
         }
         self.world.settle().await;
+        // Longer than any overlap.
+        for vnfci in &mut self.model.vnfcis {
+            let superseded = std::mem::take(&mut vnfci.superseded);
+            self.model.ended.extend(superseded.iter().flat_map(Answered::credentials));
+        }
         self.look().await;
         for id in &self.model.ended {
             let custody = self.world.store.custody(None, *id).await.unwrap();
@@ -87,8 +92,8 @@ impl Simulation {
             let vnfci = &mut self.model.vnfcis[place];
             let lost = vnfci.uncertain;
             vnfci.arm(tokens[0].clone(), now);
-            let open = vnfci.open.take().filter(|_| !lost);
-            self.model.end(open);
+            let open = [vnfci.open.take(), vnfci.renewing.take()];
+            self.model.end(open.into_iter().flatten().filter(|_| !lost));
             for _ in 0..50 {
                 // Whoever had the producer's lease may have died.
                 self.world.clock.advance(LEASE_AND_MORE);
@@ -119,7 +124,7 @@ impl Simulation {
         match self.world.replicas[0].broker.claim(&peer, claim).await {
             Ok(sealed) => {
                 let answered = unseal(&recipient, &token, sealed);
-                self.model.unsealed(place, &answered);
+                self.model.drawn(place, &answered);
             }
             Err(error @ (BrokerError::PoolEmpty { .. } | BrokerError::Unavailable { .. })) => {
                 eprintln!("{}: {error}", self.model.vnfcis[place].id);

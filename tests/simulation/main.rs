@@ -1,6 +1,6 @@
-//! Goal: whatever VNFCIs, MANO, time, crashes, a failing HSM and replicas that stop and come back do in whatever order, a
-//! credential has at most one holder, what has ended never comes back, what was acknowledged stays, a request has the same
-//! outcome every time, token and store name the same KEKs, and the log's chain is whole.
+//! Goal: whatever VNFCIs, MANO, time, crashes, a failing HSM, replicas that stop and come back and backups that are restored
+//! do in whatever order, a credential has at most one holder, what has ended never comes back, what was acknowledged stays, a
+//! request has the same outcome every time, token and store name the same KEKs, and the log's chain is whole.
 //! Method: brokers in this process on a real store and a real token under a manual clock; steps at random from a seed, each
 //! answer held against a model (`model.rs`), store, token and log against each other every fifty steps; in the end everything
 //! comes to rest, is shredded and receipted, and everybody can be served.
@@ -18,6 +18,8 @@ mod model;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test programs")]
 #[path = "../support/postgres.rs"]
 mod postgres_server;
+mod renewals;
+mod rollback;
 mod steps;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test programs")]
 #[path = "../support/ca.rs"]
@@ -28,12 +30,14 @@ use keybroker::store::Store;
 use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::sqlite::SqliteStore;
 use postgres_server::{Cluster, Database};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use steps::Simulation;
-use world::{OpenStore, World};
+use world::{OpenStore, Stores, World};
 
 /// Replicas on one store.
 const REPLICAS: usize = 2;
@@ -44,11 +48,11 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-async fn simulate(open_store: OpenStore) {
+async fn simulate(stores: Stores) {
     let seed = variable("KEYBROKER_SIMULATION_SEED").unwrap_or_else(rand::random);
     let time = Duration::from_secs(variable("KEYBROKER_SIMULATION_SECONDS").unwrap_or(20));
     println!("KEYBROKER_SIMULATION_SEED={seed}");
-    let mut simulation = Simulation::begin(World::make(open_store, REPLICAS).await, seed).await;
+    let mut simulation = Simulation::begin(World::make(stores, REPLICAS).await, seed).await;
     let begun = Instant::now();
     let mut steps = 0;
     while begun.elapsed() < time {
@@ -85,26 +89,45 @@ async fn random_steps_on_sqlite_keep_every_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_steps_on_postgres_keep_every_promise() {
     let database = Cluster::common().database();
-    simulate(postgres(&database)).await;
+    simulate(postgres(Rc::new(database))).await;
 }
 
-fn sqlite() -> OpenStore {
-    Box::new(|directory: PathBuf, clock| {
+fn sqlite() -> Stores {
+    let open: OpenStore = Box::new(|directory: PathBuf, clock| {
         Box::pin(async move {
             let store = SqliteStore::open(&directory.join("store.db"), clock).await.unwrap();
             Arc::new(store) as Arc<dyn Store>
         })
-    })
+    });
+    let backup = |directory: &Path, file: &Path| {
+        let mut backup = Command::new("sqlite3");
+        backup.arg(directory.join("store.db")).arg(format!(".backup '{}'", file.display()));
+        let status = backup.status().unwrap();
+        assert!(status.success(), "{backup:?}: {status}");
+    };
+    let restore = |directory: &Path, file: &Path| {
+        for newer in ["store.db-wal", "store.db-shm"] {
+            let _ = std::fs::remove_file(directory.join(newer));
+        }
+        std::fs::copy(file, directory.join("store.db")).unwrap();
+    };
+    Stores { open, backup: Box::new(backup), restore: Box::new(restore) }
 }
 
-fn postgres(database: &Database) -> OpenStore {
+fn postgres(database: Rc<Database>) -> Stores {
     let url = database.url();
-    Box::new(move |_, clock| {
+    let open: OpenStore = Box::new(move |_, clock| {
         let options = PostgresOptions::parse(&url).unwrap();
         Box::pin(async move {
             Arc::new(PostgresStore::open(options, Some(clock)).await.unwrap()) as Arc<dyn Store>
         })
-    })
+    });
+    let restored = Rc::clone(&database);
+    Stores {
+        open,
+        backup: Box::new(move |_, file| database.dump(file)),
+        restore: Box::new(move |_, file| restored.restore(file)),
+    }
 }
 
 /// Found by the simulation: each start moved the deadlines by the whole absence again.

@@ -14,6 +14,8 @@ pub(crate) struct Unsealed {
     pub(crate) slot: SlotName,
     pub(crate) credential: CredentialId,
     pub(crate) certificate: Sha256Hash,
+    pub(crate) certificate_der: Vec<u8>,
+    pub(crate) not_after: Timestamp,
     /// PKCS#8, DER.
     pub(crate) private_key: Zeroizing<Vec<u8>>,
 }
@@ -36,6 +38,7 @@ impl Answered {
 }
 
 /// What is known of a VNFCI.
+#[derive(Clone)]
 pub(crate) struct Vnfci {
     pub(crate) id: String,
     /// The token of its latest arming.
@@ -49,10 +52,20 @@ pub(crate) struct Vnfci {
     pub(crate) answered: Vec<Answered>,
     /// What is in force, confirmed.
     pub(crate) confirmed: Option<Answered>,
+    /// Every claim that ever was.
+    pub(crate) were_confirmed: BTreeSet<ClaimId>,
+    /// What renewals replaced, which stays valid for the overlap.
+    pub(crate) superseded: Vec<Answered>,
+    /// The renewal that is open by the latest answer.
+    pub(crate) renewing: Option<Answered>,
+    /// Recipient keys that renewals of what is in force gave up.
+    pub(crate) renewals_given_up: usize,
     /// An answer was lost since: the broker may know more than this.
     pub(crate) uncertain: bool,
     pub(crate) spent: bool,
     pub(crate) ended: bool,
+    /// A recovery has voided the token.
+    pub(crate) voided: bool,
     pub(crate) redraws: u32,
     /// Until when a claim may be made with the token.
     pub(crate) expires_at: Timestamp,
@@ -71,12 +84,23 @@ impl Vnfci {
             open: None,
             answered: Vec::new(),
             confirmed: None,
+            were_confirmed: BTreeSet::new(),
+            superseded: Vec::new(),
+            renewing: None,
+            renewals_given_up: 0,
             uncertain: false,
             spent: false,
             ended: false,
+            voided: false,
             redraws: 0,
             expires_at: now.plus(VALIDITY),
         }
+    }
+
+    /// Everything that it may hold.
+    pub(crate) fn take_all(&mut self) -> Vec<Answered> {
+        let latest = [self.open.take(), self.confirmed.take(), self.renewing.take()];
+        latest.into_iter().flatten().chain(std::mem::take(&mut self.superseded)).collect()
     }
 
     /// A new initial credential counts from now on.
@@ -84,6 +108,7 @@ impl Vnfci {
         self.void.push(std::mem::replace(&mut self.token, token.into()));
         self.spent = false;
         self.ended = false;
+        self.voided = false;
         self.redraws = 0;
         self.uncertain = false;
         self.expires_at = now.plus(VALIDITY);
@@ -98,6 +123,13 @@ pub(crate) struct Model {
     pub(crate) holders: HashMap<CredentialId, (String, Sha256Hash)>,
     /// Credentials that were withdrawn or destroyed by what was answered: never to be had again.
     pub(crate) ended: BTreeSet<CredentialId>,
+    /// Credentials whose certificates were withdrawn, or may have been: the answer was lost.
+    pub(crate) revoked: BTreeSet<CredentialId>,
+    pub(crate) maybe_revoked: BTreeSet<CredentialId>,
+    /// Credentials that went out and that the database, rolled back, does not know any more: never to be had again either.
+    pub(crate) lost: BTreeSet<CredentialId>,
+    /// The VNFCIs as they were when the store was backed up.
+    pub(crate) backup: Option<Vec<Vnfci>>,
     /// Requests that were answered, to be repeated.
     pub(crate) requests: Vec<(RequestId, Timestamp, Asked, String)>,
     pub(crate) counts: BTreeMap<&'static str, u32>,
@@ -112,7 +144,8 @@ pub(crate) enum Asked {
     Rearm(String),
     Terminate(String),
     ScaleIn(Vec<String>),
-    Revoke(String),
+    Revoke(Vec<String>),
+    RequestRenewal(Vec<String>),
 }
 
 impl Model {
@@ -124,11 +157,17 @@ impl Model {
             let before = self.holders.insert(key.credential, holder.clone());
             assert!(before.as_ref().is_none_or(|other| *other == holder), "{before:?} and {holder:?}");
             assert!(
-                !self.ended.contains(&key.credential),
+                !self.ended.contains(&key.credential) && !self.lost.contains(&key.credential),
                 "{} had ended and was delivered again",
                 key.credential
             );
         }
+    }
+
+    /// Notes the answer to a claim, which is open from now on.
+    pub(crate) fn drawn(&mut self, index: usize, answered: &Answered) {
+        self.unsealed(index, answered);
+        let vnfci = &mut self.vnfcis[index];
         if !vnfci.answered.iter().any(|known| known.claim == answered.claim) {
             vnfci.answered.push(answered.clone());
         }
@@ -136,8 +175,8 @@ impl Model {
     }
 
     /// Notes that credentials have ended.
-    pub(crate) fn end(&mut self, answered: Option<Answered>) {
-        self.ended.extend(answered.iter().flat_map(Answered::credentials));
+    pub(crate) fn end(&mut self, answered: impl IntoIterator<Item = Answered>) {
+        self.ended.extend(answered.into_iter().flat_map(|answered| answered.credentials()));
     }
 
     pub(crate) fn count(&mut self, what: &'static str) {

@@ -11,11 +11,12 @@ use keybroker::broker::release::Release;
 use keybroker::broker::{Broker, BrokerError};
 use keybroker::clock::Timestamp;
 use keybroker::identity::confirm::{confirm_message, release_message};
-use keybroker::nfv::RequestId;
+use keybroker::nfv::{CredentialId, RequestId};
 use keybroker::sealing::RecipientKey;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ const REPEATED_WITHIN: Duration = Duration::from_secs(23 * 3_600);
 pub(crate) struct Simulation {
     pub(crate) world: World,
     pub(crate) model: Model,
-    random: StdRng,
+    pub(crate) random: StdRng,
     next_vnfci: u32,
     /// What every run begins with is there: from now on anything may be cut off.
     begun: bool,
@@ -70,11 +71,11 @@ impl Simulation {
     }
 
     /// A replica that works.
-    fn replica(&mut self) -> usize {
+    pub(crate) fn replica(&mut self) -> usize {
         self.random.random_range(0..self.world.replicas.len())
     }
 
-    fn any_vnfci(&mut self) -> Option<usize> {
+    pub(crate) fn any_vnfci(&mut self) -> Option<usize> {
         let all = self.model.vnfcis.len();
         (all > 0).then(|| self.random.random_range(0..all))
     }
@@ -94,10 +95,15 @@ impl Simulation {
             520..560 => self.terminate().await,
             560..600 => self.release().await,
             600..640 => self.rearm().await,
-            640..655 => self.revoke().await,
-            655..680 => self.resize().await,
-            680..740 => self.repeat().await,
-            740..900 => self.work().await,
+            640..648 => self.revoke().await,
+            648..653 => self.back_up().await,
+            653..656 => self.roll_back().await,
+            656..680 => self.resize().await,
+            680..720 => self.repeat().await,
+            720..735 => self.request_renewal().await,
+            735..780 => self.renew().await,
+            780..815 => self.confirm_renewal().await,
+            815..900 => self.work().await,
             900..925 => self.pass_time(),
             925..950 => self.race().await,
             950..970 => self.pause_or_resume().await,
@@ -119,7 +125,7 @@ impl Simulation {
     }
 
     /// Has a replica do something, perhaps cut off in the middle: then the replica dies with it.
-    async fn told<T, F: Future<Output = Result<T, BrokerError>>>(
+    pub(crate) async fn told<T, F: Future<Output = Result<T, BrokerError>>>(
         &mut self,
         index: usize,
         work: impl FnOnce(Arc<Broker>) -> F,
@@ -204,9 +210,8 @@ impl Simulation {
                 self.model.count("terminated");
                 let vnfci = &mut self.model.vnfcis[index];
                 (vnfci.ended, vnfci.uncertain) = (true, false);
-                let (open, confirmed) = (vnfci.open.take(), vnfci.confirmed.take());
-                self.model.end(open);
-                self.model.end(confirmed);
+                let all = vnfci.take_all();
+                self.model.end(all);
             }
             Told::Unknown => self.model.vnfcis[index].uncertain = true,
             Told::Refused(refusal) => panic!("a termination was refused: {refusal}"),
@@ -227,8 +232,8 @@ impl Simulation {
                 let lost = vnfci.uncertain;
                 vnfci.arm(tokens[0].clone(), now);
                 // If its confirmation was committed and the answer lost, it is in force until the next one.
-                let open = vnfci.open.take().filter(|_| !lost);
-                self.model.end(open);
+                let open = [vnfci.open.take(), vnfci.renewing.take()];
+                self.model.end(open.into_iter().flatten().filter(|_| !lost));
                 self.model.count("re-armed");
             }
             Told::Unknown => self.model.vnfcis[index].uncertain = true,
@@ -237,11 +242,51 @@ impl Simulation {
     }
 
     async fn revoke(&mut self) {
-        let Some(index) = self.any_vnfci() else { return };
-        let id = self.model.vnfcis[index].id.clone();
-        if let Told::Done(_) = self.ask(Asked::Revoke(id)).await {
+        let places = self.some_vnfcis();
+        if places.is_empty() {
+            return;
+        }
+        let told = self.ask(Asked::Revoke(self.ids_of(&places))).await;
+        for place in places {
+            let vnfci = &self.model.vnfcis[place];
+            let held =
+                vnfci.open.iter().chain(&vnfci.confirmed).chain(&vnfci.renewing).chain(&vnfci.superseded);
+            let credentials: Vec<CredentialId> = held.flat_map(Answered::credentials).collect();
+            match told {
+                Told::Done(_) => self.model.revoked.extend(credentials),
+                _ => self.model.maybe_revoked.extend(credentials),
+            }
             self.model.count("revoked");
         }
+    }
+
+    async fn request_renewal(&mut self) {
+        let places = self.some_vnfcis();
+        if places.is_empty() {
+            return;
+        }
+        if let Told::Done(told) = self.ask(Asked::RequestRenewal(self.ids_of(&places))).await {
+            for (place, told) in places.into_iter().zip(told) {
+                let vnfci = &self.model.vnfcis[place];
+                let marked = told.starts_with("Ok");
+                let certain = !vnfci.uncertain;
+                assert!(!(certain && vnfci.ended && marked), "{} has ended: {told}", vnfci.id);
+                let refused = certain && vnfci.spent && vnfci.confirmed.is_some() && !vnfci.ended && !marked;
+                assert!(!refused, "{} holds credentials: {told}", vnfci.id);
+                self.model.count("renewals requested");
+            }
+        }
+    }
+
+    /// One to five of them, each once.
+    fn some_vnfcis(&mut self) -> Vec<usize> {
+        let count = self.random.random_range(1..=5);
+        let chosen: BTreeSet<usize> = (0..count).filter_map(|_| self.any_vnfci()).collect();
+        chosen.into_iter().collect()
+    }
+
+    fn ids_of(&self, places: &[usize]) -> Vec<String> {
+        places.iter().map(|place| self.model.vnfcis[*place].id.clone()).collect()
     }
 
     async fn resize(&mut self) {
@@ -276,6 +321,7 @@ impl Simulation {
         match told {
             Told::Done(sealed) => {
                 assert!(void.is_none(), "{} claimed with a void token", vnfci.id);
+                assert!(!vnfci.voided, "{} claimed by what a recovery has voided", vnfci.id);
                 assert!(!(certain && vnfci.ended), "{} claimed after its end", vnfci.id);
                 assert!(!(certain && vnfci.spent), "{} claimed with a spent token", vnfci.id);
                 let answered = unseal(&recipient, &token, sealed);
@@ -294,7 +340,7 @@ impl Simulation {
                 self.model.count("claims refused");
                 let vnfci = &self.model.vnfcis[place];
                 let expected = void.is_some() || vnfci.ended || vnfci.spent || vnfci.redraws >= REDRAWS;
-                let expected = expected || vnfci.uncertain || now >= vnfci.expires_at;
+                let expected = expected || vnfci.uncertain || vnfci.voided || now >= vnfci.expires_at;
                 assert!(expected, "{} was refused: {refusal}", vnfci.id);
             }
         }
@@ -323,7 +369,7 @@ impl Simulation {
             .collect();
         assert!(answers.is_empty() || !known, "{} claimed what it may not", self.model.vnfcis[place].id);
         for answered in &answers {
-            self.model.unsealed(place, answered);
+            self.model.drawn(place, answered);
             self.model.count("raced");
         }
         // Who came last has it.
@@ -352,7 +398,7 @@ impl Simulation {
             }
             None => self.model.count("claimed"),
         }
-        self.model.unsealed(place, &answered);
+        self.model.drawn(place, &answered);
     }
 
     async fn confirm(&mut self) {
@@ -391,14 +437,18 @@ impl Simulation {
                 assert!(!(newly && ended), "{}: a claim that had ended was confirmed", vnfci.id);
                 // Also after its end a claim that was confirmed is told so.
                 let earlier = answered.token != vnfci.token || vnfci.ended;
-                let known = newly || is_confirmed || vnfci.uncertain || earlier;
+                let before = vnfci.were_confirmed.contains(&answered.claim);
+                let known = newly || is_confirmed || before || vnfci.uncertain || earlier;
                 assert!(known, "{}: confirmed before, by whom?", vnfci.id);
                 let may_be_open = is_open || vnfci.uncertain;
                 assert!(may_be_open || !newly, "{}: a claim was confirmed that was not open", vnfci.id);
                 if is_open || newly {
                     vnfci.open = None;
                     (vnfci.spent, vnfci.uncertain) = (true, false);
-                    let before = vnfci.confirmed.replace(answered);
+                    vnfci.were_confirmed.insert(answered.claim);
+                    // What earlier armings brought is withdrawn, renewals of it too.
+                    let before = vnfci.take_all();
+                    vnfci.confirmed = Some(answered);
                     self.model.end(before);
                     self.model.count("confirmed");
                 }
@@ -436,7 +486,9 @@ impl Simulation {
                 // Unless it was armed anew since, it is gone.
                 vnfci.ended |= vnfci.token == answered.token;
                 vnfci.confirmed = None;
-                self.model.end(Some(answered));
+                let renewed = std::mem::take(&mut vnfci.superseded).into_iter().chain(vnfci.renewing.take());
+                let others: Vec<Answered> = renewed.collect();
+                self.model.end(others.into_iter().chain([answered]));
                 self.model.count("released");
             }
             Told::Unknown => vnfci.uncertain = true,

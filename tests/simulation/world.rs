@@ -24,6 +24,15 @@ use tempfile::TempDir;
 
 /// Opens a store with its files in a directory, or finds it again.
 pub(crate) type OpenStore = Box<dyn Fn(PathBuf, Arc<ManualClock>) -> LocalBoxFuture<'static, Arc<dyn Store>>>;
+/// What does something with a store's directory and a file for its backup.
+pub(crate) type OnBackup = Box<dyn Fn(&Path, &Path)>;
+
+/// A kind of store, and its own tools for backups.
+pub(crate) struct Stores {
+    pub(crate) open: OpenStore,
+    pub(crate) backup: OnBackup,
+    pub(crate) restore: OnBackup,
+}
 
 /// As the brokers are configured.
 pub(crate) const HORIZON: Duration = Duration::from_secs(15 * 60);
@@ -43,8 +52,8 @@ pub(crate) struct Replica {
 }
 
 pub(crate) struct World {
-    directory: TempDir,
-    open_store: OpenStore,
+    pub(crate) directory: TempDir,
+    stores: Stores,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hsm: Hsm,
@@ -55,11 +64,11 @@ pub(crate) struct World {
     /// What every VNFCI connects with; who it is is proved by its token.
     client: Credential,
     /// Events of the chain that were looked at, and the hash of the last of them.
-    checked: (u64, Option<Sha256Hash>),
+    pub(crate) checked: (u64, Option<Sha256Hash>),
 }
 
 impl World {
-    pub(crate) async fn make(open_store: OpenStore, replicas: usize) -> Self {
+    pub(crate) async fn make(stores: Stores, replicas: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_keybroker"));
         let token = SoftHsmToken::create(&directory.path().join("token"), "keybroker", program).unwrap();
@@ -82,14 +91,14 @@ impl World {
         std::fs::write(profiles.join("scarce.toml"), scarce).unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
         let mut world = Self {
-            store: open_store(directory.path().to_owned(), Arc::clone(&clock)).await,
+            store: (stores.open)(directory.path().to_owned(), Arc::clone(&clock)).await,
             hsm: Hsm::start(config).await.unwrap(),
             client: Credential::self_made("a VNFCI"),
             checked: (0, None),
             started: 0,
             replicas: Vec::new(),
             directory,
-            open_store,
+            stores,
             clock,
             faults,
         };
@@ -103,6 +112,13 @@ impl World {
     /// A new process, as far as its memory goes: it knows what the store knows.
     async fn start_replica(&mut self) -> Replica {
         self.started += 1;
+        let broker = self.start_broker().await;
+        assert!(broker.rolled_back().is_none(), "{:?}", broker.rolled_back());
+        let rounds = Rounds::new(&broker, &format!("replica-{}", self.started));
+        Replica { broker, rounds, paused: None }
+    }
+
+    pub(crate) async fn start_broker(&self) -> Arc<Broker> {
         let broker = Broker::open(Arc::clone(&self.store), self.hsm.clone(), self.settings()).await.unwrap();
         if self.started == 1 {
             broker.initialise("Simulated root").await.unwrap();
@@ -113,9 +129,7 @@ impl World {
             assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(broker.rolled_back().is_none(), "{:?}", broker.rolled_back());
-        let rounds = Rounds::new(&broker, &format!("replica-{}", self.started));
-        Replica { broker, rounds, paused: None }
+        broker
     }
 
     /// A replica dies and is started again.
@@ -126,15 +140,39 @@ impl World {
 
     /// All replicas die, and the store is opened again.
     pub(crate) async fn restart_all(&mut self) {
+        let replicas = self.stop_all().await;
+        self.open_again().await;
+        self.start_all(replicas).await;
+    }
+
+    /// All replicas die; gives how many there were.
+    pub(crate) async fn stop_all(&mut self) -> usize {
         self.faults.clear();
         let replicas = self.replicas.len();
         self.replicas.clear();
         self.store.close().await;
-        self.store = (self.open_store)(self.directory.path().to_owned(), Arc::clone(&self.clock)).await;
+        replicas
+    }
+
+    pub(crate) async fn open_again(&mut self) {
+        self.store = (self.stores.open)(self.directory.path().to_owned(), Arc::clone(&self.clock)).await;
+    }
+
+    pub(crate) async fn start_all(&mut self, replicas: usize) {
         for _ in 0..replicas {
             let replica = self.start_replica().await;
             self.replicas.push(replica);
         }
+    }
+
+    /// Backs the store up.
+    pub(crate) fn back_up(&self) {
+        (self.stores.backup)(self.directory.path(), &self.directory.path().join("backup"));
+    }
+
+    /// Takes the store, which is closed, back to its backup.
+    pub(crate) fn restore(&self) {
+        (self.stores.restore)(self.directory.path(), &self.directory.path().join("backup"));
     }
 
     fn settings(&self) -> Settings {
@@ -221,8 +259,7 @@ impl World {
 
     /// What must be true of store, token and log at any moment.
     pub(crate) async fn check(&mut self) {
-        let states = [EpochState::Creating, EpochState::Open, EpochState::Closed, EpochState::Shredding];
-        let epochs = self.store.epochs(None, &states).await.unwrap();
+        let epochs = self.store.epochs(None, EpochState::LIVING).await.unwrap();
         let mut live_ids: BTreeSet<CredentialId> = BTreeSet::new();
         for epoch in &epochs {
             let keys = self.store.live_keys(epoch.id, 100_000).await.unwrap();
@@ -247,7 +284,7 @@ impl World {
             let of = |wanted: &[EpochState]| -> BTreeSet<EpochId> {
                 epochs.iter().filter(|epoch| wanted.contains(&epoch.state)).map(|epoch| epoch.id).collect()
             };
-            let known = of(&states);
+            let known = of(EpochState::LIVING);
             assert!(keks.is_subset(&known), "unknown KEKs: {:?}", keks.difference(&known));
             let needed = of(&[EpochState::Open, EpochState::Closed]);
             assert!(needed.is_subset(&keks), "missing KEKs: {:?}", needed.difference(&keks));

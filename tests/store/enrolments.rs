@@ -286,7 +286,7 @@ async fn what_mano_requests_is_answered_when_every_slot_has_followed(f: Fixture)
     };
     let armed = EnrolmentBasis::InitialCredential(next.initial_credential);
     let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
-    f.store.rearm_vnfcis(&f.tenant, vec![next], rearmed, silent()).await.unwrap();
+    f.store.rearm_vnfcis(&f.tenant, vec![next], &Quotas::default(), rearmed, silent()).await.unwrap();
     f.clock.advance(MINUTE);
     enrol(&f, enrolment(&f, armed, "s", "s-3")).await;
     assert!(requested().await.is_some());

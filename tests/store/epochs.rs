@@ -19,7 +19,7 @@ promises![
     a_claimed_key_is_sealed_from_its_new_epoch_after_a_rewrap,
     receipts_are_due_once_every_epoch_of_the_key_is_destroyed,
     a_receipt_is_kept_once,
-    only_claimed_keys_get_receipts,
+    only_keys_that_went_out_get_receipts,
 ];
 
 async fn a_tenant_has_one_epoch_that_is_creating_or_open(f: Fixture) {
@@ -202,7 +202,7 @@ async fn a_receipt_is_kept_once(f: Fixture) {
     assert_eq!(f.store.receipts_due(10).await.unwrap(), due[1..]);
 }
 
-async fn only_claimed_keys_get_receipts(f: Fixture) {
+async fn only_keys_that_went_out_get_receipts(f: Fixture) {
     let ids = f.fill(1).await;
     let aged = end(DestructionReason::PoolReduced, HolderCopy::NeverDelivered);
     f.store.erase_unclaimed(f.pool.id, None, aged, 10, silent()).await.unwrap();

@@ -19,6 +19,7 @@ mod renewal;
 mod requests;
 mod sequences;
 mod sqlite;
+mod upgrade;
 mod vnfcis;
 
 /// Runs each promise on each implementation, as `PROMISE::STORE`. Another implementation is one more line.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 promises![
     known_events_are_found_chained_or_not,
     what_went_out_has_ended_and_is_withdrawn,
+    what_went_out_gets_its_receipt_although_its_claim_is_forgotten,
     a_stated_reason_withdraws_and_leaves_the_key,
     certificates_that_are_unknown_are_listed_until_they_expire,
     open_initial_credentials_are_void_and_others_stay,
@@ -79,6 +80,20 @@ async fn what_went_out_has_ended_and_is_withdrawn(f: Fixture) {
     assert_eq!(listed, [delivered, waiting].map(|id| hex::encode(id.0.as_bytes())).into());
     let custody = f.store.custody(None, untouched).await.unwrap();
     assert_eq!((custody.key_state, custody.ended), (KeyState::Available, None));
+}
+
+/// Found by the simulation: it was shredded, and nobody said so.
+async fn what_went_out_gets_its_receipt_although_its_claim_is_forgotten(f: Fixture) {
+    let ids = f.fill(2).await;
+    let went = lost(&f, true, RevocationReason::CessationOfOperation);
+    recover(&f, of(vec![(ids[0], went, Vec::new())])).await;
+    let waited = end(DestructionReason::Recovered, HolderCopy::NeverDelivered);
+    f.store.erase_unclaimed(f.pool.id, None, waited, 10, silent()).await.unwrap();
+    assert!(f.store.receipts_due(10).await.unwrap().is_empty());
+    f.shred(f.epoch).await;
+    let due = f.store.receipts_due(10).await.unwrap();
+    let due: Vec<CredentialId> = due.iter().map(|custody| custody.credential.id).collect();
+    assert_eq!(due, [ids[0]], "what went out, and not what waited");
 }
 
 async fn a_stated_reason_withdraws_and_leaves_the_key(f: Fixture) {

@@ -19,6 +19,7 @@ promises![
     of_renewals_in_their_overlap_there_are_three,
     an_overlap_ends_once_and_not_before_its_time,
     the_end_of_a_vnfci_covers_every_renewal,
+    a_renewal_by_what_is_in_force_leaves_a_new_armings_open_claim,
     a_new_arming_withdraws_renewals_too,
     what_mano_requests_is_answered_by_what_is_drawn_after_it,
     random_renewals_never_leave_a_vnfci_without_credentials,
@@ -240,6 +241,21 @@ async fn a_new_arming_withdraws_renewals_too(f: Fixture) {
     assert_eq!((states(&f, &first).await, states(&f, &second).await), (WITHDRAWN, WITHDRAWN));
     assert_eq!(f.confirm(open.id).await, ConfirmOutcome::TooLate);
     assert_eq!(states(&f, &claim).await, VALID);
+}
+
+/// Found by the simulation: the open claim of the new arming was destroyed, as if it were of an earlier one.
+async fn a_renewal_by_what_is_in_force_leaves_a_new_armings_open_claim(f: Fixture) {
+    f.fill(4).await;
+    let first = f.deliver("a", &["s"]).await;
+    let arming = rearm(&f, "a").await;
+    let open = f.claim(arming, 7).await;
+    let second = renewed(&f, &first).await;
+    assert_eq!(states(&f, &second).await, VALID);
+    assert_eq!(f.store.claim(open.id).await.unwrap().unwrap().state, ClaimState::Open);
+    let ConfirmOutcome::Confirmed { superseded, .. } = f.confirm(open.id).await else { panic!() };
+    assert_eq!(superseded.keys.len(), 2, "what was renewed, and what it was renewed to");
+    assert_eq!(states(&f, &open).await, VALID);
+    assert_eq!((states(&f, &first).await, states(&f, &second).await), (WITHDRAWN, WITHDRAWN));
 }
 
 async fn what_mano_requests_is_answered_by_what_is_drawn_after_it(f: Fixture) {

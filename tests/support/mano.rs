@@ -304,17 +304,23 @@ pub async fn http_get(url: &str) -> Vec<u8> {
 
 /// Head and body of the answer to a GET, whatever it is; a plain HTTP exchange.
 pub async fn http_exchange(url: &str) -> (String, Vec<u8>) {
+    http_attempt(url).await.unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+/// The same of a server that may be away.
+pub async fn http_attempt(url: &str) -> std::io::Result<(String, Vec<u8>)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let rest = url.strip_prefix("http://").unwrap();
     let (authority, path) = rest.split_once('/').unwrap();
-    let mut stream = tokio::net::TcpStream::connect(authority).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(authority).await?;
     let request = format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP answer");
+    stream.read_to_end(&mut answer).await?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    (head, answer.split_off(end + 4))
+    Ok((head, answer.split_off(end + 4)))
 }
 
 /// Creates a pool by any caller; an empty tenant means the caller's own.
@@ -359,34 +365,53 @@ pub async fn register<S: AsRef<str>>(
     slots: &[(&str, &str)],
     by: By,
 ) -> Vec<Vnfci> {
+    let (vnfcis, announced) = announce(ca, anchor, ids, slots, by);
+    let request =
+        proto::RegisterVnfcisRequest { request_id: request_id(), tenant: tenant.into(), vnfcis: announced };
+    let answer = LifecycleServiceClient::new(channel).register_vnfcis(request).await.unwrap().into_inner();
+    registered(vnfcis, answer.results)
+}
+
+/// VNFCIs of [`VNF`], and the items of the registration that announces them.
+pub fn announce<S: AsRef<str>>(
+    ca: &SoftwareCa,
+    anchor: &str,
+    ids: &[S],
+    slots: &[(&str, &str)],
+    by: By,
+) -> (Vec<Vnfci>, Vec<proto::NewVnfci>) {
     let mut vnfcis = Vec::new();
     let mut announced = Vec::new();
     for id in ids {
         let id = id.as_ref();
-        let credential = match by {
-            By::Certificate => ca.client(id),
-            By::Token => Credential::self_made(id),
-        };
-        let kind = match by {
-            By::Certificate => Kind::X509(proto::X509InitialCredential {
-                anchor: anchor.into(),
-                pin: Some(Pin::CertificateSha256(Sha256Hash::of(credential.certificate_der()).0.to_vec())),
-            }),
-            By::Token => Kind::Token(proto::TokenInitialCredential {}),
-        };
+        let (credential, kind) = armament(ca, anchor, id, by);
         announced.push(announcement(id, slots, kind, None));
         vnfcis.push(Vnfci::new(id, Initial { credential, token: None }));
     }
-    let request =
-        proto::RegisterVnfcisRequest { request_id: request_id(), tenant: tenant.into(), vnfcis: announced };
-    let answer = LifecycleServiceClient::new(channel).register_vnfcis(request).await.unwrap().into_inner();
-    assert_eq!(answer.results.len(), vnfcis.len());
-    for (vnfci, result) in vnfcis.iter_mut().zip(answer.results) {
+    (vnfcis, announced)
+}
+
+/// What a VNFCI shows with a new initial credential, and what MANO says of that.
+pub fn armament(ca: &SoftwareCa, anchor: &str, id: &str, by: By) -> (Credential, Kind) {
+    match by {
+        By::Certificate => {
+            let credential = ca.client(id);
+            let fingerprint = Sha256Hash::of(credential.certificate_der()).0.to_vec();
+            let pin = Some(Pin::CertificateSha256(fingerprint));
+            let kind = Kind::X509(proto::X509InitialCredential { anchor: anchor.into(), pin });
+            (credential, kind)
+        }
+        By::Token => (Credential::self_made(id), Kind::Token(proto::TokenInitialCredential {})),
+    }
+}
+
+/// The VNFCIs with the tokens that their registration answered.
+pub fn registered(mut vnfcis: Vec<Vnfci>, results: Vec<proto::RegisterResult>) -> Vec<Vnfci> {
+    assert_eq!(results.len(), vnfcis.len());
+    for (vnfci, result) in vnfcis.iter_mut().zip(results) {
         assert_eq!(result.error, "", "{}", vnfci.id);
         assert_eq!(result.vnfci_id, vnfci.id);
-        if by == By::Token {
-            vnfci.initial.token = Some(result.token.into());
-        }
+        vnfci.initial.token = (!result.token.is_empty()).then(|| result.token.into());
     }
     vnfcis
 }

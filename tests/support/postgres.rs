@@ -131,13 +131,21 @@ impl Cluster {
         let pid = rustix::process::Pid::from_raw(first).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         // The others notice by themselves; as long as one is left, no other server starts on the same data.
-        let data = self.directory.join("data");
-        let at_work = |entry: std::fs::DirEntry| {
-            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|directory| directory == data)
-        };
-        while std::fs::read_dir("/proc").unwrap().flatten().any(at_work) {
+        // Nor as long as the first one's id is taken: by itself, until somebody has asked how it ended.
+        while !self.processes().is_empty() || Path::new(&format!("/proc/{first}")).exists() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+    }
+
+    /// The server's processes: their ids, and what they say that they are, such as `postgres: keybroker test_... [local] idle`.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let data = self.directory.join("data");
+        let at_work = |entry: std::fs::DirEntry| {
+            let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|directory| directory == data);
+            let pid = entry.file_name().to_str()?.parse().ok().filter(|_| here)?;
+            Some((pid, std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default()))
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(at_work).collect()
     }
 
     /// Starts the server that was stopped.
@@ -275,6 +283,15 @@ impl Database {
         }
         sql(&format!("ALTER DATABASE {name} RENAME TO {name}_new"));
         sql(&format!("ALTER DATABASE {other} RENAME TO {name}"));
+    }
+
+    /// Runs a file of SQL in it, as a broker's role.
+    pub fn load(&self, file: &Path) {
+        run(command("psql")
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-U", ROLE, "-h"])
+            .arg(&self.cluster.directory)
+            .args(["-p", &self.cluster.port.to_string(), "-d", &self.name])
+            .stdin(File::open(file).unwrap()));
     }
 
     /// Takes it back to what [`Database::dump`] wrote.

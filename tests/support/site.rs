@@ -267,8 +267,7 @@ impl Site {
     /// A broker that answers on every listener, held by the caller: so that it can be killed and started while clients
     /// share the site.
     pub async fn start_broker(&self) -> Broker {
-        let mut broker =
-            Broker::start(self.options.program, &self.config(), &self.log(), &self.options.environment);
+        let mut broker = self.spawn_broker();
         until(PATIENCE, "the broker's first answer", async || {
             broker.check();
             (connect(&self.management_url(), &self.role("operator")).await.is_ok()
@@ -277,6 +276,11 @@ impl Site {
         })
         .await;
         broker
+    }
+
+    /// The same for a caller who does not wait for its first answer, which may never come.
+    pub fn spawn_broker(&self) -> Broker {
+        Broker::start(self.options.program, &self.config(), &self.log(), &self.options.environment)
     }
 
     /// The running broker, from now on held by the caller.
@@ -429,7 +433,7 @@ impl Addresses {
 
     /// Six free ports. They are below those that the kernel gives to outgoing connections, so that none is taken
     /// while a broker is away, and differ between test processes that run at the same time.
-    fn free() -> Self {
+    pub fn free() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..1_000 {
             let place = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed) * 1_777) % 4_000;

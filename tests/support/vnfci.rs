@@ -76,10 +76,19 @@ impl Vnfci {
         connect(&site.bootstrap_url(), &site.tls(&self.initial.credential)).await
     }
 
+    async fn reach(&self, site: &Site) -> Result<Connection, Status> {
+        self.connect(site).await.map_err(unreachable)
+    }
+
     /// A claim on a new connection, with a new request id.
     pub async fn claim(&self, site: &Site) -> Result<Claimed, Status> {
-        let connection = self.connect(site).await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let request = self.claim_request(&connection, RequestId::generate());
+        self.claim_as(site, RequestId::generate()).await
+    }
+
+    /// A claim on a new connection, with the request id of an earlier one.
+    pub async fn claim_as(&self, site: &Site, id: RequestId) -> Result<Claimed, Status> {
+        let connection = self.reach(site).await?;
+        let request = self.claim_request(&connection, id);
         self.send_claim(&connection, request).await
     }
 
@@ -150,7 +159,7 @@ impl Vnfci {
 
     /// Confirms on a new connection by the initial credential; says whether it was newly confirmed.
     pub async fn confirm(&self, site: &Site, claimed: &Claimed) -> Result<bool, Status> {
-        let connection = self.connect(site).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let connection = self.reach(site).await?;
         let id = RequestId::generate();
         let request = proto::ConfirmRequest {
             request_id: id.to_string(),
@@ -236,7 +245,7 @@ impl Claimed {
 
     /// Gives everything back, over the VNFCI listener.
     pub async fn release(&self, site: &Site) -> Result<Vec<String>, Status> {
-        let connection = site.connect(&site.vnfci_url(), &self.keys[0].credential()).await;
+        let connection = self.keys[0].reach(site).await?;
         let request = proto::ReleaseRequest {
             request_id: request_id(),
             claim_id: self.response.claim_id.clone(),
@@ -248,9 +257,14 @@ impl Claimed {
 }
 
 impl Delivered {
+    /// A new connection to the VNFCI listener.
+    async fn reach(&self, site: &Site) -> Result<Connection, Status> {
+        connect(&site.vnfci_url(), &site.tls(&self.credential())).await.map_err(unreachable)
+    }
+
     /// What the broker says to a VNFCI with this certificate.
     pub async fn trust_chain(&self, site: &Site) -> Result<proto::GetTrustChainResponse, Status> {
-        let connection = site.connect(&site.vnfci_url(), &self.credential()).await;
+        let connection = self.reach(site).await?;
         let mut client = CredentialServiceClient::new(connection.channel);
         Ok(client.get_trust_chain(proto::GetTrustChainRequest {}).await?.into_inner())
     }
@@ -275,6 +289,10 @@ impl Delivered {
         let at = self.private_key.windows(marker.len()).position(|window| window == marker).unwrap();
         Zeroizing::new(self.private_key[at + marker.len()..at + marker.len() + 32].to_vec())
     }
+}
+
+fn unreachable(error: ConnectError) -> Status {
+    Status::unavailable(error.to_string())
 }
 
 /// What a client tries again.

@@ -22,10 +22,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sqlx::Row;
+use sqlx::pool::PoolConnection;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -43,6 +45,9 @@ const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 A
 /// The [`Engine`] of a PostgreSQL database.
 pub struct Postgres {
     pool: sqlx::PgPool,
+    /// Whose threads read and write the connections. Callers live in runtimes that may end before the store: a connection that
+    /// was made in one of them would end with it.
+    home: Handle,
     /// The tests' clock; the database's is used if there is none.
     clock: Option<Arc<dyn Clock>>,
     changes: TaskTracker,
@@ -65,7 +70,7 @@ impl Engine for Postgres {
         match &self.clock {
             Some(clock) => Ok(clock.now()),
             None => {
-                let mut connection = self.pool.acquire().await?;
+                let mut connection = self.connection().await?;
                 let answer = answered(self.silence.short, sqlx::query(NOW).fetch_one(&mut *connection)).await;
                 if answer.is_err() {
                     connection.close_on_drop();
@@ -90,8 +95,8 @@ impl Engine for Postgres {
     {
         let (pool, clock, places) = (self.pool.clone(), self.clock.clone(), Arc::clone(&self.places));
         let silence = self.silence;
-        let task =
-            self.changes.spawn(async move { change(&pool, clock.as_deref(), silence, &places, body).await });
+        let task = async move { change(&pool, clock.as_deref(), silence, &places, body).await };
+        let task = self.changes.spawn_on(task, &self.home);
         // A child of what asks, in the traces; work that nobody asked for has none.
         let span = if tracing::Span::current().is_none() {
             tracing::Span::none()
@@ -105,7 +110,7 @@ impl Engine for Postgres {
 
     async fn reader(&self) -> Result<Connection> {
         Ok(Connection::Postgres(Session {
-            connection: self.pool.acquire().await?,
+            connection: self.connection().await?,
             silence: self.silence.short,
             failed: None,
             patient: false,
@@ -115,7 +120,7 @@ impl Engine for Postgres {
 
     async fn snapshot(&self) -> Result<Connection> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let connection = self.pool.acquire().await?;
+        let connection = self.connection().await?;
         let mut snapshot = Snapshot { connection, silence: self.silence.long, ended: false };
         let begun = sqlx::raw_sql(begin).execute(&mut *snapshot.connection);
         answered(self.silence.short, begun).await?;
@@ -146,6 +151,15 @@ async fn identity(connection: &mut sqlx::PgConnection) -> sqlx::Result<Identity>
         ));
     }
     Ok(Identity { database: row.try_get("database")?, started: row.try_get("started")? })
+}
+
+impl Postgres {
+    /// A connection to read by; made at home, if one has to be made.
+    async fn connection(&self) -> Result<PoolConnection<sqlx::Postgres>> {
+        let pool = self.pool.clone();
+        let acquired = self.home.spawn(async move { pool.acquire().await }).await;
+        Ok(acquired.map_err(|_| unavailable("the broker is ending"))??)
+    }
 }
 
 fn unavailable(why: &str) -> StoreError {

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// The schema, embedded. A change of the schema is a new file: files that were released are never edited. Brokers of two
@@ -184,7 +185,9 @@ impl PostgresStore {
             })
             .connect_lazy_with(session);
         let (changes, places) = (TaskTracker::new(), Arc::default());
-        Self { engine: Postgres { pool, clock, changes, places, silence, continuity } }
+        Self {
+            engine: Postgres { pool, home: Handle::current(), clock, changes, places, silence, continuity },
+        }
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

@@ -429,7 +429,8 @@ pub(super) async fn confirm(
     Ok(ConfirmOutcome::Confirmed { claim: record, superseded }.into())
 }
 
-/// Withdraws what earlier armings of a VNFCI than that of this initial credential had delivered.
+/// Withdraws what earlier armings of a VNFCI than that of this initial credential had delivered. Later ones stay: until they
+/// are confirmed, what is in force may be renewed.
 pub(super) async fn supersede(
     tx: &mut Connection,
     tenant: &TenantId,
@@ -438,8 +439,11 @@ pub(super) async fn supersede(
     now: Timestamp,
 ) -> Result<DestroyedKeys> {
     let rows = query(
-        "SELECT id, state FROM claims WHERE tenant = $1 AND vnfci = $2 AND initial_credential <> $3
-         AND state IN ('OPEN', 'CONFIRMED', 'RENEWED')",
+        "SELECT cl.id AS id, cl.state AS state FROM claims cl
+         JOIN initial_credentials i ON i.id = cl.initial_credential
+         JOIN initial_credentials latest ON latest.id = $3
+         WHERE cl.tenant = $1 AND cl.vnfci = $2 AND i.generation < latest.generation
+         AND cl.state IN ('OPEN', 'CONFIRMED', 'RENEWED')",
     )
     .bind(tenant.as_str())
     .bind(vnfci.as_str())

@@ -35,11 +35,12 @@ pub(super) async fn of(
     row.as_ref().map_or_else(|| Err(StoreError::NotFound(format!("credential {credential}"))), read)
 }
 
-/// Keys of which nothing is left anywhere, without a receipt; those that ended first come first.
+/// Keys that went out and of which nothing is left anywhere, without a receipt. Of a claim that a rolled-back database
+/// forgot, the mirror alone told that they went out. Those that ended first come first.
 pub(super) async fn receipts_due(tx: &mut Connection, limit: u32) -> Result<Vec<Custody>> {
     let mut sql = Statement::new(SELECT);
     sql.push(
-        " WHERE c.custody_ended_at IS NOT NULL AND c.claim_id IS NOT NULL AND c.receipt IS NULL
+        " WHERE c.custody_ended_at IS NOT NULL AND c.custody_holder_copy <> 'NEVER_DELIVERED' AND c.receipt IS NULL
           AND (c.key_state = 'EXTERNAL' OR c.erased_at IS NOT NULL AND e.state = 'DESTROYED'
               AND NOT EXISTS (SELECT 1 FROM key_epochs k JOIN epochs ke ON ke.id = k.epoch
                   WHERE k.credential = c.id AND ke.state <> 'DESTROYED'))

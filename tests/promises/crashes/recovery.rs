@@ -91,6 +91,13 @@ async fn a_recovery_run_again_after_a_crash_at_every_point_comes_to_the_same() {
         .map(|event| event["details"]["epoch"].as_str().unwrap().replace('-', ""))
         .collect();
     assert!(shredded.contains(&unknown_epoch[0]), "{shredded:?}");
+    // Of what went out the destruction is receipted, also where the database has forgotten the claim.
+    let went_out = "SELECT count(*) FROM credentials WHERE custody_reason = 'RECOVERED' AND custody_holder_copy = 'UNKNOWN'";
+    assert!(count(&site, &format!("{went_out} AND claim_id IS NULL")).await > 0);
+    site.until("their receipts", async |site| {
+        (count(site, &format!("{went_out} AND receipt IS NULL")).await == 0).then_some(())
+    })
+    .await;
     let fresh = site.register_one("fresh", &SLOTS, By::Certificate).await.boot(&site).await;
     assert!(before.iter().all(|claimed| claimed.keys[0].credential_id != fresh.keys[0].credential_id));
     let head = site.export("recovered").await.join("head.json");
