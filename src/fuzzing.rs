@@ -149,6 +149,7 @@ fn certificate(data: &[u8]) {
             #[allow(clippy::unwrap_used)]
             name: "anchor".parse().unwrap(),
             certificate: Arc::new(certificate),
+            issuers: Vec::new(),
             crls: Vec::new(),
             revocation: Revocation::Off,
             policies: PolicySet::new(),

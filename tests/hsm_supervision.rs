@@ -257,7 +257,7 @@ async fn workers_end_when_the_broker_is_killed() {
     const DIRECTORY: &str = "TEST_BROKER_DIRECTORY";
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         let directory = std::path::Path::new(&directory);
-        let token = SoftHsmToken::create(&directory.join("token"), worker_program()).unwrap();
+        let token = SoftHsmToken::create(&directory.join("token"), "keybroker", worker_program()).unwrap();
         let hsm = Hsm::start(token.config(worker_program())).await.unwrap();
         let pids: Vec<String> = hsm.status().worker_pids.iter().map(u32::to_string).collect();
         std::fs::write(directory.join("pids.new"), pids.join(" ")).unwrap();

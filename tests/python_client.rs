@@ -50,7 +50,7 @@ struct Broker {
 
 impl Broker {
     fn start(directory: &Path) -> Self {
-        let token = SoftHsmToken::create(directory, Path::new(KEYBROKER)).unwrap();
+        let token = SoftHsmToken::create(directory, "keybroker", Path::new(KEYBROKER)).unwrap();
         // Held until all are known, so that they differ.
         let held = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let addresses = held.each_ref().map(|listener| listener.local_addr().unwrap().to_string());

@@ -6,8 +6,8 @@ use super::proto::{self, admin_service_server::AdminService};
 use crate::authorisation::{Role, Rpc};
 use crate::broker::BrokerError;
 use crate::broker::admin::{IdentityCertificate, NewIdentity};
-use crate::broker::anchors::{AnchorWithCrls, NewAnchor};
-use crate::broker::hierarchy::{Ca, Certifier};
+use crate::broker::anchors::{AnchorChange, AnchorWithCrls, NewAnchor};
+use crate::broker::hierarchy::{Ca, Certifier, ImportCa};
 use crate::broker::quotas::TenantStatus;
 use crate::nfv::VnfInstanceId;
 use crate::store::records::{Identity, Quota, Revocation};
@@ -92,11 +92,13 @@ impl AdminService for Admin {
             .call(Rpc::UpdateAnchor, request, |call, caller, message| async move {
                 let tenant = required("tenant", &message.tenant)?;
                 let name = required("name", &message.name)?;
-                let policy = crl_policy(message.crl_policy)?;
-                let anchor = call
-                    .broker
-                    .update_anchor(&caller, call.request()?, tenant, name, policy, message.crls_der)
-                    .await?;
+                let change = AnchorChange {
+                    revocation: crl_policy(message.crl_policy)?,
+                    issuers_der: message.issuers_der,
+                    crls_der: message.crls_der,
+                };
+                let anchor =
+                    call.broker.update_anchor(&caller, call.request()?, tenant, name, change).await?;
                 Ok(proto::UpdateAnchorResponse { anchor: Some(shown_anchor(anchor)) })
             })
             .await
@@ -281,8 +283,10 @@ impl AdminService for Admin {
                 let der = certificate("certificate_der", message.certificate_der)?;
                 let chain = message.chain_der.into_iter();
                 let chain = chain.map(|der| certificate("chain_der", der)).collect::<Result<Vec<_>, _>>()?;
-                let ca = call.broker.import_ca(&caller, call.request()?, tenant, name, der, chain).await?;
-                Ok(proto::ImportCaResponse { ca: Some(shown_ca(ca)) })
+                let import = ImportCa { certificate_der: der, chain_der: chain, force: message.force };
+                let (ca, warnings) =
+                    call.broker.import_ca(&caller, call.request()?, tenant, name, import).await?;
+                Ok(proto::ImportCaResponse { ca: Some(shown_ca(ca)), warnings })
             })
             .await
     }
@@ -444,6 +448,7 @@ fn shown_anchor(AnchorWithCrls { anchor, crls }: AnchorWithCrls) -> proto::Ancho
             })
             .collect(),
         strict: anchor.strict,
+        issuers_der: anchor.issuers_der,
     }
 }
 

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// `ErrorInfo.domain` of every error of ours.
 pub const DOMAIN: &str = "keybroker";
+/// A CA is renewed by people.
+const CA_RENEWAL: Duration = Duration::from_secs(3_600);
 
 /// The gRPC status for an error, with `google.rpc.ErrorInfo` and, where they apply, `BadRequest`,
 /// `QuotaFailure`, `PreconditionFailure` and `RetryInfo`.
@@ -75,6 +77,12 @@ pub fn status(error: &BrokerError) -> Status {
                 ErrorDetails::with_retry_info(Some(*retry_after)),
             )
         }
+        BrokerError::CaEnding(_) => answer(
+            Code::Unavailable,
+            "CA_ENDING",
+            &error.to_string(),
+            ErrorDetails::with_retry_info(Some(CA_RENEWAL)),
+        ),
         BrokerError::TokenWithoutKeys { retry_after, .. } => {
             tracing::error!(%error, "not available");
             answer(
@@ -229,6 +237,7 @@ mod tests {
                 Code::Unavailable,
                 "HSM_UNAVAILABLE",
             ),
+            (BrokerError::CaEnding(Timestamp::from_unix_seconds(1)), Code::Unavailable, "CA_ENDING"),
             (
                 BrokerError::TokenWithoutKeys {
                     tenant: "default".parse().unwrap(),

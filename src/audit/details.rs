@@ -80,6 +80,9 @@ details! {
         crls_added: Vec<Sha256Hash>,
         /// SHA-256 of CRLs that they replace.
         crls_removed: Vec<Sha256Hash>,
+        /// SHA-256 of the certificates of CAs and CRL issuers below it, DER.
+        #[serde(default)]
+        issuers: Vec<Sha256Hash>,
     }
 
     /// `IDENTITY_ADDED`, `IDENTITY_REMOVED`

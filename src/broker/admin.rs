@@ -3,7 +3,8 @@
 use crate::audit::details::{self, ProfileDetails, TenantDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
-use crate::broker::authorities::unissued;
+use crate::broker::authorities::{Authority, unissued};
+use crate::broker::clients;
 use crate::broker::initialise::{CLIENT_VALIDITY, default_tenant, identity_event};
 use crate::broker::profiles::{self, Profiles};
 use crate::broker::quotas::TenantStatus;
@@ -108,8 +109,8 @@ impl Broker {
     /// Registers an identity by its client certificate.
     ///
     /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] for a role without the tenant that it needs or an expired
-    /// certificate, [`BrokerError::AlreadyExists`].
+    /// [`BrokerError::Denied`], [`BrokerError::Invalid`] for a role without the tenant that it needs or a certificate that is
+    /// not accepted (`clients`), [`BrokerError::AlreadyExists`].
     pub async fn add_identity(
         &self,
         caller: &Caller,
@@ -124,6 +125,14 @@ impl Broker {
         if now >= facts.not_after {
             return Err(invalid("identity.certificate_der", format!("expired at {}", facts.not_after)));
         }
+        let chain = [certificate_der.clone()];
+        self.load_authorities().await?;
+        self.judge_client(&chain, new.tenant.as_ref()).await?.map_err(|error| {
+            invalid(
+                "identity.certificate_der",
+                format!("is not accepted: {error}{}", clients::advice(&error)),
+            )
+        })?;
         let identity = Identity {
             name: new.name,
             role: new.role,
@@ -259,6 +268,18 @@ impl Broker {
             && !self.issuers.load().contains_key(issuer)
         {
             let problem = format!("issuer {issuer} is not configured: add [issuer.{issuer}], then SIGHUP");
+            return Err(invalid("profile.toml", problem));
+        }
+        self.load_authorities().await?;
+        let has_ca = |authority: &Arc<Authority>| {
+            authority.tenant.is_some() && !authority.is_root() && authority.name == *profile.ca()
+        };
+        if *profile.issuer() == ProfileIssuer::SubCa && !self.authorities.load().all().iter().any(has_ca) {
+            let problem = format!(
+                "ca = \"{}\": no tenant has a CA of this name; make it first (`keybroker ca add`, or `keybroker ca csr` and \
+                 `ca import`), or correct the name",
+                profile.ca()
+            );
             return Err(invalid("profile.toml", problem));
         }
         if let Some(user) = self.pools_of(&name).await?.iter().find(|pool| pool.issue != profile.issue()) {

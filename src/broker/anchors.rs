@@ -5,11 +5,13 @@ use crate::audit::details::{self, AnchorDetails, AnchorUpdatedDetails};
 use crate::audit::event::{Event, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::admin::{certificate, invalid, one, strong_certificate};
+use crate::broker::anchor_crls::{self, Changes};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::CertificateFacts;
 use crate::ca::path::{
-    self, Certificate, Conformance, Crl, PathError, PolicySet, Purpose, Revocation, Rules,
+    self, Certificate, Conformance, Crl, PathError, PolicySet, Purpose, Revocation, Rules, Work,
 };
+use crate::clock::Timestamp;
 use crate::identity::x509;
 use crate::nfv::{AnchorName, Sha256Hash, TenantId};
 use crate::store::records::{Anchor, AnchorUpdate};
@@ -20,6 +22,8 @@ use std::sync::Arc;
 const POLICIES_MAX: usize = 64;
 /// CRLs in one call.
 const CRLS_MAX: usize = 100;
+/// Certificates of CAs and CRL issuers below one anchor.
+const ISSUERS_MAX: usize = 64;
 
 /// An anchor to be added.
 #[derive(Debug, Clone)]
@@ -36,6 +40,17 @@ pub struct NewAnchor {
     pub policies: Vec<String>,
     /// Whether certificates must conform to RFC 5280 section 4.
     pub strict: bool,
+}
+
+/// A change of an anchor.
+#[derive(Debug, Clone, Default)]
+pub struct AnchorChange {
+    /// What is demanded of CRLs from now on; none: as before.
+    pub revocation: Option<Revocation>,
+    /// Further certificates of CAs and CRL issuers below it, DER, in any order.
+    pub issuers_der: Vec<Vec<u8>>,
+    /// CRLs, DER.
+    pub crls_der: Vec<Vec<u8>>,
 }
 
 /// An anchor and its CRLs.
@@ -94,6 +109,7 @@ impl Broker {
             revocation: new.revocation,
             policies: new.policies,
             strict: new.strict,
+            issuers_der: Vec::new(),
             created_at: now,
         };
         let event = self.event(&authorised, EventKind::AnchorAdded, &request).await?;
@@ -105,23 +121,25 @@ impl Broker {
         Ok(AnchorWithCrls { anchor: added.pop().unwrap_or(anchor), crls: Vec::new() })
     }
 
-    /// Changes what is demanded of CRLs under an anchor, and adds CRLs: each replaces that of the same issuer and scope.
-    /// Whose a CRL is, is verified whenever it is used; a CRL in the anchor's own name is verified here already.
+    /// Changes what is demanded of CRLs under an anchor, adds certificates of CAs and CRL issuers below it, and CRLs
+    /// (`anchor_crls`): one that verifies replaces that of the same issuer and scope. Whose a CRL is, is verified again
+    /// whenever it is used.
     ///
     /// # Errors
-    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Invalid`] for what is no CRL or has critical
-    /// extensions that are unknown, [`BrokerError::Precondition`] for one older than the one that it would replace.
+    /// [`BrokerError::Denied`], [`BrokerError::NotFound`], [`BrokerError::Invalid`] for certificates without a path to the
+    /// anchor, for what is no CRL, has critical extensions that are unknown, is of the future or has a wrong signature,
+    /// [`BrokerError::Precondition`] for one older than the one that it would replace, and if too many wait.
     pub async fn update_anchor(
         &self,
         caller: &Caller,
         request: Request,
         tenant: TenantId,
         name: AnchorName,
-        revocation: Option<Revocation>,
-        crls_der: Vec<Vec<u8>>,
+        change: AnchorChange,
     ) -> Result<AnchorWithCrls, BrokerError> {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::UpdateAnchor, target)?;
+        let AnchorChange { revocation, issuers_der, crls_der } = change;
         let mut found = self.anchors_with_crls(Some(&tenant)).await?.into_iter();
         let Some(AnchorWithCrls { mut anchor, crls: known }) = found.find(|found| found.anchor.name == name)
         else {
@@ -130,29 +148,14 @@ impl Broker {
         if crls_der.len() > CRLS_MAX {
             return Err(invalid("crls_der", format!("has more than {CRLS_MAX} CRLs")));
         }
+        let now = self.store.now().await?;
         let certificate = Certificate::from_der(&anchor.certificate_der).map_err(internal)?;
-        let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for (index, der) in crls_der.into_iter().enumerate() {
-            let refused = |error| invalid(&format!("crls_der[{index}]"), format!("{error}"));
-            let crl = Crl::from_der(&der).map_err(refused)?;
-            match crl.verify(&certificate) {
-                // Of a CA below, or of another key of the same name.
-                Ok(()) | Err(PathError::UnknownIssuer(_)) => {}
-                Err(error) => return Err(refused(error)),
-            }
-            for old in known.iter().filter(|old| crl.replaces(old) && crl.fingerprint() != old.fingerprint())
-            {
-                if crl.is_older_than(old) {
-                    return Err(BrokerError::Precondition(format!(
-                        "crls_der[{index}] of {} is older than the one that the anchor has, of {}",
-                        crl.issuer(),
-                        old.this_update()
-                    )));
-                }
-                removed.push(old.fingerprint());
-            }
-            added.push(der);
-        }
+        let known_issuers = parsed(&anchor.issuers_der)?;
+        let issuers = issuers_below(&certificate, known_issuers, issuers_der, now)?;
+        let verifying: Vec<_> =
+            std::iter::once(&certificate).chain(issuers.iter().map(|(_, issuer)| issuer)).collect();
+        let Changes { added, removed } = anchor_crls::settle(&known, &verifying, crls_der, now)?;
+        let issuers_der: Vec<Vec<u8>> = issuers.into_iter().map(|(der, _)| der).collect();
         anchor.revocation = revocation.unwrap_or(anchor.revocation);
         let event = self.event(&authorised, EventKind::AnchorUpdated, &request).await?.tenant(&tenant);
         let event = event.details(details::json(&AnchorUpdatedDetails {
@@ -161,8 +164,16 @@ impl Broker {
             crl_policy: anchor.revocation.to_string(),
             crls_added: added.iter().map(|der| Sha256Hash::of(der)).collect(),
             crls_removed: removed.clone(),
+            issuers: issuers_der.iter().map(|der| Sha256Hash::of(der)).collect(),
         }));
-        let update = AnchorUpdate { tenant: tenant.clone(), name: name.clone(), revocation, added, removed };
+        let update = AnchorUpdate {
+            tenant: tenant.clone(),
+            name: name.clone(),
+            revocation,
+            issuers_der: Some(issuers_der),
+            added,
+            removed,
+        };
         self.store.update_anchor(update, one(event, &authorised, &request)).await?;
         let mut updated = self.anchors_with_crls(Some(&tenant)).await?.into_iter();
         let updated = updated.find(|found| found.anchor.name == name);
@@ -210,11 +221,17 @@ impl Broker {
         let mut certificates = HashMap::with_capacity(anchors.len());
         let mut ready = Vec::with_capacity(anchors.len());
         for AnchorWithCrls { anchor, crls } in anchors {
-            let certificate = match known.certificates.get(&anchor.fingerprint) {
-                Some(certificate) => Arc::clone(certificate),
-                None => Arc::new(Certificate::from_der(&anchor.certificate_der).map_err(internal)?),
+            let mut read = |der: &[u8], fingerprint| {
+                let certificate = match known.certificates.get(&fingerprint) {
+                    Some(certificate) => Arc::clone(certificate),
+                    None => Arc::new(Certificate::from_der(der).map_err(internal)?),
+                };
+                certificates.insert(fingerprint, Arc::clone(&certificate));
+                Ok::<_, BrokerError>(certificate)
             };
-            certificates.insert(anchor.fingerprint, Arc::clone(&certificate));
+            let certificate = read(&anchor.certificate_der, anchor.fingerprint)?;
+            let issuers = anchor.issuers_der.iter().map(|der| read(der, Sha256Hash::of(der)));
+            let issuers = issuers.collect::<Result<_, _>>()?;
             let acceptable = policies(&anchor.policies).map_err(|policy| {
                 BrokerError::Internal(format!("policy {policy:?} of anchor {}", anchor.name))
             })?;
@@ -222,6 +239,7 @@ impl Broker {
                 tenant: anchor.tenant,
                 name: anchor.name,
                 certificate,
+                issuers,
                 crls,
                 revocation: anchor.revocation,
                 policies: acceptable,
@@ -270,6 +288,48 @@ fn differ<V>(now: &HashMap<Sha256Hash, V>, before: &HashMap<Sha256Hash, V>) -> b
 /// Says which one is no object identifier.
 fn policies(texts: &[String]) -> Result<PolicySet, String> {
     texts.iter().map(|text| text.parse().map_err(|_| text.clone())).collect()
+}
+
+/// Certificates from the store, each with its DER.
+fn parsed(ders: &[Vec<u8>]) -> Result<Vec<(Vec<u8>, Certificate)>, BrokerError> {
+    ders.iter().map(|der| Ok((der.clone(), Certificate::from_der(der).map_err(internal)?))).collect()
+}
+
+/// The known issuers below an anchor that have not expired, and those that are given now: each has a path to it.
+fn issuers_below(
+    anchor: &Certificate,
+    known: Vec<(Vec<u8>, Certificate)>,
+    given: Vec<Vec<u8>>,
+    now: Timestamp,
+) -> Result<Vec<(Vec<u8>, Certificate)>, BrokerError> {
+    let field = |index: usize| format!("issuers_der[{index}]");
+    let mut issuers: Vec<_> = known.into_iter().filter(|(_, issuer)| issuer.not_after() >= now).collect();
+    let mut added = Vec::new();
+    for (index, der) in given.into_iter().enumerate() {
+        let issuer =
+            Certificate::from_der(&der).map_err(|error| invalid(&field(index), error.to_string()))?;
+        if !issuer.is_issuer() {
+            let problem = format!("{} is neither a CA's nor a CRL issuer's certificate", issuer.subject());
+            return Err(invalid(&field(index), problem));
+        }
+        // The anchor itself may be in a file with the whole chain.
+        let is_known = |(_, known): &(_, Certificate)| known.fingerprint() == issuer.fingerprint();
+        if issuer.fingerprint() != anchor.fingerprint() && !issuers.iter().any(is_known) {
+            issuers.push((der, issuer.clone()));
+            added.push((index, issuer));
+        }
+    }
+    if issuers.len() > ISSUERS_MAX {
+        return Err(invalid("issuers_der", format!("an anchor has at most {ISSUERS_MAX} CAs below it")));
+    }
+    let between: Vec<_> = issuers.iter().map(|(_, issuer)| issuer.clone()).collect();
+    let rules = Rules { revocation: Revocation::Off, ..Rules::new(Purpose::Any, now) };
+    for (index, issuer) in added {
+        path::validate(&issuer, &between, anchor, &[], &rules, &Work::default()).map_err(|error| {
+            invalid(&field(index), format!("{} is not below the anchor: {error}", issuer.subject()))
+        })?;
+    }
+    Ok(issuers)
 }
 
 fn anchor_event(event: Event, anchor: &Anchor, facts: &CertificateFacts) -> Event {

@@ -1,9 +1,12 @@
 //! The own CAs: a root, and one sub-CA per tenant, with their keys on the token.
 
 use crate::audit::event::{Actor, Event, EventKind};
+use crate::broker::ca_fitness::end_of_chain;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::ocsp::IssuerHashes;
+use crate::ca::path::Certificate;
 use crate::ca::{self, SigningCa, Tbs};
+use crate::clock::Timestamp;
 use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::{CaName, IssuerId, IssuerName, TenantId};
@@ -26,10 +29,13 @@ pub(super) struct Authority {
     pub(super) generation: u32,
     pub(super) key: ObjectId,
     pub(super) ca: SigningCa,
+    pub(super) certificate: Certificate,
     pub(super) certificate_der: Vec<u8>,
     /// From this CA's certificate up to, but without, the root.
     pub(super) chain_der: Vec<Vec<u8>>,
     pub(super) root_der: Vec<u8>,
+    /// End of its certificate, or of the first one above it.
+    pub(super) ends_at: Timestamp,
     pub(super) crl_url: String,
 }
 
@@ -201,6 +207,9 @@ impl Broker {
                 generation: record.generation,
                 key: record.key.parse().map_err(|_| unfit(format!("unknown key {:?}", record.key)))?,
                 ca,
+                ends_at: end_of_chain(&record.certificate_der, &record.chain_der)?,
+                certificate: Certificate::from_der(&record.certificate_der)
+                    .map_err(|e| unfit(e.to_string()))?,
                 certificate_der: record.certificate_der,
                 chain_der,
                 root_der,
@@ -344,5 +353,8 @@ impl Broker {
 
 /// A certificate that could not be made: the caller's names, or the CA's end.
 pub(super) fn unissued(error: ca::IssueError) -> BrokerError {
-    BrokerError::Precondition(error.to_string())
+    match error {
+        ca::IssueError::IssuerEnding(at) => BrokerError::CaEnding(at),
+        error => BrokerError::Precondition(error.to_string()),
+    }
 }

@@ -103,6 +103,10 @@ impl Broker {
                 .identify_vnfci(peer, None)
                 .await
                 .map_err(|error| error.concerning(&held.tenant, Some(&held.vnfci)))?;
+            // RFC 7030 3.3.2: a certificate that is not for TLS clients renews nothing here.
+            self.accept_client(peer, Some(&held.tenant))
+                .await
+                .map_err(|error| error.concerning(&held.tenant, Some(&held.vnfci)))?;
             EnrollerKind::Holder(caller, Box::new(held))
         } else if self.store.identity_by_fingerprint(shown).await?.is_some() {
             let caller = self.identify_registered(peer).await?;

@@ -9,8 +9,8 @@ use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::signature::AuditSignature;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::authorities::{Authority, ROOT_VALIDITY, unissued};
+use crate::broker::ca_fitness::{Candidate, Fitness};
 use crate::broker::{Broker, BrokerError, Request};
-use crate::ca::path::{self, Purpose, Rules};
 use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
@@ -66,6 +66,17 @@ pub struct CaCertificateRequest {
     pub der: Vec<u8>,
     /// Of the key that it is for.
     pub generation: u32,
+}
+
+/// A CA certificate that an external root signed.
+#[derive(Debug, Clone)]
+pub struct ImportCa {
+    /// It, DER.
+    pub certificate_der: Vec<u8>,
+    /// Certificates between it and its root, DER.
+    pub chain_der: Vec<Vec<u8>>,
+    /// It is taken into use although some profiles cannot use it, or only for a short time.
+    pub force: bool,
 }
 
 /// A certificate that a root signed for a CA elsewhere.
@@ -238,8 +249,9 @@ impl Broker {
     ///
     /// 1. It is a CA's, within its validity, for the key that the last request was made for.
     /// 2. Its issuers lead to a root that the operator configured (`[ca] roots`), or to the own one.
-    /// 3. It is tried: a certificate that its key signs in the HSM is good along that path.
-    /// 4. Recorded.
+    /// 3. It conforms to RFC 5280, and is tried: certificates of every profile that names it, which its key signs in the HSM, are
+    ///    good along that path, and it lasts as long as they do ([`ca_fitness`](crate::broker::ca_fitness)).
+    /// 4. Recorded. Beside the CA, gives what its operator should know.
     ///
     /// # Errors
     /// [`BrokerError::Denied`], [`BrokerError::Invalid`] that says what is wrong with it.
@@ -249,9 +261,10 @@ impl Broker {
         request: Request,
         tenant: TenantId,
         name: CaName,
-        certificate_der: Vec<u8>,
-        given: Vec<Vec<u8>>,
-    ) -> Result<Ca, BrokerError> {
+        import: ImportCa,
+    ) -> Result<(Ca, Vec<String>), BrokerError> {
+        let ImportCa { certificate_der, chain_der: given, force } = import;
+
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::ImportCa, target)?;
         let _one_at_a_time = self.ca_making.lock().await;
@@ -259,7 +272,7 @@ impl Broker {
         if let Some(known) =
             self.authorities.load().all().into_iter().find(|known| known.certificate_der == certificate_der)
         {
-            return Ok(self.shown(&known));
+            return Ok((self.shown(&known), Vec::new()));
         }
         // 1.
         let now = self.store.now().await?;
@@ -281,16 +294,20 @@ impl Broker {
         // 2.
         let chain_der = self.chain_to_a_root(&facts, &given).await?;
         // 3.
-        let spki = self.bootstrap_key_der().await?;
-        let trial = signing
-            .client("import", "trial", &spki, Duration::from_secs(600), now, &mut rand::rng())
-            .map_err(|error| invalid("certificate_der", error.to_string()))?;
-        let mut chain = vec![self.sign_certificate(&key, &trial).await?, certificate_der.clone()];
         let (root, between) = chain_der.split_last().ok_or_else(|| no_root("certificate_der"))?;
+        let mut chain = vec![certificate_der.clone()];
         chain.extend_from_slice(between);
-        path::validate_chain(&chain, root, &Rules::new(Purpose::TlsClient, now)).map_err(|error| {
-            invalid("certificate_der", format!("cannot issue: a certificate under it is refused: {error}"))
-        })?;
+        let candidate =
+            Candidate { tenant: &tenant, name: &name, key: &key, signing: &signing, chain: &chain, root };
+        let Fitness { problems, mut warnings } = self.try_ca(&candidate, now).await?;
+        if !problems.is_empty() && !force {
+            let problem = format!(
+                "is not fit for what it is to issue (force takes it into use nevertheless): {}",
+                problems.join("; ")
+            );
+            return Err(invalid("certificate_der", problem));
+        }
+        warnings.splice(0..0, problems);
         crash::reached(Point::CaTried);
         // 4.
         let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
@@ -305,7 +322,8 @@ impl Broker {
             chain_der,
             created_at: now,
         };
-        self.take_into_use(record, event, Some(request.key(authorised.actor()))).await
+        let taken = self.take_into_use(record, event, Some(request.key(authorised.actor()))).await?;
+        Ok((taken, warnings))
     }
 
     /// The own root signs a CA's request: the offline side of a ceremony. Its validity ends with the root's at the latest.

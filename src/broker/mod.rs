@@ -2,12 +2,15 @@
 
 pub mod admin;
 mod admission;
+mod anchor_crls;
 pub mod anchors;
 mod at_claim;
 pub mod audit;
 pub mod authorities;
 pub mod background;
+pub mod ca_fitness;
 pub mod claim;
+mod clients;
 pub mod confirm;
 mod custody;
 pub mod enrol;
@@ -288,6 +291,11 @@ pub enum BrokerError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The CA that would sign ends too soon for what it would sign.
+    #[error(
+        "the CA that issues here ends at {0}, too soon for a new certificate: its operator has to renew it"
+    )]
+    CaEnding(Timestamp),
     /// The token that should hold a tenant's keys is another one, or blank. The tenant's callers learn it: nothing but an
     /// operator helps.
     #[error(
@@ -483,7 +491,7 @@ impl Broker {
         if let Some(withheld) = self.withheld() {
             return Err(withheld.sentence);
         }
-        let mut degraded = Vec::new();
+        let mut degraded = self.measure_cas(self.store.now().await.map_err(|error| error.to_string())?);
         for tenant in self.hsm.tenants_with_tokens() {
             let status = self.hsm.status_of(tenant);
             metrics::gauge!("keybroker_hsm_available", "tenant" => tenant.to_string())
@@ -501,22 +509,6 @@ impl Broker {
             degraded.push(format!("HSM: {}", status.problem));
         }
         Ok(degraded)
-    }
-
-    /// The registered identity behind a management connection: its certificate is registered and within its
-    /// validity.
-    ///
-    /// # Errors
-    /// [`BrokerError::Refused`] if there is none.
-    pub async fn identify_registered(&self, peer: &Peer) -> Result<Caller, BrokerError> {
-        let (fingerprint, _) = self.presented(peer).await?;
-        let identity = self.store.identity_by_fingerprint(fingerprint).await?.ok_or_else(|| {
-            BrokerError::refused(
-                "IDENTITY_UNKNOWN",
-                format!("certificate sha256:{fingerprint} is not registered"),
-            )
-        })?;
-        Ok(Caller::registered(identity.role, &identity.name, identity.tenant, identity.granted_vnfs))
     }
 
     /// The VNFCI behind a connection with a certificate that we delivered: its key is delivered (or claimed, for the

@@ -44,6 +44,11 @@ impl Profiles {
         self.0.get(name).map(|(_, profile)| Arc::clone(profile))
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Profile>> {
+        self.0.values().map(|(_, profile)| Arc::clone(profile)).collect()
+    }
+
     /// The text of a profile.
     pub(super) fn text(&self, name: &ProfileName) -> Option<String> {
         self.0.get(name).map(|(text, _)| text.clone())

@@ -6,7 +6,7 @@
 use super::encode::{SEQUENCE, SET, oid, tlv, unsigned};
 use super::profile::{CertificateNames, Profile};
 use crate::credential::KeyType;
-use const_oid::db::{rfc2985, rfc4519, rfc5280, rfc5912};
+use const_oid::db::{DB, rfc2985, rfc4519, rfc5280, rfc5912};
 use der::asn1::{AnyRef, BitStringRef, Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use der::{Any, Decode, Encode, Sequence, Tag, Tagged};
 use spki::SubjectPublicKeyInfoRef;
@@ -64,6 +64,9 @@ impl CertificationRequest {
         let info = CertReqInfo::from_der(&info_der).map_err(malformed)?;
         let public_key_der = info.public_key.to_der().map_err(malformed)?;
         let spki = SubjectPublicKeyInfoRef::from_der(&public_key_der).map_err(malformed)?;
+        if let Some(curve) = foreign_curve(&spki) {
+            return Err(invalid(format!("has an EC key {curve}: use P-256 or P-384")));
+        }
         let key_algorithm = spki.algorithm.to_der().map_err(malformed)?;
         let key_algorithm = AnyRef::from_der(&key_algorithm).map_err(malformed)?;
         let signature =
@@ -225,6 +228,21 @@ pub fn csr_attributes(profile: &Profile) -> Vec<u8> {
         KeyType::Rsa4096 => rsa(4096),
     };
     tlv(SEQUENCE, &[&key, &oid(signature)])
+}
+
+/// What is wrong with the curve of an EC key, if no signature on it can be verified here.
+fn foreign_curve(spki: &SubjectPublicKeyInfoRef<'_>) -> Option<String> {
+    if spki.algorithm.oid != rfc5912::ID_EC_PUBLIC_KEY {
+        return None;
+    }
+    match spki.algorithm.parameters_oid() {
+        Ok(rfc5912::SECP_256_R_1 | rfc5912::SECP_384_R_1 | rfc5912::SECP_521_R_1) => None,
+        Ok(curve) => {
+            let name = DB.by_oid(&curve).map_or_else(|| curve.to_string(), str::to_owned);
+            Some(format!("on curve {name}, which is not accepted"))
+        }
+        Err(_) => Some("whose curve has no name (explicit parameters)".to_owned()),
+    }
 }
 
 /// The type of a key, by its algorithm and size.

@@ -30,6 +30,10 @@ pub(super) enum AnchorCommand {
         /// A CRL of the CA, or of one below it, PEM; may be repeated
         #[arg(long, value_name = "FILE")]
         crl: Vec<PathBuf>,
+        /// The certificate of a CA or CRL issuer below it, PEM: its CRLs can be verified, and clients need not present it; may
+        /// be repeated
+        #[arg(long, value_name = "FILE")]
+        ca: Vec<PathBuf>,
         /// A certificate policy (object identifier); a path must be valid for one of them; may be repeated
         #[arg(long, value_name = "OID")]
         policy: Vec<String>,
@@ -67,9 +71,13 @@ pub(super) enum AnchorCommand {
         /// What is demanded of CRLs from now on
         #[arg(long, value_enum)]
         crl_policy: Option<Demanded>,
-        /// A CRL, PEM; it replaces that of the same issuer; may be repeated
+        /// A CRL, PEM; it replaces that of the same issuer if its signature can be verified; may be repeated
         #[arg(long, value_name = "FILE")]
         crl: Vec<PathBuf>,
+        /// The certificate of a CA or CRL issuer below it, PEM: its CRLs can be verified, and clients need not present it; may
+        /// be repeated
+        #[arg(long, value_name = "FILE")]
+        ca: Vec<PathBuf>,
         /// The tenant
         #[arg(long, default_value = "default")]
         tenant: TenantId,
@@ -113,8 +121,8 @@ impl Demanded {
 /// Runs the command.
 pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
-        AnchorCommand::Add { name, certificate, crl_policy, crl, policy, strict, tenant, connection } => {
-            let crls_der = crls(&crl)?;
+        AnchorCommand::Add { name, certificate, crl_policy, crl, ca, policy, strict, tenant, connection } => {
+            let (crls_der, issuers_der) = (crls(&crl)?, issuers(&ca)?);
             let certificates = files::read_certificates(&certificate)?;
             let [certificate_der] = certificates.as_slice() else {
                 let problem = format!("{} has several certificates: give one CA", certificate.display());
@@ -131,13 +139,14 @@ pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<()
                 strict,
             };
             let mut added = client.add_anchor(request).await?.into_inner().anchor.unwrap_or_default();
-            if !crls_der.is_empty() {
+            if !crls_der.is_empty() || !issuers_der.is_empty() {
                 let request = UpdateAnchorRequest {
                     request_id: request_id(),
                     tenant: tenant.to_string(),
                     name: name.to_string(),
                     crl_policy: CrlPolicy::Unspecified.into(),
                     crls_der,
+                    issuers_der,
                 };
                 added = client.update_anchor(request).await?.into_inner().anchor.unwrap_or_default();
             }
@@ -155,9 +164,9 @@ pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<()
                 found.ok_or_else(|| Failure::failed(format!("anchor {tenant}/{name} does not exist")))?;
             output.object(&object(found));
         }
-        AnchorCommand::Update { name, crl_policy, crl, tenant, connection } => {
-            if crl_policy.is_none() && crl.is_empty() {
-                return Err(Failure::usage("nothing to change: give --crl or --crl-policy".to_owned()));
+        AnchorCommand::Update { name, crl_policy, crl, ca, tenant, connection } => {
+            if crl_policy.is_none() && crl.is_empty() && ca.is_empty() {
+                return Err(Failure::usage("nothing to change: give --crl, --ca or --crl-policy".to_owned()));
             }
             let request = UpdateAnchorRequest {
                 request_id: request_id(),
@@ -165,6 +174,7 @@ pub(super) async fn run(command: AnchorCommand, output: OutputArgs) -> Result<()
                 name: name.to_string(),
                 crl_policy: crl_policy.map_or(CrlPolicy::Unspecified.into(), Demanded::number),
                 crls_der: crls(&crl)?,
+                issuers_der: issuers(&ca)?,
             };
             let mut client = AdminServiceClient::new(connection.connect().await?.channel);
             let updated = client.update_anchor(request).await?.into_inner().anchor.unwrap_or_default();
@@ -196,6 +206,12 @@ fn crls(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(crls)
 }
 
+/// Every certificate of PEM files, DER.
+fn issuers(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    let read = paths.iter().map(|path| files::read_certificates(path)).collect::<Result<Vec<_>, _>>()?;
+    Ok(read.into_iter().flatten().collect())
+}
+
 async fn anchors(connection: &ConnectionArgs, tenant: Option<&TenantId>) -> Result<Vec<Anchor>, Failure> {
     let mut client = AdminServiceClient::new(connection.connect().await?.channel);
     let tenant = tenant.map(TenantId::to_string).unwrap_or_default();
@@ -217,6 +233,7 @@ fn object(anchor: &Anchor) -> Value {
         },
         "acceptable_policies": anchor.acceptable_policies,
         "strict": anchor.strict,
+        "cas_below": anchor.issuers_der.iter().map(|der| Sha256Hash::of(der)).collect::<Vec<_>>(),
         "crls": anchor.crls.iter().map(crl_object).collect::<Vec<_>>(),
         "created_at": time_text(anchor.created_at),
     })

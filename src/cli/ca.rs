@@ -7,7 +7,9 @@ use super::failure::Failure;
 use super::files::{self, Readers};
 use super::output::OutputArgs;
 use crate::api::proto::admin_service_client::AdminServiceClient;
-use crate::api::proto::{Ca, ImportCaRequest, IssueCaRequest, ListCasRequest, RequestCaRequest};
+use crate::api::proto::{
+    Ca, ImportCaRequest, ImportCaResponse, IssueCaRequest, ListCasRequest, RequestCaRequest,
+};
 use crate::broker::Broker;
 use crate::ca::{CertificateFacts, pem};
 use crate::clock::{Clock, HumaneDuration, SystemClock};
@@ -61,6 +63,9 @@ pub(super) enum CaCommand {
         /// The CA certificate, PEM, with the certificates between it and its root
         #[arg(long, value_name = "FILE")]
         certificate: PathBuf,
+        /// Take it although profiles that name it cannot use it, or only for a short time
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         of: OfTenant,
     },
@@ -148,7 +153,7 @@ pub(super) async fn run(command: CaCommand, output: OutputArgs) -> Result<(), Fa
                 "request_sha256": Sha256Hash::of(&made.request_der),
             }));
         }
-        CaCommand::Import { certificate, of } => {
+        CaCommand::Import { certificate, force, of } => {
             let mut certificates = files::read_certificates(&certificate)?.into_iter();
             let certificate_der = certificates.next().unwrap_or_default();
             let mut client = AdminServiceClient::new(of.connection.connect().await?.channel);
@@ -158,9 +163,15 @@ pub(super) async fn run(command: CaCommand, output: OutputArgs) -> Result<(), Fa
                 name: of.name.to_string(),
                 certificate_der,
                 chain_der: certificates.collect(),
+                force,
             };
-            let imported = client.import_ca(request).await?.into_inner().ca.unwrap_or_default();
-            output.object(&object(&imported));
+            let ImportCaResponse { ca, warnings } = client.import_ca(request).await?.into_inner();
+            for warning in &warnings {
+                eprintln!("warning: {warning}");
+            }
+            let mut imported = object(&ca.unwrap_or_default());
+            imported["warnings"] = json!(warnings);
+            output.object(&imported);
         }
         CaCommand::Sign(args) => sign(args, output).await?,
         CaCommand::Crl { config, out } => {

@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::files;
 use super::output::OutputArgs;
 use crate::audit::mirror::Mirror;
+use crate::broker::ca_fitness;
 use crate::broker::mirror::{Comparison, compare};
 use crate::broker::quotas::Quota;
 use crate::broker::reconcile::another_token;
@@ -74,6 +75,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     clock(&args.config, &mut findings);
     store(&config, serial.as_deref(), &mut findings).await;
     mirror(&config, &mut findings).await;
+    cas(&config, &mut findings).await;
     quotas(&config, &mut findings).await;
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
@@ -446,6 +448,36 @@ async fn mirror(config: &Config, findings: &mut Findings) {
             } else {
                 findings.ok(CHECK, finding);
             }
+        }
+    }
+}
+
+/// When the CAs that issue end.
+async fn cas(config: &Config, findings: &mut Findings) {
+    // The check of the store says that there is none.
+    if matches!(&config.store.url, StoreUrl::Sqlite(database) if !database.exists()) {
+        return;
+    }
+    let ends = async {
+        let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
+        let ends = ca_fitness::ends(&*store).await;
+        store.close().await;
+        ends.map_err(|error| error.to_string())
+    };
+    let ends = match ends.await {
+        Ok(ends) => ends,
+        Err(problem) => return findings.fail("CAs", problem, "see the check store"),
+    };
+    let now = SystemClock.now();
+    let remedy =
+        "give it a new key and certificate: keybroker ca rollover, or ca csr and ca import (docs/ca.md)";
+    for end in ends {
+        if end.ends_at <= now {
+            findings.fail("CAs", &end, remedy);
+        } else if end.ends_at <= now.plus(ca_fitness::ENDING_SOON) {
+            findings.warn("CAs", &end, remedy);
+        } else {
+            findings.ok("CAs", &end);
         }
     }
 }

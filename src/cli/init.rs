@@ -33,7 +33,7 @@ pub struct InitArgs {
     /// A VNF instance that the VNFM's identity may manage; give it once for each
     #[arg(long = "grant", value_name = "VNF_INSTANCE")]
     grants: Vec<VnfInstanceId>,
-    /// For trials: make a SoftHSM2 token named keybroker in this directory first (softhsm2.conf, tokens/, a random
+    /// For trials: make a SoftHSM2 token with the label of [hsm] token in this directory first (softhsm2.conf, tokens/, a random
     /// PIN in pin), unless there is one
     #[arg(long, value_name = "DIR")]
     softhsm: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> 
     telemetry::init_logging(&config.log).map_err(Failure::usage)?;
     let token = match &args.softhsm {
         Some(directory) if !directory.join("softhsm2.conf").exists() => {
-            SoftHsmToken::create(directory, &Program::of_this_process()?.0)?;
+            SoftHsmToken::create(directory, &config.hsm.token, &Program::of_this_process()?.0)?;
             Some(directory)
         }
         _ => None,

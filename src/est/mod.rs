@@ -219,6 +219,12 @@ fn failed(error: &BrokerError) -> Answer {
             response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
             ("unavailable", response)
         }
+        BrokerError::CaEnding(_) => {
+            tracing::error!(%error, "an EST request failed");
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+            response.headers_mut().insert(RETRY_AFTER, 3_600.into());
+            ("ca_ending", response)
+        }
         BrokerError::AlreadyExists(_)
         | BrokerError::Precondition(_)
         | BrokerError::QuotaExceeded(_)

@@ -46,11 +46,11 @@ impl SoftHsmToken {
     /// # Errors
     /// [`HsmError::Configuration`] if no module is installed, a file exists already (nothing is overwritten) or
     /// cannot be written; else what the module answered.
-    pub fn create(directory: &Path, worker_program: &Path) -> Result<Self, HsmError> {
+    pub fn create(directory: &Path, label: &str, worker_program: &Path) -> Result<Self, HsmError> {
         let module = find_module()?;
         let token = Self {
             module,
-            label: "keybroker".into(),
+            label: label.to_owned(),
             configuration: directory.join("softhsm2.conf"),
             variable: "SOFTHSM2_CONF",
             pin_file: directory.join("pin"),

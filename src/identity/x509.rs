@@ -26,6 +26,8 @@ pub struct Anchor {
     pub name: AnchorName,
     /// Its certificate.
     pub certificate: Arc<Certificate>,
+    /// Certificates of CAs and CRL issuers below it that the operator gave, for paths that lack them.
+    pub issuers: Vec<Arc<Certificate>>,
     /// CRLs of its own and of CAs below it.
     pub crls: Vec<Arc<Crl>>,
     /// What is demanded of them.
@@ -106,29 +108,16 @@ pub fn verify(
     // What is not needed for a path need not be readable; if there is no path it is the reason.
     let unreadable = intermediates.iter().find_map(|read| read.as_ref().err().cloned());
     let intermediates: Vec<_> = intermediates.into_iter().flatten().collect();
-    let work = Work::default();
-    let mut reached = Vec::new();
-    let none = || PathError::UnknownIssuer(format!("none of {} trust anchors", anchors.len()));
-    let mut nearest = unreadable.unwrap_or_else(none);
-    // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
-    for anchor in anchors {
-        match path::validate(
-            &leaf,
-            &intermediates,
-            &anchor.certificate,
-            &anchor.crls,
-            &anchor.rules(now),
-            &work,
-        ) {
-            Ok(_) => reached.push(anchor),
-            // What one anchor refuses by its rules, another one may not accept by laxer ones.
-            Err(error @ (PathError::Revoked(_) | PathError::TooMuchWork(_))) => return Err(error.into()),
-            Err(error) if error.nearness() > nearest.nearness() => nearest = error,
-            Err(_) => {}
+    let reached = match paths(&leaf, &intermediates, anchors, now) {
+        Ok(reached) => reached,
+        Err(PathError::UnknownIssuer(_)) if unreadable.is_some() => {
+            return Err(unreadable.unwrap_or(PathError::Empty).into());
         }
-    }
+        Err(error) => return Err(error.into()),
+    };
+    path::check_end_entity(&leaf, &Rules::new(Use::TlsClient, now))?;
     let mut reached = reached.into_iter();
-    let first = reached.next().ok_or(nearest)?;
+    let first = reached.next().ok_or(PathError::Empty)?;
     let mut names_of_anchors = vec![first.name.clone()];
     for anchor in reached {
         if anchor.tenant != first.tenant {
@@ -149,6 +138,46 @@ pub fn verify(
         fingerprint: facts.fingerprint,
         names,
     })
+}
+
+/// The anchors, at least one, to which a certificate has a valid path as they demand, over certificates that were presented and
+/// those that the anchor has.
+///
+/// # Errors
+/// [`PathError`]: the failure that is nearest to success, and whatever one anchor says of a revocation.
+pub fn paths<'a>(
+    leaf: &Certificate,
+    presented: &[Certificate],
+    anchors: &'a [Anchor],
+    now: Timestamp,
+) -> Result<Vec<&'a Anchor>, PathError> {
+    let work = Work::default();
+    let mut reached = Vec::new();
+    let mut nearest = PathError::UnknownIssuer(format!("none of {} trust anchors", anchors.len()));
+    // One anchor at a time: that a chain leads to two of them must be seen, not hidden by the first match.
+    for anchor in anchors {
+        let rules = anchor.rules(now);
+        // An anchor that has nothing to do with the leaf costs no step of the work, whatever is below it.
+        let concerns = |issuer: &Certificate| {
+            leaf.may_be_issued_by(issuer) || presented.iter().any(|known| known.may_be_issued_by(issuer))
+        };
+        let own = anchor.issuers.iter().map(|issuer| &**issuer);
+        let with_issuers: Vec<Certificate>;
+        let intermediates = if own.clone().chain([&*anchor.certificate]).any(concerns) {
+            with_issuers = presented.iter().chain(own).cloned().collect();
+            &with_issuers
+        } else {
+            presented
+        };
+        match path::validate(leaf, intermediates, &anchor.certificate, &anchor.crls, &rules, &work) {
+            Ok(_) => reached.push(anchor),
+            // What one anchor refuses by its rules, another one may not accept by laxer ones.
+            Err(error @ (PathError::Revoked(_) | PathError::TooMuchWork(_))) => return Err(error),
+            Err(error) if error.nearness() > nearest.nearness() => nearest = error,
+            Err(_) => {}
+        }
+    }
+    if reached.is_empty() { Err(nearest) } else { Ok(reached) }
 }
 
 /// Finds the registration that the evidence is for, among what the caller looked up by fingerprint and
@@ -259,6 +288,7 @@ mod tests {
                 tenant: tenant.parse().unwrap(),
                 name: name.parse().unwrap(),
                 certificate: Arc::new(Certificate::from_der(&self.der).unwrap()),
+                issuers: Vec::new(),
                 crls: Vec::new(),
                 revocation: Revocation::IfPresent,
                 policies: PolicySet::new(),

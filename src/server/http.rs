@@ -306,7 +306,8 @@ fn failed(error: &BrokerError) -> Response {
             let seconds = retry_after.as_secs().max(1).to_string();
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], "not available now\n").into_response()
         }
-        BrokerError::Refused { .. }
+        BrokerError::CaEnding(_)
+        | BrokerError::Refused { .. }
         | BrokerError::RefusedForNow { .. }
         | BrokerError::Denied(_)
         | BrokerError::RearmNeeded { .. }

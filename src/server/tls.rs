@@ -4,10 +4,9 @@
 //! A client certificate is not judged here beyond possession of its key: anchors, registration and expiry are judged
 //! in the handler, so that every refusal is the same generic answer and its reason goes to the auditor.
 
+use crate::ca::path::HandshakeSignatures;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -122,8 +121,7 @@ fn config(
     protocol: &[u8],
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let verifier = Arc::new(PossessionOnly { algorithms, mandatory });
+    let verifier = Arc::new(PossessionOnly { signatures: HandshakeSignatures::default(), mandatory });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|e| TlsError(e.to_string()))?
@@ -206,7 +204,7 @@ impl Signer for HsmKey {
 /// Of a client certificate only the proof that the client has its key.
 #[derive(Debug)]
 struct PossessionOnly {
-    algorithms: WebPkiSupportedAlgorithms,
+    signatures: HandshakeSignatures,
     /// Whether a client without a certificate is turned away.
     mandatory: bool,
 }
@@ -230,8 +228,7 @@ impl ClientCertVerifier for PossessionOnly {
         if intermediates.len() >= CLIENT_CHAIN_MAX {
             return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
         }
-        webpki::EndEntityCert::try_from(end_entity)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        self.signatures.key(end_entity)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -241,7 +238,7 @@ impl ClientCertVerifier for PossessionOnly {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        self.signatures.verify_tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -250,11 +247,11 @@ impl ClientCertVerifier for PossessionOnly {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+        self.signatures.verify_tls13(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.signatures.schemes()
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Anchor {
     pub policies: Vec<String>,
     /// Whether certificates must be as RFC 5280 section 4 demands of CAs.
     pub strict: bool,
+    /// Certificates of CAs and CRL issuers below it that the operator gave, DER.
+    pub issuers_der: Vec<Vec<u8>>,
     /// Since when.
     pub created_at: Timestamp,
 }
@@ -87,6 +89,8 @@ pub struct AnchorUpdate {
     pub name: AnchorName,
     /// What is demanded of CRLs from now on; none: as before.
     pub revocation: Option<Revocation>,
+    /// Certificates of CAs and CRL issuers below it from now on, DER; none: as before.
+    pub issuers_der: Option<Vec<Vec<u8>>>,
     /// CRLs to be added, DER.
     pub added: Vec<Vec<u8>>,
     /// CRLs to be removed, SHA-256.

@@ -9,7 +9,7 @@ use std::process::Command;
 pub(crate) fn fresh_token(directory: &Path, worker_program: &Path) -> SoftHsmToken {
     match std::env::var_os("KEYBROKER_TEST_KRYOPTIC") {
         Some(module) => kryoptic(directory, module.into()),
-        None => SoftHsmToken::create(directory, worker_program).unwrap(),
+        None => SoftHsmToken::create(directory, "keybroker", worker_program).unwrap(),
     }
 }
 

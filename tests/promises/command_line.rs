@@ -3,7 +3,7 @@
 
 use crate::support::mano::By;
 use crate::support::process::Finished;
-use crate::support::site::{Site, VDU, VNF};
+use crate::support::site::{Options, Site, VDU, VNF};
 use serde_json::Value;
 
 const POOL: &str = "amf-transport";
@@ -22,6 +22,27 @@ fn ends_with(finished: Finished, code: i32) -> Finished {
 
 fn names(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_trials_has_the_label_that_is_configured() {
+    let site = Site::prepare(Options::default());
+    // Only SoftHSM has such tokens.
+    if site.token.variable != "SOFTHSM2_CONF" {
+        return;
+    }
+    let directory = site.path().join("trial");
+    let (old, new) = (site.token.configuration.display().to_string(), directory.join("softhsm2.conf"));
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    let text = text
+        .replace(&format!("token = {:?}", site.token.label), "token = \"offline\"")
+        .replace(&old, &new.display().to_string())
+        .replace("pin_file = \"pin\"", "pin_file = \"trial/pin\"");
+    std::fs::write(site.config(), text).unwrap();
+    let (config, directory) = (site.config().display().to_string(), directory.display().to_string());
+    site.cli(["init", "--config", &config, "--softhsm", &directory]).await.ok();
+    let again = site.cli(["init", "--config", &config]).await.ok().object();
+    assert_eq!(again["created"].as_array().unwrap().len(), 0, "{again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -495,6 +495,27 @@ async fn the_profile_names_the_vnfci_or_refuses_other_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_a_key_on_another_curve_is_told_which_curve_is_wrong() {
+    let site = site().await;
+    let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;
+    vnfci.initial.credential.write(site.path(), "initial");
+    for (name, more, told) in [
+        ("small", "-pkeyopt ec_paramgen_curve:P-192", "on curve"),
+        ("less", "-pkeyopt ec_paramgen_curve:P-224", "on curve"),
+        ("koblitz", "-pkeyopt ec_paramgen_curve:secp256k1", "on curve"),
+        ("explicit", "-pkeyopt ec_param_enc:explicit", "explicit parameters"),
+    ] {
+        request(site.path(), name, "/CN=amf-0001", more).await;
+        let (status, text) =
+            post(&site, "initial", "/.well-known/est/simpleenroll", &format!("{name}.csr.b64")).await;
+        assert!(
+            status == 400 && text.contains(told) && text.contains("use P-256 or P-384"),
+            "{name}: {status}: {text}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_sent_gets_an_answer_of_the_protocol() {
     let mut site = site().await;
     let vnfci = site.register_one("amf-0001", &SLOTS, By::Certificate).await;

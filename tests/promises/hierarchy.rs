@@ -3,6 +3,7 @@
 //! Method: a second keybroker with a token of its own is the offline root, `openssl` is a foreign root with a tier below it
 //! and checks transcripts, paths and CRLs.
 
+use crate::est;
 use crate::support::mano::{By, request_id};
 use crate::support::process::run;
 use crate::support::site::{Options, Site, VDU, VNF};
@@ -173,6 +174,97 @@ async fn a_foreign_root_with_a_tier_below_it_certifies_and_what_is_not_fit_is_re
     // The own root may not certify what the foreign one did.
     let refused = site.cli_as("operator", &["ca", "rollover", "main"]).await;
     assert!(refused.err.contains("another root"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_relying_parties_would_reject_or_that_cannot_issue_is_not_imported() {
+    let directory = tempfile::tempdir().unwrap();
+    let foreign = Foreign::make(directory.path()).await;
+    let more_toml = format!("[ca]\nroots = [{:?}]\n", text(&foreign.root));
+    let site = Site::start_with(Options { more_toml, est: true, ..Options::default() }).await;
+    let csr = site.path().join("sub.csr");
+    operator(&site, &["ca", "csr", "main", "--out", &text(&csr)]).await;
+    let import = async |certificate: &Path, more: &[&str]| {
+        let bundle = site.path().join("bundle.pem");
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        std::fs::write(&bundle, read(certificate) + &read(&foreign.tier)).unwrap();
+        let bundle = text(&bundle);
+        let arguments = ["ca", "import", "main", "--certificate", &bundle];
+        site.cli_as("operator", &[&arguments[..], more].concat()).await
+    };
+    let authority = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n";
+    let fit = format!("{authority}subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n");
+    for (name, days, extensions, problem) in [
+        ("no-ski", "20", format!("{authority}subjectKeyIdentifier=none\n"), "subjectKeyIdentifier"),
+        (
+            "uris",
+            "20",
+            format!("{fit}nameConstraints=critical,permitted;URI:example.org\n"),
+            "profile vnfci-transport: a certificate under it is refused: name constraints",
+        ),
+        (
+            "names",
+            "20",
+            format!("{fit}nameConstraints=critical,permitted;dirName:other\n[other]\nO=someone else\n"),
+            "name constraints",
+        ),
+        ("mail", "20", format!("{fit}extendedKeyUsage=emailProtection\n"), "usage"),
+        ("short", "1", fit.clone(), "it ends at"),
+    ] {
+        let certificate = foreign.sign_for(days, &csr, name, &extensions).await;
+        let refused = import(&certificate, &[]).await;
+        assert!(refused.code != 0 && refused.err.contains(problem), "{name}: {refused:?}");
+    }
+    // What no relying party accepts is not forced either; what merely serves no long time is, and says so.
+    let no_ski = directory.path().join("no-ski.pem");
+    assert_ne!(import(&no_ski, &["--force"]).await.code, 0);
+    let short = directory.path().join("short.pem");
+    let forced = import(&short, &["--force"]).await.ok();
+    assert!(forced.err.contains("warning: it ends at"), "{forced:?}");
+    assert!(!forced.object()["warnings"].as_array().unwrap().is_empty());
+
+    // Everyone is told: who enrols, the readiness probe, monitoring, and doctor.
+    site.create_pool(POOL, 1, None).await;
+    let vnfci = site.register_one("amf-0001", &[("transport", POOL)], By::Certificate).await;
+    vnfci.initial.credential.write(site.path(), "initial");
+    est::request(site.path(), "one", "/CN=amf-0001", "").await;
+    let (status, said) = est::post(&site, "initial", "/.well-known/est/simpleenroll", "one.csr.b64").await;
+    assert!(status == 503 && said.contains("too soon for a new certificate"), "{status}: {said}");
+    let admin = format!("http://{}", site.addresses.admin);
+    let ready = until(PATIENCE, "the CA in /readyz", async || {
+        let ready = run("curl", ["-s", &format!("{admin}/readyz")]).await.ok().out;
+        ready.contains("CA main 2 of tenant default ends at").then_some(ready)
+    })
+    .await;
+    assert!(!ready.contains("root 1"), "{ready}");
+    let metrics = run("curl", ["-s", &format!("{admin}/metrics")]).await.ok().out;
+    let left = |labels: &[&str]| -> f64 {
+        let of_ca = |line: &&str| {
+            line.starts_with("keybroker_ca_end_seconds") && labels.iter().all(|label| line.contains(label))
+        };
+        let line = metrics.lines().find(of_ca).unwrap_or_else(|| panic!("no {labels:?} in {metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(left(&["tenant=\"default\"", "issuing=\"true\""]) < 86_400.0);
+    assert!(left(&["tenant=\"\"", "issuing=\"true\""]) > 19.0 * 365.0 * 86_400.0);
+    let config = text(&site.config());
+    let doctor = site.cli(["doctor", "--config", &config]).await;
+    let about = |row: &Value| row["check"] == "CAs" && row["finding"].as_str().unwrap().contains("CA main 2");
+    let row = doctor.objects().into_iter().find(about).unwrap_or_else(|| panic!("{doctor:?}"));
+    assert_eq!(row["status"], "warn", "{row}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_names_a_ca_that_there_is() {
+    let site = Site::start().await;
+    let profile = std::fs::read_to_string(site.path().join("profiles/vnfci-transport.toml")).unwrap();
+    let file = site.path().join("inside.toml");
+    std::fs::write(&file, format!("ca = \"internal\"\n{profile}")).unwrap();
+    let add = async || site.cli_as("operator", &["profile", "add", &text(&file)]).await;
+    let refused = add().await;
+    assert!(refused.code != 0 && refused.err.contains("no tenant has a CA of this name"), "{refused:?}");
+    operator(&site, &["ca", "add", "internal"]).await;
+    add().await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -351,11 +443,15 @@ impl Foreign {
     }
 
     pub(crate) async fn sign(&self, csr: &Path, name: &str, extensions: &str) -> PathBuf {
+        self.sign_for("20", csr, name, extensions).await
+    }
+
+    async fn sign_for(&self, days: &str, csr: &Path, name: &str, extensions: &str) -> PathBuf {
         let (out, file) =
             (self.directory.join(format!("{name}.pem")), self.directory.join(format!("{name}.ext")));
         std::fs::write(&file, extensions).unwrap();
         let (tier, key) = (text(&self.tier), text(&self.directory.join("tier.key")));
-        let sign = ["x509", "-req", "-days", "20", "-CA", &tier, "-CAkey", &key, "-CAcreateserial", "-in"];
+        let sign = ["x509", "-req", "-days", days, "-CA", &tier, "-CAkey", &key, "-CAcreateserial", "-in"];
         run("openssl", [&sign[..], &[&text(csr), "-out", &text(&out), "-extfile", &text(&file)]].concat())
             .await
             .ok();

@@ -12,6 +12,7 @@ mod bad_requests;
 mod bad_start;
 mod certificates;
 mod claims;
+mod clients;
 mod command_line;
 mod continuity;
 mod crashes;

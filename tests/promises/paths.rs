@@ -4,7 +4,7 @@
 //! revocation. The auditor sees the reason, the VNFCI does not.
 
 use crate::support::ca::{Shape, SoftwareCa};
-use crate::support::mano::{By, request_id};
+use crate::support::mano::{By, register, request_id};
 use crate::support::site::{ANCHOR, Site};
 use crate::support::vnfci::Vnfci;
 use keybroker::api::proto;
@@ -28,6 +28,15 @@ async fn update(site: &Site, crl: Option<&[u8]>, policy: Option<&str>) -> (bool,
     }
     arguments.extend(policy.iter().flat_map(|policy| ["--crl-policy", policy]));
     let finished = site.cli_as("operator", &arguments).await;
+    (finished.code == 0, format!("{}{}", finished.out, finished.err))
+}
+
+/// Gives the anchor the certificate of a CA below it.
+async fn give_issuer(site: &Site, ca: &SoftwareCa) -> (bool, String) {
+    let file = site.path().join("below.pem");
+    std::fs::write(&file, pem("CERTIFICATE", &ca.certificate_der)).unwrap();
+    let file = file.display().to_string();
+    let finished = site.cli_as("operator", &["anchor", "update", ANCHOR, "--ca", &file]).await;
     (finished.code == 0, format!("{}{}", finished.out, finished.err))
 }
 
@@ -86,6 +95,70 @@ async fn an_initial_certificate_on_its_cas_crl_is_refused_and_a_stale_crl_is_eno
     assert!(shown.contains("MANO initial CA"), "{shown}");
     let events = site.events("ANCHOR_UPDATED").await;
     assert!(events.iter().any(|event| event["details"]["crls_removed"].as_array().unwrap().len() == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crl_that_its_ca_did_not_sign_displaces_no_genuine_one() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 2).await;
+    // Of this CA the broker sees a certificate only where a client presents it.
+    let below = site.mano_ca.below("below");
+    let forger = below.impostor("below");
+    let vnfcis = register(
+        site.management("nfvo").await,
+        "",
+        &below,
+        ANCHOR,
+        &["revoked", "good"],
+        &SLOTS,
+        By::Certificate,
+    )
+    .await;
+    let [revoked, good] = vnfcis.as_slice() else { panic!() };
+    assert!(update(&site, Some(&site.mano_ca.crl(1, 30, &[])), Some("require")).await.0);
+
+    // The forged list is the newer one, and comes after and before the genuine ones.
+    assert!(update(&site, Some(&below.crl(1, 30, &[&revoked.initial.credential])), None).await.0);
+    let (done, shown) = update(&site, Some(&forger.crl(40, 30, &[])), None).await;
+    assert!(done, "{shown}");
+    refused(&mut site, revoked, "CERTIFICATE_REVOKED").await;
+    let (done, shown) = update(&site, Some(&below.crl(2, 30, &[&revoked.initial.credential])), None).await;
+    assert!(done, "a forged list locks the genuine one out: {shown}");
+    refused(&mut site, revoked, "CERTIFICATE_REVOKED").await;
+    good.claim(&site).await.map(|_| ()).expect("a certificate that is on no list of its CA");
+
+    // How many may wait is bounded, and none of them makes room for a forged one.
+    for number in 41..=45 {
+        assert!(update(&site, Some(&forger.crl(number, 30, &[])), None).await.0);
+    }
+    let (done, shown) = update(&site, Some(&forger.crl(46, 30, &[])), None).await;
+    assert!(!done && shown.contains("--ca"), "{shown}");
+    refused(&mut site, revoked, "CERTIFICATE_REVOKED").await;
+
+    // With the CA's certificate the newest genuine one is left, and what it did not sign is refused.
+    let stranger = SoftwareCa::new("stranger").below("below");
+    let (done, shown) = give_issuer(&site, &stranger).await;
+    assert!(!done && shown.contains("not below the anchor"), "{shown}");
+    let (done, shown) = give_issuer(&site, &below).await;
+    assert!(done, "{shown}");
+    let anchor = site.cli_as("operator", &["anchor", "show", ANCHOR]).await;
+    let anchor: Value = serde_json::from_str(&anchor.out).unwrap();
+    assert_eq!(anchor["crls"].as_array().unwrap().len(), 2, "{anchor}");
+    let (done, shown) = update(&site, Some(&forger.crl(47, 30, &[])), None).await;
+    assert!(!done && shown.contains("signature"), "{shown}");
+    refused(&mut site, revoked, "CERTIFICATE_REVOKED").await;
+    // A certificate may come off the list (removal from hold): the newest one counts.
+    assert!(update(&site, Some(&below.crl(3, 30, &[])), None).await.0);
+    revoked.boot(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crl_of_the_future_is_refused() {
+    let site = Site::start().await;
+    // 49 hours from two days ago.
+    let (done, shown) = update(&site, Some(&site.mano_ca.crl(49, 30, &[])), None).await;
+    assert!(!done && shown.contains("is of the future"), "{shown}");
+    assert!(update(&site, Some(&site.mano_ca.crl(48, 30, &[])), None).await.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,6 +212,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             name: ANCHOR.into(),
             crl_policy: proto::CrlPolicy::Require.into(),
             crls_der: Vec::new(),
+            issuers_der: Vec::new(),
         }
         .encode_to_vec(),
         "AdminService/RemoveAnchor" => {
@@ -263,6 +264,7 @@ fn attack(rpc: &str, victim: &Victim) -> Option<Vec<u8>> {
             name: "main".into(),
             certificate_der: SoftwareCa::new("theirs").certificate_der,
             chain_der: Vec::new(),
+            force: false,
         }
         .encode_to_vec(),
         "AdminService/GetHsmStatus" => proto::GetHsmStatusRequest {}.encode_to_vec(),

@@ -71,7 +71,7 @@ impl World {
     pub(crate) async fn make(stores: Stores, replicas: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_keybroker"));
-        let token = SoftHsmToken::create(&directory.path().join("token"), program).unwrap();
+        let token = SoftHsmToken::create(&directory.path().join("token"), "keybroker", program).unwrap();
         let faults = Faults::new(directory.path());
         let mut config = token.config(program);
         let text = |path: &Path| path.display().to_string();

@@ -88,6 +88,7 @@ async fn crls_are_kept_with_their_anchor(f: Fixture) {
         tenant: f.tenant.clone(),
         name: name.parse().unwrap(),
         revocation,
+        issuers_der: None,
         added: added.iter().map(|der| der.to_vec()).collect(),
         removed: removed.iter().map(|der| Sha256Hash::of(der)).collect(),
     };

@@ -315,6 +315,7 @@ impl Fixture {
             revocation: Revocation::Require,
             policies: vec!["1.3.6.1.4.1.32473.1".into(), "2.5.29.32.0".into()],
             strict: true,
+            issuers_der: vec![b"sub-CA".to_vec(), b"another".to_vec()],
             created_at: self.now(),
         }
     }

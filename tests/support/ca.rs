@@ -4,9 +4,9 @@
 use keybroker::ca::CertificateFacts;
 use keybroker::clock::{Clock, SystemClock};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason,
-    RevokedCertParams, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    RevocationReason, RevokedCertParams, SanType,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +17,12 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub struct SoftwareCa {
     issuer: Arc<Issuer<'static, KeyPair>>,
-    /// Its self-signed certificate, DER.
+    /// Its certificate, DER: self-signed, but for one made by [`SoftwareCa::below`].
     pub certificate_der: Vec<u8>,
+    /// Its subjectKeyIdentifier.
+    key_id: Vec<u8>,
+    /// What leaves need beside them.
+    chain_der: Vec<Vec<u8>>,
 }
 
 /// A certificate with its chain and key.
@@ -39,6 +43,8 @@ pub struct Shape {
     pub usage: Usage,
     /// Seconds from now to its end, instead of a year.
     pub lifetime: Option<i64>,
+    /// Whether it has a critical extension that nobody knows.
+    pub unknown_critical: bool,
 }
 
 /// An extended key usage.
@@ -50,14 +56,17 @@ pub enum Usage {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { years: (2020, 2090), usage: Usage::Client, lifetime: None }
+        Self::CLIENT
     }
 }
 
 impl Shape {
-    pub const EXPIRED: Self = Self { years: (2020, 2021), usage: Usage::Client, lifetime: None };
-    pub const NOT_YET_VALID: Self = Self { years: (2080, 2090), usage: Usage::Client, lifetime: None };
-    pub const SERVER_ONLY: Self = Self { years: (2020, 2090), usage: Usage::Server, lifetime: None };
+    pub const EXPIRED: Self = Self { years: (2020, 2021), ..Self::CLIENT };
+    pub const NOT_YET_VALID: Self = Self { years: (2080, 2090), ..Self::CLIENT };
+    pub const SERVER_ONLY: Self = Self { usage: Usage::Server, ..Self::CLIENT };
+    pub const UNKNOWN_CRITICAL: Self = Self { unknown_critical: true, ..Self::CLIENT };
+    const CLIENT: Self =
+        Self { years: (2020, 2090), usage: Usage::Client, lifetime: None, unknown_critical: false };
 
     fn params(self, name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -75,22 +84,65 @@ impl Shape {
             Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
             Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
         }];
+        if self.unknown_critical {
+            let mut unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 32473, 7], vec![5, 0]);
+            unknown.set_criticality(true);
+            params.custom_extensions = vec![unknown];
+        }
         params.use_authority_key_identifier_extension = true;
         params
     }
 }
 
 impl SoftwareCa {
-    /// A new CA.
+    /// A new CA. One more may be below it.
     pub fn new(name: &str) -> Self {
-        let key = new_key();
+        let (key, params) = (new_key(), Self::params(name));
+        let certificate_der = params.self_signed(&key).unwrap().der().to_vec();
+        Self::of(params, key, certificate_der, Vec::new())
+    }
+
+    /// A CA that this one certifies.
+    pub fn below(&self, name: &str) -> Self {
+        let (key, mut params) = (new_key(), Self::params(name));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let certificate_der = params.signed_by(&key, &*self.issuer).unwrap().der().to_vec();
+        Self::of(params, key, certificate_der.clone(), vec![certificate_der])
+    }
+
+    /// Someone with another key who signs in this CA's name, with its key identifier.
+    pub fn impostor(&self, name: &str) -> Self {
+        let (key, mut params) = (new_key(), Self::params(name));
+        params.key_identifier_method = KeyIdMethod::PreSpecified(self.key_id.clone());
+        let certificate_der = params.self_signed(&key).unwrap().der().to_vec();
+        Self::of(params, key, certificate_der, self.chain_der.clone())
+    }
+
+    /// Its own certificate and key, as if they were a client's.
+    pub fn itself(&self) -> Credential {
+        Credential {
+            chain_der: vec![self.certificate_der.clone()],
+            key_der: Zeroizing::new(self.issuer.key().serialize_der()),
+        }
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = Shape::default().params(name);
         params.subject_alt_names = Vec::new();
         params.extended_key_usages = Vec::new();
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let certificate_der = params.self_signed(&key).unwrap().der().to_vec();
-        Self { issuer: Arc::new(Issuer::new(params, key)), certificate_der }
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params
+    }
+
+    fn of(
+        params: CertificateParams,
+        key: KeyPair,
+        certificate_der: Vec<u8>,
+        chain_der: Vec<Vec<u8>>,
+    ) -> Self {
+        let key_id = CertificateFacts::parse(&certificate_der).unwrap().subject_key_identifier.unwrap();
+        Self { issuer: Arc::new(Issuer::new(params, key)), certificate_der, key_id, chain_der }
     }
 
     /// A client certificate with this common name and the URI `urn:vnfci:NAME`.
@@ -126,7 +178,7 @@ impl SoftwareCa {
             crl_number: number.into(),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
+            key_identifier_method: KeyIdMethod::PreSpecified(self.key_id.clone()),
         };
         params.signed_by(&self.issuer).unwrap().der().to_vec()
     }
@@ -136,7 +188,7 @@ impl SoftwareCa {
         let key = new_key();
         let certificate = shape.params(name).signed_by(&key, &*self.issuer).unwrap();
         Credential {
-            chain_der: vec![certificate.der().to_vec()],
+            chain_der: [certificate.der().to_vec()].into_iter().chain(self.chain_der.clone()).collect(),
             key_der: Zeroizing::new(key.serialize_der()),
         }
     }

@@ -27,7 +27,7 @@ impl<'a> Search<'a> {
         }
         let mut nearest = PathError::UnknownIssuer(format!("of {}", leaf.shown()));
         // Costs no step: there may be thousands of anchors, and nearly all have nothing to do with the leaf.
-        if !self.pool.iter().chain([leaf]).any(|child| self.may_have_issued(self.anchor, child)) {
+        if !self.pool.iter().chain([leaf]).any(|child| child.may_be_issued_by(self.anchor)) {
             return Err(nearest);
         }
         let found = self.extend(&mut vec![leaf], &mut nearest)?;
@@ -45,7 +45,7 @@ impl<'a> Search<'a> {
     ) -> Result<Option<ValidPath>, PathError> {
         self.work.step()?;
         let Some(&child) = path.last() else { return Ok(None) };
-        if self.may_have_issued(self.anchor, child) {
+        if child.may_be_issued_by(self.anchor) {
             let judged = self
                 .work
                 .verify(child.fingerprint, &child.signed, self.anchor)
@@ -59,7 +59,7 @@ impl<'a> Search<'a> {
             note(nearest, PathError::UnknownIssuer(format!("within {MAX_CHAIN} certificates")))?;
             return Ok(None);
         }
-        for issuer in self.pool.iter().filter(|issuer| self.may_have_issued(issuer, child)) {
+        for issuer in self.pool.iter().filter(|issuer| child.may_be_issued_by(issuer)) {
             let same = |known: &Certificate| known.subject == issuer.subject && known.key == issuer.key;
             if same(self.anchor) || path.iter().any(|known| same(known)) {
                 continue;
@@ -77,10 +77,6 @@ impl<'a> Search<'a> {
             }
         }
         Ok(None)
-    }
-
-    fn may_have_issued(&self, issuer: &Certificate, child: &Certificate) -> bool {
-        issuer.subject == child.issuer && child.names_key_of(issuer)
     }
 }
 

@@ -126,6 +126,34 @@ impl SignedBytes {
     }
 }
 
+/// TBSCertificate up to the key, each field whatever it may be.
+#[derive(Sequence)]
+struct Keyed<'a> {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    _version: Option<AnyRef<'a>>,
+    _serial: AnyRef<'a>,
+    _signature: AnyRef<'a>,
+    _issuer: AnyRef<'a>,
+    _validity: AnyRef<'a>,
+    _subject: AnyRef<'a>,
+    key: AnyRef<'a>,
+    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
+    _issuer_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
+    _subject_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    _extensions: Option<AnyRef<'a>>,
+}
+
+/// The SubjectPublicKeyInfo of a certificate, DER, of which nothing else is judged; none if it has none.
+pub(super) fn public_key_of(certificate: &[u8]) -> Option<Vec<u8>> {
+    if certificate.len() > MAX_CERTIFICATE_BYTES {
+        return None;
+    }
+    let tbs = Outer::from_der(certificate).ok()?.tbs.to_der().ok()?;
+    Keyed::from_der(&tbs).ok()?.key.to_der().ok()
+}
+
 impl Certificate {
     /// Reads exactly one certificate, DER.
     ///
@@ -170,6 +198,26 @@ impl Certificate {
     /// Whether basicConstraints says cA.
     pub fn is_ca(&self) -> bool {
         self.extensions.basic_constraints.is_some_and(|constraints| constraints.ca)
+    }
+
+    /// End of its validity: the last second of it.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// The subject for people, RFC 4514.
+    pub fn subject(&self) -> String {
+        self.shown()
+    }
+
+    /// Whether the names, of subject and key, say that `issuer` issued it. Nothing of it is verified.
+    pub fn may_be_issued_by(&self, issuer: &Self) -> bool {
+        issuer.subject == self.issuer && self.names_key_of(issuer)
+    }
+
+    /// Whether it is there to sign certificates or CRLs: a CA's, or a CRL issuer's whose keyUsage says so.
+    pub fn is_issuer(&self) -> bool {
+        self.is_ca() || self.extensions.key_usage.is_some_and(|usage| usage.crl_sign())
     }
 
     /// Issuer and subject are the same name (RFC 5280 6.1).

@@ -4,11 +4,14 @@
 use super::PathError;
 use super::certificate::{Certificate, SignedBytes, key_identifiers_agree, seconds, shown};
 use super::name::DistinguishedName;
+use super::work::Work;
 use crate::clock::Timestamp;
 use crate::nfv::Sha256Hash;
 use const_oid::db::rfc5280 as id;
 use der::{Decode, Encode};
 use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::time::Duration;
 use x509_cert::crl::{CertificateList, RevokedCert};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -16,12 +19,17 @@ use x509_cert::ext::pkix::{AuthorityKeyIdentifier, CrlReason, IssuingDistributio
 
 /// Larger CRLs are refused before they are read. One with 100,000 entries has 4 MB.
 const MAX_CRL_BYTES: usize = 16 * 1024 * 1024;
+/// How far a CA's clock may be ahead of ours: a CRL from further ahead is of the future.
+pub const CRL_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A parsed CRL. Nothing of it is verified.
 #[derive(Debug, Clone)]
 pub struct Crl {
     pub(super) fingerprint: Sha256Hash,
-    pub(super) signed: SignedBytes,
+    signed: SignedBytes,
+    /// SHA-256 of the certificate by which its signature was verified. A list of megabytes is hashed once, not at every
+    /// judgement.
+    verified_by: OnceLock<Sha256Hash>,
     pub(super) issuer: DistinguishedName,
     issuer_shown: String,
     this_update: Timestamp,
@@ -67,6 +75,7 @@ impl Crl {
         let mut crl = Self {
             fingerprint: Sha256Hash::of(der),
             signed: SignedBytes::from_der(der).map_err(malformed)?,
+            verified_by: OnceLock::new(),
             issuer_shown: shown(&tbs.issuer),
             this_update: seconds(tbs.this_update),
             next_update: tbs.next_update.map(seconds),
@@ -146,25 +155,40 @@ impl Crl {
         if !self.may_be_signed_by(issuer) {
             return Err(PathError::UnknownIssuer(format!("the CRL is of {}", self.issuer_shown)));
         }
-        super::Work::default().verify(self.fingerprint, &self.signed, issuer)
+        self.verify_within(&Work::default(), issuer)
+    }
+
+    /// [`Crl::verify`] without looking at names, at the expense of `work`.
+    pub(super) fn verify_within(&self, work: &Work, issuer: &Certificate) -> Result<(), PathError> {
+        if self.verified_by.get() == Some(&issuer.fingerprint) {
+            return Ok(());
+        }
+        work.verify(self.fingerprint, &self.signed, issuer)?;
+        self.verified_by.get_or_init(|| issuer.fingerprint);
+        Ok(())
+    }
+
+    /// Whether it says by which key it is signed (authorityKeyIdentifier).
+    pub fn names_key(&self) -> bool {
+        self.authority_key.is_some()
     }
 
     /// Names and key identifiers agree, and the key may sign CRLs (6.3.3 f).
-    pub(super) fn may_be_signed_by(&self, issuer: &Certificate) -> bool {
+    pub fn may_be_signed_by(&self, issuer: &Certificate) -> bool {
         self.issuer == issuer.subject
             && issuer.may_sign(false)
             && key_identifiers_agree(&self.authority_key, &issuer.extensions.subject_key)
     }
 
-    /// Whether `now` is from thisUpdate to nextUpdate.
+    /// Whether `now` is from thisUpdate, but for the clocks' difference, to nextUpdate.
     pub(super) fn is_current(&self, now: Timestamp) -> bool {
         let second = now.unix_seconds();
         !self.is_early(now) && self.next_update.is_some_and(|next| second <= next.unix_seconds())
     }
 
-    /// Whether `now` is before thisUpdate.
-    pub(super) fn is_early(&self, now: Timestamp) -> bool {
-        now.unix_seconds() < self.this_update.unix_seconds()
+    /// Whether thisUpdate is further ahead of `now` than clocks differ.
+    pub fn is_early(&self, now: Timestamp) -> bool {
+        now.plus(CRL_CLOCK_SKEW).unix_seconds() < self.this_update.unix_seconds()
     }
 
     /// What it says of a certificate, `RemoveFromCRL` included.

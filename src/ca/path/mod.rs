@@ -9,7 +9,7 @@
 //! | `signature`, `name`, `constraints`, `policies` | the parts of that |
 //! | `conformance` | what a strict relying party demands besides |
 //! | `crl`, `revocation` | CRLs, and whether one withdraws a certificate (6.3) |
-//! | `host`, `tls` | TLS servers, for clients of ours: the name, and rustls' verifier |
+//! | `host`, `tls` | TLS: the server's name and rustls' verifier for clients of ours, and what peers sign in handshakes |
 //!
 //! An anchor is a CA certificate that an operator configured; it may be an intermediate one, and a path ends there and
 //! nowhere else. Its name, key, validity period, usages, path length, name constraints and critical extensions are
@@ -33,11 +33,11 @@ use crate::clock::Timestamp;
 use crate::credential::named;
 use crate::nfv::Sha256Hash;
 pub use certificate::Certificate;
-pub use crl::Crl;
+pub use crl::{CRL_CLOCK_SKEW, Crl};
 pub use host::ServerName;
 pub use policies::PolicySet;
 use std::sync::Arc;
-pub use tls::ServersUnder;
+pub use tls::{HandshakeSignatures, ServersUnder};
 pub use work::Work;
 
 /// Certificates that a peer may send. TLS implementations bound it near this.
@@ -177,6 +177,24 @@ pub fn validate_chain(
     let leaf = chain.next().ok_or(PathError::Empty)??;
     let intermediates = chain.collect::<Result<Vec<_>, _>>()?;
     validate(&leaf, &intermediates, &Certificate::from_der(anchor)?, &[], rules, &Work::default())
+}
+
+/// Whether an end entity's certificate is one for `rules.purpose`, whoever issued it: validity, usages, known critical
+/// extensions, an accepted algorithm, and no CA's.
+///
+/// # Errors
+/// [`PathError`].
+pub fn check_end_entity(leaf: &Certificate, rules: &Rules) -> Result<(), PathError> {
+    process::check_end_entity(leaf, rules)
+}
+
+/// Whether a certificate is as RFC 5280 section 4 demands, whatever relying parties make of it.
+///
+/// # Errors
+/// [`PathError::NotConforming`].
+pub fn check_conformance(certificate: &Certificate) -> Result<(), PathError> {
+    conformance::check(certificate)
+        .map_err(|what| PathError::NotConforming(format!("{}: {what}", certificate.shown())))
 }
 
 /// Whether a certificate can be an anchor under these rules: a CA's, within its validity, with no critical extension that

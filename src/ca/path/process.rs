@@ -4,7 +4,8 @@ use super::build::Search;
 use super::certificate::Certificate;
 use super::constraints::Constraints;
 use super::policies::PolicyGraph;
-use super::{Conformance, PathError, Purpose, Revocation, Rules, ValidPath, conformance, host, revocation};
+use super::{Conformance, PathError, Purpose, Revocation, Rules, ValidPath};
+use super::{host, revocation, signature};
 use const_oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ANY_POLICY, ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::ObjectIdentifier;
 
@@ -28,6 +29,16 @@ pub(super) fn judge(search: &Search<'_>, path: &[&Certificate]) -> Result<ValidP
         }
     }
     Ok(ValidPath { certificates: path.iter().map(|certificate| certificate.fingerprint).collect(), policies })
+}
+
+/// Judges an end entity's certificate by itself: as 6.1.5 does, and it is no CA's.
+pub(super) fn check_end_entity(leaf: &Certificate, rules: &Rules) -> Result<(), PathError> {
+    acceptable(rules, leaf)?;
+    if leaf.is_ca() || leaf.extensions.key_usage.is_some_and(|usage| usage.key_cert_sign()) {
+        return Err(PathError::WrongUsage(format!("{} is a CA's", leaf.shown())));
+    }
+    used_for(leaf, &rules.purpose)?;
+    signature::check_algorithm(&leaf.signed.algorithm).map_err(PathError::Signature)
 }
 
 /// Judges an anchor by itself.
@@ -60,7 +71,7 @@ impl<'a> State<'a> {
             inhibit_any_policy: initial(rules.policies.inhibit_any),
             max_path_length: rules.max_intermediates,
         };
-        state.acceptable(anchor)?;
+        acceptable(rules, anchor)?;
         state.ca(anchor)?;
         Ok(state)
     }
@@ -72,7 +83,7 @@ impl<'a> State<'a> {
         is_issuer: bool,
         search: &Search<'_>,
     ) -> Result<(), PathError> {
-        self.acceptable(certificate)?;
+        acceptable(self.rules, certificate)?;
         let self_issued = certificate.is_self_issued() && is_issuer;
         if !self_issued {
             self.constraints.check(certificate, search.work)?;
@@ -80,27 +91,6 @@ impl<'a> State<'a> {
         let any_counts = self.inhibit_any_policy > 0 || self_issued;
         self.graph.add_certificate(certificate.extensions.policies.as_ref(), any_counts);
         self.demand_policy(certificate)
-    }
-
-    /// What is demanded of every certificate, the anchor's too: validity (a 2), known critical extensions (6.1.4 o,
-    /// 6.1.5 f), the profile if strict.
-    fn acceptable(&self, certificate: &Certificate) -> Result<(), PathError> {
-        let now = self.rules.now.unix_seconds();
-        let shown = || certificate.shown();
-        if now < certificate.not_before.unix_seconds() {
-            return Err(PathError::NotYetValid(format!("{} before {}", shown(), certificate.not_before)));
-        }
-        if now > certificate.not_after.unix_seconds() {
-            return Err(PathError::Expired(format!("{} at {}", shown(), certificate.not_after)));
-        }
-        if let Some(unknown) = certificate.extensions.unknown_critical {
-            return Err(PathError::CriticalExtension(format!("{unknown} in {} is not known", shown())));
-        }
-        if self.rules.conformance == Conformance::Strict {
-            conformance::check(certificate)
-                .map_err(|what| PathError::NotConforming(format!("{}: {what}", shown())))?;
-        }
-        Ok(())
     }
 
     /// 6.1.4: an intermediate certificate.
@@ -176,6 +166,26 @@ impl<'a> State<'a> {
         }
         Ok(policies)
     }
+}
+
+/// What is demanded of every certificate, the anchor's too: validity (a 2), known critical extensions (6.1.4 o,
+/// 6.1.5 f), the profile if strict.
+fn acceptable(rules: &Rules, certificate: &Certificate) -> Result<(), PathError> {
+    let now = rules.now.unix_seconds();
+    let shown = || certificate.shown();
+    if now < certificate.not_before.unix_seconds() {
+        return Err(PathError::NotYetValid(format!("{} before {}", shown(), certificate.not_before)));
+    }
+    if now > certificate.not_after.unix_seconds() {
+        return Err(PathError::Expired(format!("{} at {}", shown(), certificate.not_after)));
+    }
+    if let Some(unknown) = certificate.extensions.unknown_critical {
+        return Err(PathError::CriticalExtension(format!("{unknown} in {} is not known", shown())));
+    }
+    if rules.conformance == Conformance::Strict {
+        super::check_conformance(certificate)?;
+    }
+    Ok(())
 }
 
 /// Takes the smaller of a counter and what a certificate says.

@@ -5,6 +5,7 @@ use super::certificate::Certificate;
 use super::crl::Crl;
 use super::name::DistinguishedName;
 use super::{Conformance, PathError, PolicyRules, Purpose, Revocation, Rules};
+use crate::nfv::Sha256Hash;
 use x509_cert::ext::pkix::CrlReason;
 use x509_cert::ext::pkix::crl::dp::{DistributionPoint, ReasonFlags};
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
@@ -16,8 +17,8 @@ const CRL_ISSUERS_NESTED: usize = 3;
 type Reasons = u16;
 const ALL_REASONS: Reasons = 0b1_1111_1110;
 
-/// Checks one certificate of a path, whose issuer is `issuer`: every CRL that covers it is asked, so that an older one
-/// cannot hide what a newer one says.
+/// Checks one certificate of a path, whose issuer is `issuer`: every CRL that covers it is asked, but for those that a newer
+/// one of the same signer and scope replaces.
 pub(super) fn check(
     search: &Search<'_>,
     certificate: &Certificate,
@@ -38,16 +39,20 @@ pub(super) fn check(
                 problem = format!("the CRL of {} has no CRL number, or a critical one", crl.issuer());
                 continue;
             }
-            if let Err(error) = signed(search, crl, issuer) {
-                if matches!(error, PathError::TooMuchWork(_)) {
-                    return Err(error);
+            let signer = match signed(search, crl, issuer) {
+                Ok(signer) => signer,
+                Err(error @ PathError::TooMuchWork(_)) => return Err(error),
+                Err(error) => {
+                    problem = format!("the CRL of {}: {error}", crl.issuer());
+                    continue;
                 }
-                problem = format!("the CRL of {}: {error}", crl.issuer());
-                continue;
-            }
+            };
             let now = search.rules.now;
             if crl.is_early(now) {
                 problem = format!("the CRL of {} is of the future: {}", crl.issuer(), crl.this_update());
+                continue;
+            }
+            if is_replaced(search, crl, signer, issuer)? {
                 continue;
             }
             match latest_entry(search, crl, certificate, issuer)? {
@@ -67,6 +72,27 @@ pub(super) fn check(
         return Err(PathError::RevocationUnknown(problem));
     }
     Ok(())
+}
+
+/// Whether a newer CRL of the same signer and scope is there. One that does not verify replaces nothing.
+fn is_replaced(
+    search: &Search<'_>,
+    crl: &Crl,
+    signer: Sha256Hash,
+    issuer: &Certificate,
+) -> Result<bool, PathError> {
+    for newer in search.crls.iter().filter(|newer| newer.replaces(crl) && crl.is_older_than(newer)) {
+        let usable = search.rules.conformance == Conformance::Processing || newer.conforms();
+        if !usable || newer.is_early(search.rules.now) {
+            continue;
+        }
+        match signed(search, newer, issuer) {
+            Ok(other) if other == signer => return Ok(true),
+            Err(error @ PathError::TooMuchWork(_)) => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 /// The reasons for which `crl` would list the certificate, by what `point` says (6.3.3 b and d); none: it is not for it.
@@ -111,14 +137,14 @@ fn covered(crl: &Crl, point: &DistributionPoint, certificate: &Certificate) -> O
 }
 
 /// Verifies the CRL's signature by the certificate's issuer, or by a CRL issuer with a path of its own to the anchor
-/// (6.3.3 f and g).
-fn signed(search: &Search<'_>, crl: &Crl, issuer: &Certificate) -> Result<(), PathError> {
+/// (6.3.3 f and g). Gives the SHA-256 of the signer's certificate.
+fn signed(search: &Search<'_>, crl: &Crl, issuer: &Certificate) -> Result<Sha256Hash, PathError> {
     let mut problem = PathError::UnknownIssuer("its signer is not known".to_owned());
     for signer in [issuer, search.anchor] {
         if crl.may_be_signed_by(signer) {
-            match search.work.verify(crl.fingerprint, &crl.signed, signer) {
+            match crl.verify_within(search.work, signer) {
                 Err(error) => problem = error,
-                verified => return verified,
+                Ok(()) => return Ok(signer.fingerprint),
             }
         }
     }
@@ -126,7 +152,7 @@ fn signed(search: &Search<'_>, crl: &Crl, issuer: &Certificate) -> Result<(), Pa
         if signer.fingerprint == issuer.fingerprint {
             continue;
         }
-        let path = search.work.verify(crl.fingerprint, &crl.signed, signer).and_then(|()| {
+        let path = crl.verify_within(search.work, signer).and_then(|()| {
             // Its path is being searched for: a CRL issuer may be the one that would withdraw its own certificate.
             if search.crl_issuers.contains(&signer.fingerprint) {
                 return Ok(());
@@ -141,8 +167,9 @@ fn signed(search: &Search<'_>, crl: &Crl, issuer: &Certificate) -> Result<(), Pa
             Search { rules: &rules, crl_issuers: &crl_issuers, ..*search }.find(signer).map(|_| ())
         });
         match path {
-            Err(error) if !matches!(error, PathError::TooMuchWork(_)) => problem = error,
-            settled => return settled,
+            Ok(()) => return Ok(signer.fingerprint),
+            Err(error @ PathError::TooMuchWork(_)) => return Err(error),
+            Err(error) => problem = error,
         }
     }
     Err(problem)
@@ -162,7 +189,7 @@ fn latest_entry(
             continue;
         }
         match signed(search, delta, issuer) {
-            Ok(()) => newest = Some(delta),
+            Ok(_) => newest = Some(delta),
             Err(error @ PathError::TooMuchWork(_)) => return Err(error),
             Err(_) => {}
         }

@@ -29,6 +29,25 @@ pub(super) fn verify(
         .map_err(|_| SignatureError::Wrong)
 }
 
+/// Whether signatures by this algorithm are accepted of some key.
+///
+/// # Errors
+/// A sentence that names it.
+pub(super) fn check_algorithm(algorithm: &AlgorithmIdentifierOwned) -> Result<(), String> {
+    let accepted = match algorithm.oid {
+        rfc5912::SHA_256_WITH_RSA_ENCRYPTION
+        | rfc5912::SHA_384_WITH_RSA_ENCRYPTION
+        | rfc5912::SHA_512_WITH_RSA_ENCRYPTION
+        | rfc5912::ECDSA_WITH_SHA_256
+        | rfc5912::ECDSA_WITH_SHA_384
+        | rfc5912::ECDSA_WITH_SHA_512
+        | rfc8410::ID_ED_25519 => true,
+        rfc5912::ID_RSASSA_PSS => pss(algorithm).is_some(),
+        _ => false,
+    };
+    if accepted { Ok(()) } else { Err(format!("signature algorithm {} is not accepted", algorithm.oid)) }
+}
+
 fn chosen(
     algorithm: &AlgorithmIdentifierOwned,
     key: &SubjectPublicKeyInfoOwned,

@@ -1,18 +1,85 @@
-//! The same judgement for a TLS client of ours, about the server that it talks to.
+//! TLS: the same judgement for a client of ours about the server that it talks to; and of both sides, that a peer has the key of
+//! the certificate that it shows.
 
+use super::certificate::public_key_of;
 use super::{Certificate, MAX_CHAIN, PathError, Purpose, Rules, ServerName, Work, validate};
 use crate::clock::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName as TlsName, UnixTime};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName as TlsName, SubjectPublicKeyInfoDer, UnixTime};
 use std::sync::Arc;
+
+/// Verifies what a peer signs in a handshake by the key of its certificate, of which nothing else is looked at: whatever is wrong
+/// with the rest is the judgement's business, with a reason that can be told.
+#[derive(Debug, Clone)]
+pub struct HandshakeSignatures(WebPkiSupportedAlgorithms);
+
+impl Default for HandshakeSignatures {
+    /// The algorithms of the TLS provider.
+    fn default() -> Self {
+        Self(aws_lc_rs::default_provider().signature_verification_algorithms)
+    }
+}
+
+impl HandshakeSignatures {
+    /// The key of a certificate.
+    ///
+    /// # Errors
+    /// Bytes that are no certificate.
+    pub fn key(&self, certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
+        let key = public_key_of(certificate).ok_or(CertificateError::BadEncoding)?;
+        Ok(SubjectPublicKeyInfoDer::from(key))
+    }
+
+    /// A signature of TLS 1.3.
+    ///
+    /// # Errors
+    /// It is not by the certificate's key, or by an algorithm that was not offered.
+    pub fn verify_tls13(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature_with_raw_key(message, &self.key(certificate)?, signed, &self.0)
+    }
+
+    /// A signature of TLS 1.2, whose algorithms do not say the curve.
+    ///
+    /// # Errors
+    /// As [`HandshakeSignatures::verify_tls13`].
+    pub fn verify_tls12(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let offered = self.0.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let (_, algorithms) = offered.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        let key = self.key(certificate)?;
+        let key = webpki::RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateError::BadEncoding)?;
+        let mut verifies = algorithms
+            .iter()
+            .map(|algorithm| key.verify_signature(*algorithm, message, signed.signature()).is_ok());
+        if verifies.any(|verifies| verifies) {
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(CertificateError::BadSignature.into())
+        }
+    }
+
+    /// What is offered to peers.
+    pub fn schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
 
 /// Accepts servers whose certificates lead to one of a few anchors.
 #[derive(Debug)]
 pub struct ServersUnder {
     anchors: Vec<Certificate>,
-    algorithms: WebPkiSupportedAlgorithms,
+    signatures: HandshakeSignatures,
 }
 
 impl ServersUnder {
@@ -26,8 +93,7 @@ impl ServersUnder {
         if anchors.is_empty() {
             return Err(PathError::Empty);
         }
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        Ok(Self { anchors, algorithms })
+        Ok(Self { anchors, signatures: HandshakeSignatures::default() })
     }
 
     fn judge(
@@ -82,7 +148,7 @@ impl ServerCertVerifier for ServersUnder {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        self.signatures.verify_tls12(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -91,11 +157,11 @@ impl ServerCertVerifier for ServersUnder {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+        self.signatures.verify_tls13(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.signatures.schemes()
     }
 }
 

@@ -72,7 +72,7 @@ impl Site {
         let directory = std::env::temp_dir().join(format!("keybroker-bench-{}", Uuid::now_v7()));
         files::private_directory(&directory)?;
         let mut scratch = Scratch(Some(directory.clone()));
-        let token = SoftHsmToken::create(&directory, &program.0)?;
+        let token = SoftHsmToken::create(&directory, "keybroker", &program.0)?;
         let addresses = Addresses::free()?;
         let config = directory.join("keybroker.toml");
         let text = configuration(&token, &addresses, bulk_workers);

@@ -103,7 +103,7 @@ impl Site {
 
     /// Makes the token and writes the configuration.
     pub(super) fn create_token(&self) -> Result<String, Failure> {
-        let token = SoftHsmToken::create(&self.directory, &self.program.0)?;
+        let token = SoftHsmToken::create(&self.directory, "keybroker", &self.program.0)?;
         let addresses = &self.addresses;
         let config = format!(
             "# Written by keybroker demo.\n\n\

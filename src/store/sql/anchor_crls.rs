@@ -1,5 +1,6 @@
 //! Table `anchor_crls`, and changes of an anchor.
 
+use super::anchors::certificates;
 use super::connection::Connection;
 use super::statement::{Row, query};
 use super::tenants;
@@ -11,13 +12,17 @@ use crate::store::{Result, StoreError};
 /// Changes an anchor. A CRL that it has already is not added again.
 pub(super) async fn update(tx: &mut Connection, update: &AnchorUpdate, now: Timestamp) -> Result<()> {
     tenants::serialise(tx, &update.tenant).await?;
-    let found =
-        query("UPDATE anchors SET revocation = COALESCE($1, revocation) WHERE tenant = $2 AND name = $3")
-            .bind(update.revocation.map(|revocation| revocation.as_str()))
-            .bind(update.tenant.as_str())
-            .bind(update.name.as_str())
-            .execute(&mut *tx)
-            .await?;
+    let issuers = update.issuers_der.as_deref().map(certificates);
+    let found = query(
+        "UPDATE anchors SET revocation = COALESCE($1, revocation), issuers = COALESCE($2, issuers)
+         WHERE tenant = $3 AND name = $4",
+    )
+    .bind(update.revocation.map(|revocation| revocation.as_str()))
+    .bind(issuers.as_deref())
+    .bind(update.tenant.as_str())
+    .bind(update.name.as_str())
+    .execute(&mut *tx)
+    .await?;
     if found == 0 {
         return Err(StoreError::NotFound(format!("anchor {} of tenant {}", update.name, update.tenant)));
     }

@@ -33,8 +33,8 @@ pub(super) async fn add(tx: &mut Connection, anchor: &Anchor) -> Result<()> {
     }
     query(
         "INSERT INTO anchors (tenant, name, certificate_der, fingerprint, public_key, revocation, policies,
-             strict, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             strict, issuers, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(anchor.tenant.as_str())
     .bind(anchor.name.as_str())
@@ -44,6 +44,7 @@ pub(super) async fn add(tx: &mut Connection, anchor: &Anchor) -> Result<()> {
     .bind(anchor.revocation.as_str())
     .bind(anchor.policies.join(" "))
     .bind(i64::from(anchor.strict))
+    .bind(certificates(&anchor.issuers_der))
     .bind(anchor.created_at.unix_micros())
     .execute(tx)
     .await?;
@@ -59,8 +60,17 @@ pub(super) async fn list(tx: &mut Connection, tenant: Option<&TenantId>) -> Resu
     rows.iter().map(read).collect()
 }
 
+/// Certificates as the table has them.
+pub(super) fn certificates(ders: &[Vec<u8>]) -> String {
+    ders.iter().map(hex::encode).collect::<Vec<_>>().join(" ")
+}
+
 fn read(row: &Row) -> Result<Anchor> {
+    let issuers = row.text("issuers")?;
+    let issuers_der = issuers.split_whitespace().map(hex::decode).collect::<Result<_, _>>();
     Ok(Anchor {
+        issuers_der: issuers_der
+            .map_err(|error| StoreError::Unusable(format!("certificates below an anchor: {error}")))?,
         tenant: row.parsed("tenant")?,
         name: row.parsed("name")?,
         certificate_der: row.blob("certificate_der")?,

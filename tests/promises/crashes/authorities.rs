@@ -133,6 +133,7 @@ async fn cas_are_added_renewed_requested_and_imported_after_a_crash_at_every_poi
             name,
             certificate_der: read(foreign.sign(&csr, &name_of(point).replace('.', "-"), extensions).await),
             chain_der: vec![read(foreign.tier.clone())],
+            force: false,
         };
         let import = async |site: &Site| {
             let mut client = AdminServiceClient::new(site.reach("operator").await?);
