@@ -29,7 +29,7 @@ impl Simulation {
         self.world.restore();
         self.world.open_again().await;
         let broker = self.world.start_broker().await;
-        if broker.rolled_back().is_none() {
+        if broker.doubt().is_none() {
             // Nothing was done since the backup.
             return self.world.start_all(replicas).await;
         }
