@@ -3,7 +3,7 @@
 //! A registration pins one certificate, and that certificate is judged like every other one (`ca::path`), when it is registered
 //! and at every call:
 //!
-//! 1. It is an end entity's for TLS clients: no CA, usages, known critical extensions, validity, accepted algorithms.
+//! 1. It is for TLS clients: usages, known critical extensions, validity, accepted algorithms.
 //! 2. What this broker issued and revoked is refused.
 //! 3. Where one of our CAs issued it, or an anchor of its tenant (of any tenant for an identity without one), its whole path is
 //!    judged, for an anchor as the anchor demands: policies, strictness, CRLs.
@@ -134,7 +134,7 @@ fn judge_under(
 pub(super) fn advice(error: &PathError) -> &'static str {
     match error {
         PathError::WrongUsage(_) | PathError::NotCa(_) => {
-            ": give one that was issued for TLS clients: no CA's, keyUsage with digitalSignature, extendedKeyUsage with \
+            ": give one that was issued for TLS clients: keyUsage with digitalSignature or none, extendedKeyUsage with \
              clientAuth or none"
         }
         PathError::Signature(_) => {

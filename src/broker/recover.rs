@@ -26,14 +26,14 @@ use crate::crash::{self, Point};
 use crate::credential::{EpochState, HolderCopy, RevocationReason, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
-use crate::nfv::{ClaimId, EpochId, TenantId, VnfciId};
+use crate::nfv::{ClaimId, EpochId, Sha256Hash, TenantId, VnfciId};
 use crate::store::records::{
     self, AuditQuery, CustodyEnd, Lease, Page, PoolFilter, Recovered, Recovery, TerminateOutcome, VnfciFilter,
 };
 use crate::store::{Marks, Mutation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -126,10 +126,12 @@ struct Comparison {
     database: LogSide,
     mirror: Option<LogSide>,
     common: u64,
+    /// Leading events that both have chained alike.
+    alike: u64,
     /// Of every mirror that was read.
     origins: BTreeSet<String>,
     lost: Lost,
-    /// What the database delivered after the last row that both have, and the mirror does not know.
+    /// What the database delivered after the last row that both have alike, and the mirror does not know.
     forked: Lost,
 }
 
@@ -284,6 +286,7 @@ impl Broker {
             database,
             mirror: None,
             common: 0,
+            alike: 0,
             origins: BTreeSet::new(),
             lost: Lost::default(),
             forked: Lost::default(),
@@ -298,7 +301,7 @@ impl Broker {
             }
             let rows = usize::try_from(position.size).unwrap_or(usize::MAX);
             let mut rows = ExportReader::open(mirror.directory()).map_err(unreadable)?.take(rows);
-            let mut agree = of_this_log;
+            let (mut agree, mut alike) = (of_this_log, of_this_log);
             loop {
                 let batch = rows.by_ref().take(BATCH as usize);
                 let batch = batch.collect::<Result<Vec<ChainedEntry>, _>>().map_err(unreadable)?;
@@ -306,15 +309,21 @@ impl Broker {
                     break;
                 }
                 let known = self.store.known_events(batch.iter().map(|row| row.event.id).collect()).await?;
+                let chained = if alike { self.chained_from(comparison.alike).await? } else { HashMap::new() };
                 for row in batch {
                     let is_known = known.contains(&row.event.id);
                     agree &= is_known;
                     if agree {
                         comparison.common = row.index + 1;
                     }
+                    alike &= chained.get(&row.index) == Some(&row.hash);
+                    if alike {
+                        comparison.alike = row.index + 1;
+                    }
                     if !is_known {
                         comparison.lost.row(&row);
-                    } else if of_this_log && !agree {
+                    } else if of_this_log && !alike {
+                        // Also of what a backup caught before it was chained.
                         mirrored.insert(row.event.id);
                     }
                 }
@@ -325,6 +334,13 @@ impl Broker {
             self.read_fork(&mut comparison, &mirrored).await?;
         }
         Ok(comparison)
+    }
+
+    /// The chain's hashes by index, of one batch.
+    async fn chained_from(&self, index: u64) -> Result<HashMap<u64, Sha256Hash>, BrokerError> {
+        let query = AuditQuery { from_index: index, limit: BATCH, ..AuditQuery::default() };
+        let rows = self.store.audit_entries(&query).await?;
+        Ok(rows.into_iter().map(|row| (row.index, row.hash)).collect())
     }
 
     /// What was delivered by the database as it was put back, before it was noticed.
@@ -341,7 +357,7 @@ impl Broker {
             }
             Ok::<(), BrokerError>(())
         };
-        let mut next = comparison.common;
+        let mut next = comparison.alike;
         loop {
             let query = AuditQuery { from_index: next, limit: BATCH, ..AuditQuery::default() };
             let rows = self.store.audit_entries(&query).await?;

@@ -4,7 +4,8 @@
 use super::encode::{
     ENUMERATED, INTEGER, SEQUENCE, context_constructed, extension, signature_algorithm, time, tlv, unsigned,
 };
-use super::issue::{SigningCa, assemble, full_name};
+use super::extensions::full_name;
+use super::issue::{SigningCa, assemble};
 use crate::clock::Timestamp;
 use crate::credential::RevocationReason;
 use crate::hsm::SignatureAlgorithm;

@@ -8,6 +8,7 @@ pub mod cms;
 pub mod crl;
 pub mod csr;
 mod encode;
+mod extensions;
 pub mod facts;
 pub mod issue;
 pub mod issuers;

@@ -1,14 +1,10 @@
 //! `keybroker doctor`: looks at everything that a broker needs and says what to do. Changes nothing.
 
-use super::assembly;
+mod database;
+
 use super::failure::Failure;
 use super::files;
 use super::output::OutputArgs;
-use crate::audit::mirror::Mirror;
-use crate::broker::ca_fitness;
-use crate::broker::mirror::{Comparison, compare};
-use crate::broker::quotas::Quota;
-use crate::broker::reconcile::another_token;
 use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
@@ -17,8 +13,8 @@ use crate::hsm::{Hsm, HsmConfig, HsmStatus, ObjectId};
 use crate::nfv::{ProfileName, TenantId};
 use crate::sealing::Suite;
 use crate::server::Limits;
+use database::{cas, mirror, quotas, store, tenants};
 use serde_json::{Value, json};
-use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,8 +24,6 @@ use std::time::Duration;
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 /// The first keybroker was written after this (2026-01-01): a clock before it is wrong.
 const EARLIEST: Timestamp = Timestamp::from_unix_seconds(1_767_225_600);
-/// A tenant that has more than this share of what it may have will soon be refused.
-const QUOTA_WARNING: f64 = 0.9;
 const DISK_WARNING: u64 = 1 << 30;
 const DISK_FAILURE: u64 = 100 << 20;
 
@@ -114,14 +108,6 @@ impl Findings {
             json!({ "check": check, "status": status, "finding": finding.to_string(), "remedy": remedy });
         self.0.push((verdict, row));
     }
-}
-
-/// The tenants of the database. What keeps it from being read is said by another check.
-async fn tenants(config: &Config) -> Vec<TenantId> {
-    let Ok(store) = assembly::open_store_to_read(config).await else { return Vec::new() };
-    let tenants = store.tenants().await.unwrap_or_default();
-    store.close().await;
-    tenants.into_iter().map(|tenant| tenant.id).collect()
 }
 
 /// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's. `tenants` have their keys on it.
@@ -301,184 +287,6 @@ fn clock(config: &Path, findings: &mut Findings) {
         );
     } else {
         findings.ok("clock", now);
-    }
-}
-
-/// Looks at the database, and whether it belongs to the token with this serial number.
-async fn store(config: &Config, serial: Option<&str>, findings: &mut Findings) {
-    match &config.store.url {
-        StoreUrl::Sqlite(path) => {
-            if !sqlite_file(path, findings) {
-                return;
-            }
-        }
-        StoreUrl::Postgres(_) => {
-            match assembly::look_at_postgres(config).await {
-                Ok(found) => findings.ok("store", found),
-                Err(problem) => return findings.fail("store", problem.text, "see the finding"),
-            }
-            if config.listen.http_url.is_none() {
-                let finding = format!("certificates name {} for their CRLs and OCSP", config.http_url());
-                let remedy = "several brokers: set [listen] http_url of all of them to one address that reaches any of them";
-                findings.warn("http_url", finding, remedy);
-            }
-        }
-    }
-    let store = match assembly::open_store_to_read(config).await {
-        Ok(store) => store,
-        Err(problem) => return findings.fail("schema", problem.text, "see the finding"),
-    };
-    findings.ok("schema", "known to this program");
-    if let Some(serial) = serial {
-        match another_token(&*store, serial).await {
-            Ok(None) => findings.ok("token of the database", serial),
-            Ok(Some(sentence)) => findings.fail(
-                "token of the database",
-                sentence,
-                "see the finding; `keybroker serve` would fail the same way",
-            ),
-            Err(error) => findings.fail("token of the database", error, "see the check store"),
-        }
-    }
-    store.close().await;
-}
-
-/// Whether it is a database.
-fn sqlite_file(path: &Path, findings: &mut Findings) -> bool {
-    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-    let mut header = [0; 16];
-    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) if header == *MAGIC => {
-            let mode = std::fs::metadata(path).map(|metadata| metadata.mode() & 0o777).unwrap_or_default();
-            if mode & 0o007 == 0 {
-                findings.ok("store", path.display());
-            } else {
-                let problem =
-                    format!("{} has mode {mode:04o}: everyone on this machine may read it", path.display());
-                findings.warn(
-                    "store",
-                    problem,
-                    "chmod 600 it; keys in it are wrapped, names and events are not",
-                );
-            }
-            return true;
-        }
-        Ok(()) => {
-            findings.fail(
-                "store",
-                format!("{} is no SQLite database", path.display()),
-                "correct [store] url",
-            );
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let remedy = "run keybroker init, or restore a backup as docs/operations.md says";
-            findings.fail("store", format!("{} does not exist", path.display()), remedy);
-        }
-        Err(error) => {
-            findings.fail("store", format!("{}: {error}", path.display()), "give keybroker's user access");
-        }
-    }
-    false
-}
-
-/// Whether tenants have more than they may, or nearly so. What keeps the database from being read is said by other checks.
-async fn quotas(config: &Config, findings: &mut Findings) {
-    let used = async {
-        let store = assembly::open_store_to_read(config).await.ok()?;
-        let used = store.quotas_used().await.ok();
-        store.close().await;
-        used
-    };
-    for (tenant, used) in used.await.unwrap_or_default() {
-        let quotas = assembly::quotas(&config.tenant(&tenant));
-        for quota in Quota::ALL {
-            let (limit, used) = (quotas.of(quota), used.of(quota));
-            let (check, name) = (format!("quotas of tenant {tenant}"), quota.as_str());
-            let finding = format!("{used} of {name} = {limit}");
-            if used > limit {
-                let remedy = "what is there stays, more is refused: raise the quota, or have the tenant give things back";
-                findings.warn(&check, finding, remedy);
-            } else if used as f64 > QUOTA_WARNING * limit as f64 {
-                findings.warn(
-                    &check,
-                    finding,
-                    "raise the quota before more is refused, if that is to be had",
-                );
-            } else {
-                findings.ok(&check, finding);
-            }
-        }
-    }
-}
-
-/// Whether there is a mirror of the audit log, and whether the database has everything that it has.
-async fn mirror(config: &Config, findings: &mut Findings) {
-    const CHECK: &str = "audit mirror";
-    let database = match &config.store.url {
-        StoreUrl::Sqlite(database) if !database.exists() => {
-            return findings.ok(CHECK, "there is no database yet");
-        }
-        StoreUrl::Sqlite(database) => Some(database),
-        StoreUrl::Postgres(_) => None,
-    };
-    let directory = &config.audit.mirror;
-    let compared = async {
-        let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
-        let compared = compare(&*store, &Mirror::new(directory), None).await;
-        store.close().await;
-        compared.map_err(|error| error.to_string())
-    };
-    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    match compared.await {
-        Err(problem) => findings.fail(CHECK, problem, "see the check store"),
-        Ok(Comparison::RolledBack(sentence)) => findings.fail(
-            CHECK,
-            format!("the database was rolled back: {sentence}"),
-            "stop the broker and run keybroker recover (docs/operations.md); if the mirror is away, put it back instead",
-        ),
-        Ok(Comparison::Agrees(None)) => findings.ok(CHECK, "keybroker serve will make it"),
-        Ok(Comparison::Agrees(Some(position))) => {
-            let finding = format!("{} events in {}", position.size, directory.display());
-            if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
-                let remedy = "let keybroker's user write to it: events that are not in it would be forgotten unnoticed";
-                findings.fail(CHECK, format!("{finding}, which may not be written to"), remedy);
-            } else if database.is_some_and(|database| device(directory) == device(database)) {
-                let remedy = "set [audit] mirror to other storage: one snapshot or failed disk would take both";
-                findings.warn(CHECK, format!("{finding}, on the same storage as the database"), remedy);
-            } else {
-                findings.ok(CHECK, finding);
-            }
-        }
-    }
-}
-
-/// When the CAs that issue end.
-async fn cas(config: &Config, findings: &mut Findings) {
-    // The check of the store says that there is none.
-    if matches!(&config.store.url, StoreUrl::Sqlite(database) if !database.exists()) {
-        return;
-    }
-    let ends = async {
-        let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
-        let ends = ca_fitness::ends(&*store).await;
-        store.close().await;
-        ends.map_err(|error| error.to_string())
-    };
-    let ends = match ends.await {
-        Ok(ends) => ends,
-        Err(problem) => return findings.fail("CAs", problem, "see the check store"),
-    };
-    let now = SystemClock.now();
-    let remedy =
-        "give it a new key and certificate: keybroker ca rollover, or ca csr and ca import (docs/ca.md)";
-    for end in ends {
-        if end.ends_at <= now {
-            findings.fail("CAs", &end, remedy);
-        } else if end.ends_at <= now.plus(ca_fitness::ENDING_SOON) {
-            findings.warn("CAs", &end, remedy);
-        } else {
-            findings.ok("CAs", &end);
-        }
     }
 }
 

@@ -123,7 +123,7 @@ async fn only_an_end_entity_of_tls_clients_is_registered() {
             site.mano_ca.issue("server", Shape::SERVER_ONLY).certificate_der().to_vec(),
             "usage",
         ),
-        ("ca", SoftwareCa::new("a CA").certificate_der, "is a CA's"),
+        ("ca", SoftwareCa::new("a CA").certificate_der, "no digitalSignature"),
         ("sha1", sha1, "signature"),
         (
             "critical",

@@ -22,7 +22,7 @@ use tonic_types::StatusExt;
 const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 /// Nothing but what a test is about stops deliveries.
-const PATIENT_MIRROR: &str = "[audit]\nmax_lag = \"1h\"";
+const PATIENT_MIRROR: &str = "max_lag = \"1h\"";
 
 async fn readiness(site: &Site) -> (bool, String) {
     let (head, body) = http_exchange(&format!("http://{}/readyz", site.addresses.admin)).await;
@@ -118,10 +118,9 @@ impl Older {
     }
 }
 
-async fn two_brokers(more_toml: &str) -> (Site, Site, Database) {
+async fn two_brokers(audit: &'static str) -> (Site, Site, Database) {
     let database = Cluster::own("").database();
-    let options =
-        Options { store_url: database.url(), more_toml: more_toml.to_owned(), ..Options::default() };
+    let options = Options { store_url: database.url(), audit, ..Options::default() };
     let site = Site::start_with(options).await;
     let replica = site.replica().await;
     (site, replica, database)
@@ -316,8 +315,8 @@ async fn a_file_that_takes_the_place_of_the_database_is_not_worked_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_lags_too_far_stops_deliveries_until_it_has_caught_up() {
-    let more_toml = "[audit]\nmax_lag = \"10s\"".to_owned();
-    let mut site = Site::start_with(Options { more_toml, ..Options::default() }).await;
+    let audit = "max_lag = \"10s\"";
+    let mut site = Site::start_with(Options { audit, ..Options::default() }).await;
     site.full_pool(POOL, 4).await;
     let vnfcis = site.register(&["amf-0", "amf-1", "amf-2"], &SLOTS, By::Certificate).await;
     vnfcis[0].claim_patiently(&site).await;
@@ -342,8 +341,8 @@ async fn a_mirror_that_lags_too_far_stops_deliveries_until_it_has_caught_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_cannot_be_written_to_at_the_start_stops_deliveries_until_it_can() {
-    let more_toml = "[audit]\nmirror = \"storage/mirror\"".to_owned();
-    let mut site = Site::prepare(Options { more_toml, ..Options::default() });
+    let audit = "mirror = \"storage/mirror\"";
+    let mut site = Site::prepare(Options { audit, ..Options::default() });
     let storage = site.path().join("storage");
     // Where nobody, whoever it is, can make a directory.
     std::os::unix::fs::symlink("/proc", &storage).unwrap();
@@ -378,7 +377,7 @@ fn put_back(site: &Site, file: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_rolled_back_database_delivered_unnoticed_is_withdrawn_and_its_holder_armed_anew() {
-    let options = Options { more_toml: PATIENT_MIRROR.to_owned(), ..Options::default() };
+    let options = Options { audit: PATIENT_MIRROR, ..Options::default() };
     let mut site = Site::start_with(options).await;
     site.full_pool(POOL, 1).await;
     let vnfcis = site.register(&["first", "second"], &SLOTS, By::Certificate).await;

@@ -4,7 +4,6 @@
 use super::restart::{each_once, persistent};
 use crate::support::fresh_token::fresh_token;
 use crate::support::mano::By;
-use crate::support::pkcs11::objects;
 use crate::support::postgres::{Cluster, Database};
 use crate::support::process::keybroker;
 use crate::support::settlement::{Held, assert_settled};
@@ -68,32 +67,6 @@ async fn one_broker_goes_on_with_everything_where_the_other_was_killed() {
     let report = first.verify(&export, &[&head_before]).await.ok().object();
     assert_eq!((&report["verified"], &report["extends"]), (&true.into(), &1.into()), "{report}");
     replica.check();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn brokers_whose_first_claims_come_at_once_make_one_key_encryption_key() {
-    let database = Cluster::common().database();
-    let first =
-        Site::start_with(Options { store_url: database.url(), faulty: true, ..Options::default() }).await;
-    let replica = first.replica().await;
-    // Long enough for the other one to find that the token has none yet.
-    first.faults().set("C_GenerateKey:token delay 1500");
-    first.create_pool(POOL, 8, None).await;
-    let ids: Vec<String> = (0..6).map(|n| format!("amf-{n:04}")).collect();
-    let vnfcis = first.register(&ids, &SLOTS, By::Certificate).await;
-    let sites = [Arc::new(first), Arc::new(replica)];
-    let mut booting = JoinSet::new();
-    for (n, vnfci) in vnfcis.into_iter().enumerate() {
-        let site = Arc::clone(&sites[n % 2]);
-        booting.spawn(async move { vnfci.boot(&site).await });
-    }
-    assert_eq!(booting.join_all().await.len(), ids.len());
-    let made = sites[0].faults().injected();
-    assert_eq!(made.len(), 1, "{made:?}");
-    let labels: Vec<String> =
-        objects(&sites[0]).await.iter().map(|object| object.label().to_owned()).collect();
-    let keks = labels.iter().filter(|label| label.starts_with("keybroker:kek:")).count();
-    assert_eq!(keks, 1, "{labels:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,8 @@ pub struct Options {
     pub destruction_horizon: &'static str,
     /// Of the default tenant.
     pub confirm_deadline: &'static str,
+    /// Lines for `[audit]`.
+    pub audit: &'static str,
     /// Lines for `keybroker.toml` after all others, e.g. a further `[tenant.NAME]`.
     pub more_toml: String,
     /// `log.level`.
@@ -72,6 +74,7 @@ impl Default for Options {
             program: keybroker(),
             destruction_horizon: "2s",
             confirm_deadline: "15m",
+            audit: "",
             more_toml: String::new(),
             log_level: "info",
             environment: Vec::new(),
@@ -223,7 +226,7 @@ impl Site {
              [store]\n{store}\
              [listen]\nbootstrap = \"{}\"\nvnfci = \"{}\"\nmanagement = \"{}\"\nhttp = \"{}\"\nadmin = \"{}\"\n\
              server_names = [\"localhost\", \"127.0.0.1\"]\n{listen}\
-             [audit]\nrefusals_per_source = {}\nrefusals_together = {}\n\
+             [audit]\nrefusals_per_source = {}\nrefusals_together = {}\n{}\n\
              [log]\nlevel = {:?}\n\
              [tenant.default]\ndestruction_horizon = {:?}\nconfirm_deadline = {:?}\n{}\n",
             module,
@@ -238,6 +241,7 @@ impl Site {
             addresses.admin,
             options.refusals.0,
             options.refusals.1,
+            options.audit,
             options.log_level,
             options.destruction_horizon,
             options.confirm_deadline,

@@ -1,9 +1,7 @@
 //! Cross-certificates: a CA that got a certificate of another root has one of the former root, too.
 
-use super::{
-    IssueError, SigningCa, Subject, Tbs, certification_authority, extended_key_usage, key_identifier,
-    serial_number, tbs_of_key,
-};
+use super::{IssueError, SigningCa, Subject, Tbs, key_identifier, serial_number, tbs_of_key};
+use crate::ca::extensions::{certification_authority, extended_key_usage};
 use crate::ca::facts::CertificateFacts;
 use crate::ca::profile::ExtendedKeyUsage;
 use crate::clock::Timestamp;

@@ -1,7 +1,7 @@
 //! What certificate requests say: names and extensions of the profile (RFC 2986, RFC 2985 5.4.2).
 
 use crate::ca::encode::{SEQUENCE, SET, context_constructed, extension, oid, tlv, unsigned};
-use crate::ca::issue::{extended_key_usage, subject_alt_name};
+use crate::ca::extensions::{extended_key_usage, subject_alt_name};
 use crate::ca::names::plain_name;
 use crate::ca::profile::{CertificateNames, ExtendedKeyUsage, Profile};
 use crate::hsm::RequestTemplate;

@@ -180,7 +180,7 @@ pub fn validate_chain(
 }
 
 /// Whether an end entity's certificate is one for `rules.purpose`, whoever issued it: validity, usages, known critical
-/// extensions, an accepted algorithm, and no CA's.
+/// extensions, an accepted algorithm.
 ///
 /// # Errors
 /// [`PathError`].

@@ -31,12 +31,10 @@ pub(super) fn judge(search: &Search<'_>, path: &[&Certificate]) -> Result<ValidP
     Ok(ValidPath { certificates: path.iter().map(|certificate| certificate.fingerprint).collect(), policies })
 }
 
-/// Judges an end entity's certificate by itself: as 6.1.5 does, and it is no CA's.
+/// Judges an end entity's certificate by itself, as 6.1.5 does. That it may be a CA as well is nothing against it: `openssl req
+/// -x509` says so of every certificate; one whose key only signs certificates has no digitalSignature.
 pub(super) fn check_end_entity(leaf: &Certificate, rules: &Rules) -> Result<(), PathError> {
     acceptable(rules, leaf)?;
-    if leaf.is_ca() || leaf.extensions.key_usage.is_some_and(|usage| usage.key_cert_sign()) {
-        return Err(PathError::WrongUsage(format!("{} is a CA's", leaf.shown())));
-    }
     used_for(leaf, &rules.purpose)?;
     signature::check_algorithm(&leaf.signed.algorithm).map_err(PathError::Signature)
 }

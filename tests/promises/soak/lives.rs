@@ -150,12 +150,15 @@ async fn end(place: &Arc<Place>, dice: &mut StdRng, ids: &[String]) {
                 certificates: certificates.collect(),
                 ..Default::default()
             };
-            if let Some(answer) = place.ask_surely(dice, request).await {
-                let wrong = answer.results.iter().find(|result| !result.error.is_empty());
-                wrong.iter().for_each(|wrong| place.ledger.fault(format!("revoking {ids:?}: {wrong:?}")));
-            }
-            for id in ids {
-                place.ledger.revoked(id);
+            let answer = place.ask_surely(dice, request).await;
+            for (n, id) in ids.iter().enumerate() {
+                // One that never came to claim has none to be revoked.
+                let had_any = place.ledger.revoked(id);
+                let wrong =
+                    answer.as_ref().map(|answer| &answer.results[n]).filter(|one| !one.error.is_empty());
+                if let Some(wrong) = wrong.filter(|_| had_any) {
+                    place.ledger.fault(format!("revoking {id}: {wrong:?}"));
+                }
             }
             return;
         }

@@ -28,6 +28,7 @@ const EXPECTED_ERRORS: [&str; 7] = [
     "a failed enrolment could not be recorded",
     "a refusal could not be recorded",
     "the destruction horizon was missed",
+    "HSM: the verb fails again and again",
 ];
 
 /// Panics unless all is well.
