@@ -67,7 +67,7 @@ fn the_cas_of_an_enrolment_server_are_judged_by_path_validation() {
     assert!(lead(&top, &[&deep, &sub], &deep) && lead(&top, &[&deep, &sub, &other], &deep));
     assert!(!lead(&top, &[&sub, &other], &other), "a stranger's is left out");
 
-    let short = root(params("short", BasicConstraints::Constrained(0), &ca));
+    let short = root(params("short", BasicConstraints::Constrained(1), &ca));
     let first = below(&short, params("first", any, &ca));
     let second = below(&first, params("second", any, &ca));
     assert!(lead(&short, &[&first, &second], &first));

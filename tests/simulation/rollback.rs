@@ -5,6 +5,7 @@ use crate::model::{Answered, Vnfci};
 use crate::steps::Simulation;
 use crate::world::{LEASE_AND_MORE, tenant_id};
 use keybroker::broker::background::Work;
+use keybroker::credential::{CertificateState, KeyState};
 use keybroker::nfv::CredentialId;
 use keybroker::sealing::RecipientKey;
 use keybroker::store::StoreError;
@@ -135,6 +136,22 @@ impl Simulation {
     async fn end_or_lose(&mut self, credentials: impl IntoIterator<Item = CredentialId>) {
         for id in credentials {
             match self.world.store.custody(None, id).await {
+                // Its end is forgotten, and withdrawn it is all the same: by what the mirror says of its certificate.
+                Ok(custody) if custody.ended.is_none() && custody.key_state == KeyState::Delivered => {
+                    let state = custody.certificate_state;
+                    assert!(
+                        matches!(
+                            state,
+                            Some(
+                                CertificateState::RevocationPending
+                                    | CertificateState::Revoked
+                                    | CertificateState::Expired
+                            )
+                        ),
+                        "{custody:?}"
+                    );
+                    true
+                }
                 Ok(_) => self.model.ended.insert(id),
                 Err(StoreError::NotFound(_)) => self.model.lost.insert(id),
                 Err(error) => panic!("{error}"),

@@ -20,7 +20,7 @@ const MOST_KIB: u64 = 512 * 1_024;
 /// Mutations that are asked once more, of each broker, and certificates that are looked at one by one.
 const SAMPLE: usize = 300;
 /// Lines of the brokers' logs at the level ERROR that tell of what was done to them.
-const EXPECTED_ERRORS: [&str; 7] = [
+const EXPECTED_ERRORS: [&str; 8] = [
     "the token refused the PIN",
     "not reloaded: what was in force stays",
     "the listeners' certificates could not be renewed",
