@@ -19,7 +19,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::audit::{ChainedEntry, genesis};
 use crate::broker::mirror::{MIRROR, RECOVERY};
 use crate::broker::sequence::ORIGIN;
-use crate::broker::standing::Withheld;
+use crate::broker::standing::{CHANGED, Withheld};
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
@@ -562,7 +562,8 @@ impl Broker {
         self.sign_head().await?;
         self.mirror_log().await?;
         match self.doubt() {
-            None => Ok(()),
+            // Whether another database may deliver is decided by those that do.
+            None | Some(Withheld { code: CHANGED, .. }) => Ok(()),
             Some(Withheld { sentence, .. }) => Err(BrokerError::Precondition(format!(
                 "recovered, and still: {sentence}. Is the mirror's directory written to by another broker?"
             ))),

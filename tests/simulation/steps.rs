@@ -37,6 +37,8 @@ pub(crate) struct Simulation {
     next_vnfci: u32,
     /// What every run begins with is there: from now on anything may be cut off.
     begun: bool,
+    /// Whether the store is taken back to backups.
+    rolls_back: bool,
 }
 
 /// What may have been done.
@@ -49,13 +51,14 @@ pub(crate) enum Told<T> {
 }
 
 impl Simulation {
-    pub(crate) async fn begin(world: World, seed: u64) -> Self {
+    pub(crate) async fn begin(world: World, seed: u64, rolls_back: bool) -> Self {
         let mut simulation = Self {
             world,
             model: Model::default(),
             random: StdRng::seed_from_u64(seed),
             next_vnfci: 0,
             begun: false,
+            rolls_back,
         };
         for (profile, pool) in POOLS {
             let asked = Asked::CreatePool(pool.into(), profile.into(), 6);
@@ -97,7 +100,8 @@ impl Simulation {
             600..640 => self.rearm().await,
             640..648 => self.revoke().await,
             648..653 => self.back_up().await,
-            653..656 => self.roll_back().await,
+            653..656 if self.rolls_back => self.roll_back().await,
+            653..656 => self.look().await,
             656..680 => self.resize().await,
             680..720 => self.repeat().await,
             720..735 => self.request_renewal().await,
