@@ -18,9 +18,11 @@ const BOUND: usize = 3;
 
 impl Simulation {
     /// Whether a refusal may be due to the certificate that was shown: withdrawn, or at its end.
-    fn shown_is_bad(&self, shown: &Answered, now: Timestamp) -> bool {
+    fn shown_is_bad(&self, place: usize, shown: &Answered, now: Timestamp) -> bool {
         let withdrawn = |id| self.model.revoked.contains(id) || self.model.maybe_revoked.contains(id);
-        shown.credentials().iter().any(withdrawn) || shown.keys.iter().any(|key| now >= key.not_after)
+        self.model.revoked_again.contains(&self.model.vnfcis[place].id)
+            || shown.credentials().iter().any(withdrawn)
+            || shown.keys.iter().any(|key| now >= key.not_after)
     }
 
     /// One that holds something, with what it holds and the connection by one of its certificates.
@@ -54,7 +56,7 @@ impl Simulation {
             })
             .await;
         let now = self.world.now();
-        let bad = self.shown_is_bad(&held, now);
+        let bad = self.shown_is_bad(place, &held, now);
         let vnfci = &self.model.vnfcis[place];
         let certain = !vnfci.uncertain;
         match told {
@@ -122,7 +124,7 @@ impl Simulation {
             })
             .await;
         let now = self.world.now();
-        let bad = self.shown_is_bad(&held, now);
+        let bad = self.shown_is_bad(place, &held, now);
         let vnfci = &mut self.model.vnfcis[place];
         match told {
             Told::Done(confirmation) => {

@@ -258,7 +258,10 @@ impl Simulation {
             let credentials: Vec<CredentialId> = held.flat_map(Answered::credentials).collect();
             match told {
                 Told::Done(_) => self.model.revoked.extend(credentials),
-                _ => self.model.maybe_revoked.extend(credentials),
+                _ => {
+                    self.model.revoked_again.insert(vnfci.id.clone());
+                    self.model.maybe_revoked.extend(credentials);
+                }
             }
             self.model.count("revoked");
         }
