@@ -8,9 +8,9 @@ use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationRe
 use keybroker::nfv::{ClaimId, CredentialId, PoolId, Sha256Hash};
 use keybroker::store::StoreError;
 use keybroker::store::records::{
-    ClaimOutcome, ClaimRecord, ClaimRequest, EnrolmentBasis, EnrolmentOutcome, EnrolmentRefusal,
-    InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched, Quotas, Renewal,
-    RevokeOutcome, TerminateOutcome, VnfciState,
+    ClaimOutcome, ClaimRecord, ClaimRequest, ConfirmOutcome, EnrolmentBasis, EnrolmentOutcome,
+    EnrolmentRefusal, InitialCredential, InitialCredentialState, NewCertificate, NewEnrolment, NewVouched,
+    Quotas, Renewal, RevokeOutcome, TerminateOutcome, VnfciState,
 };
 
 promises![
@@ -24,6 +24,7 @@ promises![
     a_slot_gets_so_many_certificates_in_an_hour,
     what_mano_requests_is_answered_when_every_slot_has_followed,
     a_renewal_leaves_one_valid_certificate_in_a_slot,
+    a_renewal_of_what_is_in_force_leaves_what_a_new_arming_enrolled,
     the_next_arming_ends_what_the_one_before_enrolled,
     a_terminated_enrolment_is_revoked_and_needs_no_shredding,
     what_is_given_back_covers_what_was_enrolled_beside_it,
@@ -277,16 +278,7 @@ async fn what_mano_requests_is_answered_when_every_slot_has_followed(f: Fixture)
     // A new arming answers it as well, once every slot is filled.
     f.clock.advance(MINUTE);
     ask().await;
-    let next = keybroker::store::records::Rearming {
-        id: vnfci_id("v"),
-        vnf_instance: "vnf-1".parse().unwrap(),
-        initial_credential: keybroker::nfv::InitialCredentialId::generate(),
-        kind: keybroker::store::records::InitialCredentialKind::Token,
-        expires_at: f.now().plus(DAY),
-    };
-    let armed = EnrolmentBasis::InitialCredential(next.initial_credential);
-    let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
-    f.store.rearm_vnfcis(&f.tenant, vec![next], &Quotas::default(), rearmed, silent()).await.unwrap();
+    let armed = rearm(&f).await;
     f.clock.advance(MINUTE);
     enrol(&f, enrolment(&f, armed, "s", "s-3")).await;
     assert!(requested().await.is_some());
@@ -314,10 +306,8 @@ async fn a_renewal_leaves_one_valid_certificate_in_a_slot(f: Fixture) {
     assert_eq!(state(fingerprint(&renewal)).await, CertificateState::Valid);
 }
 
-async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
-    let initial = f.register("v", &["s"]).await;
-    let first = enrolment(&f, by(&initial), "s", "one");
-    enrol(&f, first.clone()).await;
+/// Arms `v` again.
+async fn rearm(f: &Fixture) -> EnrolmentBasis {
     let next = keybroker::store::records::Rearming {
         id: vnfci_id("v"),
         vnf_instance: "vnf-1".parse().unwrap(),
@@ -325,12 +315,38 @@ async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
         kind: keybroker::store::records::InitialCredentialKind::Token,
         expires_at: f.now().plus(DAY),
     };
-    let armed = next.initial_credential;
+    let armed = EnrolmentBasis::InitialCredential(next.initial_credential);
     let rearmed = end(DestructionReason::Rearmed, HolderCopy::Unknown);
     f.store.rearm_vnfcis(&f.tenant, vec![next], &Quotas::default(), rearmed, silent()).await.unwrap();
+    armed
+}
+
+async fn a_renewal_of_what_is_in_force_leaves_what_a_new_arming_enrolled(f: Fixture) {
+    f.fill(4).await;
+    let delivered = f.deliver("v", &["s", "t"]).await;
+    let renews = Some(Renewal { of: delivered.id, overlap: DAY });
+    let request = ClaimRequest { renews, ..f.claim_request(delivered.initial_credential, 7) };
+    let outcome = f.store.reserve_claim(request, f.intend(), silent()).await.unwrap();
+    let ClaimOutcome::Reserved { claim: renewal, .. } = outcome else { panic!("{outcome:?}") };
+    let newer = enrolment(&f, rearm(&f).await, "s", "newer");
+    let newer_certificate = Sha256Hash::of(&newer.certificate.der);
+    let enrolled = enrol(&f, newer).await;
+    assert!(matches!(enrolled, EnrolmentOutcome::Enrolled { .. }), "{enrolled:?}");
+    // The enrolment ended what the renewal would have renewed.
+    let confirmed = f.confirm(renewal.id).await;
+    assert!(matches!(confirmed, ConfirmOutcome::TooLate), "{confirmed:?}");
+    let shown = f.store.enrolment_by_certificate(newer_certificate).await.unwrap().unwrap();
+    assert_eq!(shown.state, CertificateState::Valid);
+}
+
+async fn the_next_arming_ends_what_the_one_before_enrolled(f: Fixture) {
+    let initial = f.register("v", &["s"]).await;
+    let first = enrolment(&f, by(&initial), "s", "one");
+    enrol(&f, first.clone()).await;
+    let armed = rearm(&f).await;
     assert_eq!(f.listed_serials().await, Vec::<String>::new());
     f.clock.advance(MINUTE);
-    let again = enrolment(&f, EnrolmentBasis::InitialCredential(armed), "s", "two");
+    let again = enrolment(&f, armed, "s", "two");
     match enrol(&f, again).await {
         EnrolmentOutcome::Enrolled { superseded, spent: true, .. } => {
             assert_eq!(superseded.keys, [first.credential]);

@@ -178,6 +178,30 @@ async fn events_go_on_after_a_restore_to_another_server() {
 }
 
 #[tokio::test]
+async fn keys_are_moved_to_another_epoch_without_waiting_for_those_who_erase_keys() {
+    let f = Fixture::postgres().await;
+    f.fill(2).await;
+    let next = EpochId::generate();
+    f.advance(f.epoch, EpochChange::Close).await;
+    f.open_epoch(next).await;
+    let keys = f.store.live_keys(f.epoch, 2).await.unwrap();
+    let [erased, moved] = [0, 1].map(|n: usize| keys[n].credential.id);
+    // Who erases a key has it first, and then notes so at the epochs.
+    let mut erasing = <sqlx::PgConnection as sqlx::Connection>::connect(&database(&f).url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE epochs SET first_erasure_at = 1").execute(&mut erasing).await.unwrap();
+    sqlx::query("UPDATE credentials SET key_state = key_state WHERE id = $1")
+        .bind(erased.0.as_bytes().as_slice())
+        .execute(&mut erasing)
+        .await
+        .unwrap();
+    let blobs = [erased, moved].map(|id| (id, b"rewrapped".to_vec())).to_vec();
+    let done = f.store.rewrapped(f.epoch, next, blobs.clone(), silent()).await.unwrap();
+    assert_eq!(done, [moved]);
+    sqlx::raw_sql("ROLLBACK").execute(&mut erasing).await.unwrap();
+    assert_eq!(f.store.rewrapped(f.epoch, next, blobs, silent()).await.unwrap(), [erased], "the next round");
+}
+
+#[tokio::test]
 async fn a_password_and_tls_are_asked_for_as_the_url_says_and_never_shown() {
     let directory = tempfile::tempdir().unwrap();
     let ca = rcgen::CertifiedIssuer::self_signed(
@@ -341,7 +365,8 @@ async fn two_brokers_that_do_everything_at_once_break_nothing_and_never_deadlock
         d.sql("SELECT COUNT(*) FROM key_blobs"),
         d.sql("SELECT COUNT(*) FROM credentials WHERE erased_at IS NULL")
     );
-    assert_eq!(d.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"), "0");
+    let deadlocks = d.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
+    assert_eq!(deadlocks, "0", "{}", d.cluster().log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

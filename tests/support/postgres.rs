@@ -171,6 +171,11 @@ impl Cluster {
         self.start();
     }
 
+    /// What the server wrote down: errors and the statements that they ended.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+
     /// Runs SQL as the superuser; the output's fields are separated by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         run(command("psql")
@@ -339,7 +344,7 @@ fn start_new(directory: &Path, port: u16, settings: &str) {
         .arg(&data));
     let text = format!(
         "listen_addresses = ''\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 300\nshared_buffers = 64MB\n\
-         log_min_messages = fatal\n{settings}\n",
+         log_min_messages = error\n{settings}\n",
         directory.display()
     );
     let file = data.join("postgresql.auto.conf");

@@ -125,10 +125,11 @@ pub(super) async fn advance(
 }
 
 /// Fails unless the epoch takes keys, and sees to it that it goes on doing so until the transaction ends. Gives its tenant.
+/// Waits for who changes its state, not for who erases keys and then notes so at their epochs: they may wait for this one.
 pub(super) async fn admit(tx: &mut Connection, epoch: EpochId) -> Result<TenantId> {
     let row = query("SELECT tenant, state FROM epochs WHERE id = $1")
         .bind(epoch.0.as_bytes().as_slice())
-        .locking("FOR SHARE")
+        .locking("FOR KEY SHARE")
         .fetch_optional(tx)
         .await?
         .ok_or_else(|| missing(epoch))?;
@@ -168,7 +169,8 @@ pub(super) async fn live_keys(tx: &mut Connection, epoch: EpochId, limit: u32) -
         .collect()
 }
 
-/// Moves keys that are still live in `from` to `to`, with their new DEK blobs.
+/// Moves keys that are still live in `from` to `to`, with their new DEK blobs. What somebody else is changing is left to the
+/// next round.
 pub(super) async fn rewrapped(
     tx: &mut Connection,
     from: EpochId,
@@ -182,20 +184,23 @@ pub(super) async fn rewrapped(
     }
     let mut moved = Vec::new();
     for keys in keys.chunks(CHUNK) {
-        let mut sql = Statement::new("UPDATE credentials SET epoch = ");
-        sql.push_bind(to.0.as_bytes().as_slice());
+        let mut sql = Statement::new("SELECT id FROM credentials");
         sql.push(" WHERE key_state IN ('GENERATED', 'AVAILABLE', 'CLAIMED') AND epoch = ");
         sql.push_bind(from.0.as_bytes().as_slice());
         sql.push(" AND id IN ");
         id_list(&mut sql, keys.iter().map(|(id, _)| &id.0));
-        sql.push(" RETURNING id");
+        sql.lock("FOR NO KEY UPDATE SKIP LOCKED");
         let rows = sql.fetch_all(&mut *tx).await?;
         let ids = rows.iter().map(|row| row.uuid("id")).collect::<Result<HashSet<Uuid>>>()?;
         let keys: Vec<_> = keys.iter().filter(|(id, _)| ids.contains(&id.0)).collect();
         if keys.is_empty() {
             continue;
         }
-        let mut sql = Statement::new("UPDATE key_blobs SET dek_blob = ");
+        let mut sql = Statement::new("UPDATE credentials SET epoch = ");
+        sql.push_bind(to.0.as_bytes().as_slice());
+        sql.push(" WHERE id IN ");
+        id_list(&mut sql, keys.iter().map(|(id, _)| &id.0));
+        sql.then("UPDATE key_blobs SET dek_blob = ");
         value_by_id(&mut sql, "credential", keys.iter().map(|(id, blob)| (&id.0, blob.as_slice())));
         sql.push(" WHERE credential IN ");
         id_list(&mut sql, keys.iter().map(|(id, _)| &id.0));
