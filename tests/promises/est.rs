@@ -1,10 +1,10 @@
 //! Goal: VNFCIs with keys of their own, and VNFMs as their agents, get certificates from EST clients that know nothing of
 //! keybroker (SEC 005 8.1.2.1, 8.1.2.2), and nobody else gets any.
-//! Method: strongSwan's `pki`, BouncyCastle's EST client and curl enrol and re-enrol; openssl checks what they got.
+//! Method: curl enrols and re-enrols; openssl checks what it got. Other EST clients: `est_clients`.
 
 use crate::support::ca::Credential;
 use crate::support::mano::{By, announcement, create_pool, request_id};
-use crate::support::process::{Finished, run, run_with};
+use crate::support::process::{Finished, run};
 use crate::support::site::{Options, Site};
 use keybroker::api::proto;
 use keybroker::api::proto::admin_service_client::AdminServiceClient;
@@ -77,7 +77,7 @@ pub(crate) async fn certificates(directory: &Path, message: &str, file: &str) ->
 }
 
 /// A certificate under the site's root, checked by openssl with the trust chain that EST gives; its facts.
-async fn verified(site: &Site, certificate: &Path) -> CertificateFacts {
+pub(crate) async fn verified(site: &Site, certificate: &Path) -> CertificateFacts {
     let (status, chain) = curl(site, "", "/.well-known/est/cacerts", "").await;
     assert_eq!(status, 200);
     let chain = certificates(site.path(), &chain, "chain.pem").await;
@@ -97,105 +97,20 @@ async fn verified(site: &Site, certificate: &Path) -> CertificateFacts {
     CertificateFacts::parse(&ders[0]).unwrap()
 }
 
-/// strongSwan's `pki`, which by itself speaks TLS 1.2, in a version.
-pub(crate) async fn pki(site: &Site, tls: &str, arguments: &str) -> Finished {
-    let configuration = format!("libtls {{\n version_max = {tls}\n}}\n");
-    std::fs::write(site.path().join("strongswan.conf"), configuration).unwrap();
-    let file = site.path().join("strongswan.conf").display().to_string();
-    let script = format!("cd {} && pki {arguments}", site.path().display());
-    run_with("sh", ["-c".to_owned(), script], &[("STRONGSWAN_CONF", &file)]).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn strongswan_enrols_and_re_enrols() {
-    let mut site = site().await;
-    let mut serials = Vec::new();
-    for tls in ["1.2", "1.3"] {
-        let id = format!("amf-{tls}");
-        let vnfci = site.register_one(&id, &SLOTS, By::Certificate).await;
-        vnfci.initial.credential.write(site.path(), "initial");
-        let url = site.est_url();
-        let estca = format!("--estca --url {url} --cacert root.pem --caout ca.pem --outform pem --force");
-        pki(&site, tls, &estca).await.ok();
-        let mut shown = "initial".to_owned();
-        for (name, subject) in
-            [("one", format!("CN={id}")), ("two", "O=keybroker, OU=default, CN=amf-worker.amf-1".to_owned())]
-        {
-            let key = format!("--gen --type ecdsa --size 256 --outform pem > {name}.key.pem");
-            pki(&site, tls, &key).await.ok();
-            pki(&site, tls, &format!("--req --in {name}.key.pem --dn '{subject}' > {name}.csr")).await.ok();
-            let est = format!(
-                "--est --url {url} --in {name}.csr --cacert root.pem --cacert ca-1.pem --cert {shown}.cert.pem \
-                 --key {shown}.key.pem --outform pem > {name}.cert.pem"
-            );
-            pki(&site, tls, &est).await.ok();
-            let facts = verified(&site, &site.path().join(format!("{name}.cert.pem"))).await;
-            assert_eq!(facts.subject, "CN=amf-worker.amf-1,OU=default,O=keybroker");
-            assert_eq!(facts.public_key, public_key(&site, &format!("{name}.key.pem")).await);
-            serials.push(hex::encode(&facts.serial));
-            shown = name.to_owned();
-        }
-        let slots: Vec<_> = site.vnfci(&id).await.credentials.iter().map(|held| held.slot.clone()).collect();
-        assert_eq!(slots, ["transport", "transport"]);
-    }
-    // By its end a VNFCI loses all of them, and relying parties learn of it.
-    site.terminate_vnfci("amf-1.2").await;
-    site.until("both certificates on the CRL", async |site| {
-        let listed = revoked(site, "amf-1.3").await;
-        (listed.contains(&serials[0]) && listed.contains(&serials[1])).then_some(())
-    })
-    .await;
-    let listed = revoked(&site, "amf-1.3").await;
-    assert!(!listed.contains(&serials[2]) && !listed.contains(&serials[3]), "{listed:?}");
-}
-
 /// SHA-256 of the SubjectPublicKeyInfo of a key file.
-async fn public_key(site: &Site, key: &str) -> Sha256Hash {
+pub(crate) async fn public_key(site: &Site, key: &str) -> Sha256Hash {
     let script = format!("openssl pkey -in {key} -pubout -outform DER -out pub.der");
     sh(site.path(), &script).await.ok();
     Sha256Hash::of(&std::fs::read(site.path().join("pub.der")).unwrap())
 }
 
 /// Serial numbers on the CRL of the CA that issued for this VNFCI, by openssl.
-async fn revoked(site: &Site, vnfci: &str) -> Vec<String> {
+pub(crate) async fn revoked(site: &Site, vnfci: &str) -> Vec<String> {
     let issuer = site.vnfci(vnfci).await.credentials[0].issuer_id.clone();
     std::fs::write(site.path().join("crl"), site.get(false, &format!("/crl/{issuer}.crl")).await).unwrap();
     let text = sh(site.path(), "openssl crl -inform DER -in crl -noout -text").await.ok().out;
     let serials = text.lines().filter_map(|line| line.trim().strip_prefix("Serial Number: "));
     serials.map(str::to_lowercase).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bouncy_castle_enrols_and_re_enrols() {
-    let site = site().await;
-    for (id, label) in [("amf-0001", "-"), ("amf-0002", "vnfci-transport")] {
-        let vnfci = site.register_one(id, &SLOTS, By::Certificate).await;
-        let (cert, key) = vnfci.initial.credential.write(site.path(), "initial");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/BouncyCastleEst.java");
-        let jars = ["bcprov", "bcpkix", "bcutil"].map(|jar| format!("/usr/share/java/{jar}.jar")).join(":");
-        let server = format!("localhost:{}", site.addresses.est.port());
-        let finished = run(
-            "java",
-            ["-cp".as_ref(), jars.as_ref(), source.as_os_str(), server.as_ref(), label.as_ref()]
-                .into_iter()
-                .chain([
-                    site.root_pem().as_os_str(),
-                    cert.as_os_str(),
-                    key.as_os_str(),
-                    site.path().as_os_str(),
-                ]),
-        )
-        .await
-        .ok();
-        assert!(finished.out.contains("CA certificates: 2"), "{finished:?}");
-        // id-ecPublicKey with its curve, and ecdsa-with-SHA256.
-        let expected = if label == "-" { "CSR attributes: none" } else { "1.2.840.10045.4.3.2" };
-        assert!(finished.out.contains(expected), "{finished:?}");
-        let first = verified(&site, &site.path().join("first.cert.pem")).await;
-        let second = verified(&site, &site.path().join("second.cert.pem")).await;
-        assert_eq!((&first.subject, &first.uris), (&second.subject, &second.uris));
-        assert_ne!(first.public_key, second.public_key);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 mod support;
 
 mod at_claim;
+mod attacks;
 mod audit;
 mod backup;
 mod bad_requests;
@@ -20,6 +21,7 @@ mod database;
 mod empty_pools;
 mod endpoints;
 mod est;
+mod est_clients;
 mod est_repeats;
 mod est_servers;
 mod external_issuers;

@@ -3,7 +3,8 @@
 //! Method: a second token is the other root; strongSwan, curl and our own commands come with the one root or the other, before
 //! the listeners' certificates would have been due for months.
 
-use crate::est::{certificates, curl, pki, sh};
+use crate::est::{certificates, curl, sh};
+use crate::est_clients::pki;
 use crate::support::mano::By;
 use crate::support::process::run;
 use crate::support::site::{Options, Site};
