@@ -418,7 +418,11 @@ pub fn describe(status: &Status) -> Explained {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.clone());
     let retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
+    // What the broker says has a reason; what has a source, and none, was made here of a connection that broke.
+    let lost = reason.is_none()
+        && (status.code() == Code::Unavailable || std::error::Error::source(status).is_some());
     let class = match status.code() {
+        _ if lost => FailureClass::Unavailable,
         Code::Unauthenticated | Code::PermissionDenied => FailureClass::Refused,
         // A quota stays exceeded, however long one waits.
         Code::ResourceExhausted if retry_after.is_none() => FailureClass::Failed,
@@ -430,7 +434,7 @@ pub fn describe(status: &Status) -> Explained {
     } else {
         status.message().to_owned()
     }];
-    if reason.is_none() && status.code() == Code::Unavailable {
+    if lost {
         lines = vec!["the connection to the broker was lost; connect again".to_owned()];
     }
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
@@ -517,6 +521,10 @@ mod tests {
         }));
         assert_eq!((invalid.class, invalid.text.as_str()), (FailureClass::Failed, "name: is empty"));
 
+        // A broker that stops, or dies, in the middle of a call.
+        let broken = std::io::Error::other("http2 error");
+        let broken = describe(&Status::from_error(Box::new(broken)));
+        assert_eq!(broken.class, FailureClass::Unavailable, "{}", broken.text);
         let lost = describe(&Status::unavailable("h2 protocol error"));
         assert_eq!(lost.class, FailureClass::Unavailable);
         assert!(lost.text.contains("connect again"));

@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// `ErrorInfo.domain` of every error of ours.
 pub const DOMAIN: &str = "keybroker";
+/// A sentence goes into the headers of an answer, of which a client takes 16 kB; one may quote what the caller sent.
+const LONGEST_SENTENCE: usize = 1_000;
 /// A CA is renewed by people.
 const CA_RENEWAL: Duration = Duration::from_secs(3_600);
 
@@ -36,7 +38,7 @@ pub fn status(error: &BrokerError) -> Status {
             Code::InvalidArgument,
             "INVALID_ARGUMENT",
             &error.to_string(),
-            ErrorDetails::with_bad_request_violation(field.as_str(), problem.as_str()),
+            ErrorDetails::with_bad_request_violation(shortened(field), shortened(problem)),
         ),
         BrokerError::NotFound(_) => {
             answer(Code::NotFound, "NOT_FOUND", &error.to_string(), ErrorDetails::new())
@@ -48,7 +50,7 @@ pub fn status(error: &BrokerError) -> Status {
             Code::FailedPrecondition,
             "FAILED_PRECONDITION",
             sentence,
-            ErrorDetails::with_precondition_failure_violation("STATE", "", sentence.as_str()),
+            ErrorDetails::with_precondition_failure_violation("STATE", "", shortened(sentence)),
         ),
         BrokerError::RequestReused(id) => answer(
             Code::FailedPrecondition,
@@ -167,7 +169,16 @@ pub(super) fn not_here(hint: &'static str) -> Status {
 
 fn answer(code: Code, reason: &str, message: &str, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, HashMap::new());
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, shortened(message), details)
+}
+
+/// Cut at a character where it is too long.
+fn shortened(sentence: &str) -> String {
+    if sentence.len() <= LONGEST_SENTENCE {
+        return sentence.to_owned();
+    }
+    let kept = &sentence[..sentence.floor_char_boundary(LONGEST_SENTENCE)];
+    format!("{kept}... ({} bytes in all)", sentence.len())
 }
 
 #[cfg(test)]
@@ -249,6 +260,25 @@ mod tests {
             ),
             (BrokerError::Internal(SECRET.into()), Code::Internal, "INTERNAL"),
         ]
+    }
+
+    #[test]
+    fn a_sentence_of_any_length_fits_into_the_headers_of_an_answer() {
+        let long = "\u{e9}[".repeat(20_000);
+        for error in [
+            BrokerError::Invalid { field: long.clone(), problem: long.clone() },
+            BrokerError::Precondition(long.clone()),
+            BrokerError::NotFound(long.clone()),
+        ] {
+            let status = status(&error);
+            // Percent-encoded and in base64.
+            assert!(
+                status.message().len() * 3 + status.details().len() * 4 / 3 < 12_000,
+                "{}",
+                status.code()
+            );
+            assert!(status.message().contains("bytes in all"));
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificationRequest, Profile};
 use crate::crash::Point;
-use crate::credential::{CertificateState, RevocationReason};
+use crate::credential::RevocationReason;
 use crate::identity::{Purpose, Verified};
 use crate::nfv::{CredentialId, IssuerId, ProfileName, RequestId, Sha256Hash, SlotName, TenantId, VnfciId};
 use crate::store::Mutation;
@@ -167,10 +167,11 @@ impl Broker {
         let place = self.place(enroller, label, &request, on_behalf_of).await?;
         self.may_deliver()?;
         let enrolled = self.store.enrolments(&place.vnfci.initial_credential).await?;
+        let now = self.store.now().await?;
         let before = enrolled.iter().rev().find(|found| {
             found.slot == place.slot
                 && found.credential.public_key == key
-                && found.state == CertificateState::Valid
+                && found.is_in_force(now)
                 && place.follows.as_ref().is_none_or(|held| held.certificate_der != found.certificate_der)
         });
         if let Some(before) = before {
@@ -192,7 +193,6 @@ impl Broker {
             // Seen before anything is signed; the store has the last word.
             let of_slot = enrolled.iter().filter(|found| found.slot == place.slot);
             let superseded = of_slot.filter_map(|found| found.superseded_at).collect();
-            let now = self.store.now().await?;
             if let Some(until) = next_reenrolment(superseded, overlap, now) {
                 let of = (&place.vnfci.tenant, Some(&place.vnfci.id));
                 return Err(too_many(of, until.since(now)));

@@ -28,6 +28,8 @@ use tokio::sync::Semaphore;
 
 /// Signed responses that are kept, at most twice as many: about 1 kB each.
 const KEPT: usize = 20_000;
+/// The longest CertID whose response is kept: one with SHA-512 and the longest serial number has 200 bytes.
+const LONGEST_KEPT: usize = 256;
 /// Signatures that wait for the HSM at the same time; further requests are told to try later, so that a flood of them
 /// does not stand before the claims.
 const SIGNATURES: usize = 32;
@@ -106,6 +108,9 @@ impl Signed {
     }
 
     fn put(&mut self, id_der: &[u8], kept: Kept) {
+        if id_der.len() > LONGEST_KEPT {
+            return;
+        }
         if self.young.len() >= KEPT {
             self.old = std::mem::take(&mut self.young);
         }

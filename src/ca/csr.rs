@@ -67,6 +67,13 @@ impl CertificationRequest {
         if let Some(curve) = foreign_curve(&spki) {
             return Err(invalid(format!("has an EC key {curve}: use P-256 or P-384")));
         }
+        if !is_written_as_always(&spki) {
+            return Err(invalid(
+                "has its public key in an unusual form: write an EC point uncompressed (RFC 5480 2.2), and an RSA key with \
+                 parameters that are NULL (RFC 3279 2.3.1)"
+                    .to_owned(),
+            ));
+        }
         let key_algorithm = spki.algorithm.to_der().map_err(malformed)?;
         let key_algorithm = AnyRef::from_der(&key_algorithm).map_err(malformed)?;
         let signature =
@@ -245,6 +252,17 @@ fn foreign_curve(spki: &SubjectPublicKeyInfoRef<'_>) -> Option<String> {
     }
 }
 
+/// Whether the key is in the one form that keys are known by here: a key is recognised by the hash of its
+/// SubjectPublicKeyInfo, and one that could be written in two ways would be taken for two keys.
+fn is_written_as_always(spki: &SubjectPublicKeyInfoRef<'_>) -> bool {
+    match spki.algorithm.oid {
+        // 4: uncompressed (SEC 1 2.3.3).
+        rfc5912::ID_EC_PUBLIC_KEY => spki.subject_public_key.raw_bytes().first() == Some(&4),
+        rfc5912::RSA_ENCRYPTION => spki.algorithm.parameters.is_some_and(|parameters| parameters.is_null()),
+        _ => true,
+    }
+}
+
 /// The type of a key, by its algorithm and size.
 fn key_type(spki: &SubjectPublicKeyInfoRef<'_>) -> Option<KeyType> {
     let curve = spki.algorithm.parameters_oid().ok();
@@ -324,6 +342,7 @@ mod tests {
     use proptest::prelude::*;
     use rcgen::{
         CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+        PublicKeyData as _,
     };
 
     fn request(key: &KeyPair, name: &str, alternative_names: &[&str]) -> Vec<u8> {
@@ -356,6 +375,32 @@ mod tests {
             assert_eq!(parsed.key_type(), key_type);
             assert_eq!(parsed.identifiers(), ["amf-1", "amf-1.example"]);
         }
+    }
+
+    #[test]
+    fn a_key_that_is_written_in_another_way_is_not_taken_for_another_key() {
+        let key = KeyPair::generate().unwrap();
+        let der = request(&key, "amf-1", &[]);
+        let spki = key.subject_public_key_info();
+        let written = |point: &[u8]| {
+            let spki = SubjectPublicKeyInfoRef::from_der(&spki).unwrap();
+            let bits = der::asn1::BitString::from_bytes(point).unwrap();
+            let other = spki::SubjectPublicKeyInfo { algorithm: spki.algorithm, subject_public_key: bits };
+            let other = other.to_der().unwrap();
+            is_written_as_always(&SubjectPublicKeyInfoRef::from_der(&other).unwrap())
+        };
+        let point = key.public_key_raw();
+        assert!(CertificationRequest::parse(&der).is_ok() && written(point));
+        let sign = 2 + (point[64] & 1);
+        assert!(!written(&[&[sign], &point[1..33]].concat()), "compressed");
+        assert!(!written(&[&[sign + 4], &point[1..]].concat()), "hybrid");
+        // An RSA key with parameters left out, or with others.
+        let rsa = |parameters: &[u8]| {
+            let algorithm = tlv(SEQUENCE, &[&oid(rfc5912::RSA_ENCRYPTION), parameters]);
+            let spki = tlv(SEQUENCE, &[&algorithm, &[3, 2, 0, 0x30]]);
+            is_written_as_always(&SubjectPublicKeyInfoRef::from_der(&spki).unwrap())
+        };
+        assert!(rsa(&[5, 0]) && !rsa(&[]) && !rsa(&[0x30, 0]));
     }
 
     #[test]

@@ -213,6 +213,7 @@ impl SanTemplate {
             if !template.literals().all(|literal| literal.bytes().all(is_uri_byte)) {
                 return Err(format!("{uri:?} has a character that a URI cannot have"));
             }
+            check_escapes(&template)?;
             let scheme =
                 template.literals().next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
             let starts_with_scheme = matches!(template.pieces.first(), Some(Piece::Literal(_)))
@@ -223,17 +224,23 @@ impl SanTemplate {
             if !starts_with_scheme {
                 return Err(format!("{uri:?} has no scheme: write e.g. \"uri:urn:uuid:{{credential}}\""));
             }
+            if uri
+                .split_once("://")
+                .is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+            {
+                return Err(format!("{uri:?} has no host after \"//\""));
+            }
             Ok(Self::Uri(UriTemplate(template)))
         } else if let Some(dns) = text.strip_prefix("dns:") {
             let template = Template::parse(dns)?;
             let has_variable = template.pieces.iter().any(|piece| matches!(piece, Piece::Variable(_)));
-            // With a digit in each place: what is left wrong is the template's own fault.
+            // With a letter in each place: what is left wrong is the template's own fault.
             let sample: String = template
                 .pieces
                 .iter()
                 .map(|piece| match piece {
                     Piece::Literal(text) => text.as_str(),
-                    Piece::Variable(_) => "0",
+                    Piece::Variable(_) => "a",
                 })
                 .collect();
             check_dns_name(&sample)?;
@@ -290,7 +297,21 @@ pub(super) fn dns_name(name: &str) -> Vec<u8> {
     tlv(context(2), &[name.as_bytes()])
 }
 
-/// The preferred name syntax of RFC 1034 3.5, as RFC 5280 4.2.1.6 asks for.
+/// A '%' in a URI is followed by two hexadecimal digits (RFC 3986 2.1); square brackets have no place but around an address.
+fn check_escapes(template: &Template) -> Result<(), String> {
+    let is_escape = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    for literal in template.literals() {
+        if !literal.split('%').skip(1).all(is_escape) {
+            return Err(format!("{:?} has a '%' without two hexadecimal digits after it", template.text));
+        }
+        if literal.contains(['[', ']']) {
+            return Err(format!("{:?} has a square bracket: write it as %5B or %5D", template.text));
+        }
+    }
+    Ok(())
+}
+
+/// The preferred name syntax of RFC 1034 3.5, as RFC 5280 4.2.1.6 asks for; nothing that could be taken for an address.
 pub(super) fn check_dns_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > 253 {
         return Err(format!("the DNS name {name:?} is not 1 to 253 characters long"));
@@ -305,6 +326,9 @@ pub(super) fn check_dns_name(name: &str) -> Result<(), String> {
         if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(format!("the DNS name {name:?} has a character other than a-z, 0-9, '-' and '.'"));
         }
+    }
+    if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(format!("the DNS name {name:?} ends with a number, as an IP address does"));
     }
     Ok(())
 }
@@ -415,6 +439,7 @@ mod tests {
             ("CN=", "no value"),
             ("CN=a+OU=b", "\\+"),
             ("C=de", "two capital letters"),
+            ("CN=a\0{vdu}", "control"),
         ] {
             let error = SubjectTemplate::parse(template).unwrap_err();
             assert!(error.contains(expected), "{template}: {error}");
@@ -426,6 +451,12 @@ mod tests {
             ("dns:a..b", "label"),
             ("dns:-{vdu}", "'-'"),
             ("dns:A.example", "lower case"),
+            ("dns:1.2.3.4", "number"),
+            ("uri:urn:%zz{credential}", "%"),
+            ("uri:urn:x%{credential}", "%"),
+            ("uri:urn:[]{credential}", "bracket"),
+            ("uri:https:///{credential}", "no host"),
+            ("uri:urn:\0{credential}", "control"),
         ] {
             let error = SanTemplate::parse(template).unwrap_err();
             assert!(error.contains(expected), "{template}: {error}");

@@ -146,7 +146,7 @@ impl OcspRequest {
     ///
     /// # Errors
     /// [`Unanswered::MalformedRequest`] for everything else, for too many certificates, for a critical extension that
-    /// is not known, and for a nonce whose length RFC 9654 2.1 forbids.
+    /// is not known, for a nonce whose length RFC 9654 2.1 forbids, and for more than one.
     pub fn parse(der: &[u8]) -> Result<Self, Unanswered> {
         if der.len() > REQUEST_MAX {
             return Err(Unanswered::MalformedRequest);
@@ -164,7 +164,9 @@ impl OcspRequest {
                 if !NONCE.contains(&octets.as_bytes().len()) {
                     return Err(Unanswered::MalformedRequest);
                 }
-                nonce = Some(octets.into_bytes().into_vec());
+                if nonce.replace(octets.into_bytes().into_vec()).is_some() {
+                    return Err(Unanswered::MalformedRequest);
+                }
             } else if extension.critical {
                 return Err(Unanswered::MalformedRequest);
             }
@@ -315,15 +317,29 @@ mod tests {
     use proptest::prelude::*;
 
     fn request(nonce: Option<&[u8]>, certificates: usize) -> Vec<u8> {
+        request_with(nonce.as_slice(), certificates)
+    }
+
+    fn request_with(nonces: &[&[u8]], certificates: usize) -> Vec<u8> {
         let algorithm = tlv(SEQUENCE, &[&oid(const_oid::db::rfc5912::ID_SHA_256)]);
         let hash = tlv(OCTET_STRING, &[&[7; 32]]);
         let id = tlv(SEQUENCE, &[&algorithm, &hash, &hash, &[2, 1, 5]]);
         let list = tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&id]).repeat(certificates)]);
-        let extensions = nonce.map(|nonce| {
-            let nonce = extension(ID_PKIX_OCSP_NONCE, false, &tlv(OCTET_STRING, &[nonce]));
-            tlv(context_constructed(2), &[&tlv(SEQUENCE, &[&nonce])])
-        });
-        tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&list, extensions.as_deref().unwrap_or_default()])])
+        let nonces: Vec<u8> = nonces
+            .iter()
+            .flat_map(|nonce| extension(ID_PKIX_OCSP_NONCE, false, &tlv(OCTET_STRING, &[nonce])))
+            .collect();
+        let extensions = match nonces.as_slice() {
+            [] => Vec::new(),
+            nonces => tlv(context_constructed(2), &[&tlv(SEQUENCE, &[nonces])]),
+        };
+        tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&list, &extensions])])
+    }
+
+    #[test]
+    fn a_request_with_two_nonces_is_malformed() {
+        let two = request_with(&[&[1; 32], &[2; 32]], 1);
+        assert_eq!(OcspRequest::parse(&two), Err(Unanswered::MalformedRequest));
     }
 
     #[test]

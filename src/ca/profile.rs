@@ -246,6 +246,9 @@ impl Profile {
                 HumaneDuration(MAX_UNREVOCABLE)
             ));
         }
+        if self.san.iter().enumerate().any(|(place, name)| self.san[..place].contains(name)) {
+            return Err("san has the same name twice".to_owned());
+        }
         if self.san_critical && self.san.is_empty() {
             return Err("san_critical = true without san: give one, or leave san_critical out".to_owned());
         }
@@ -469,6 +472,7 @@ mod tests {
             ("validty = \"7d\"", "unknown field"),
             ("validity = \"7 days\"", "is not a duration"),
             ("san = [\"{credential}\"]", "uri:..."),
+            ("san = [\"uri:urn:uuid:{credential}\", \"uri:urn:uuid:{credential}\"]", "twice"),
             ("key_type = \"EC\"", "EC_P256"),
             ("issue = \"later\"", "at_claim"),
         ] {

@@ -100,9 +100,11 @@ impl From<HsmError> for Failure {
     fn from(error: HsmError) -> Self {
         let exit = match &error {
             HsmError::Configuration(_) => Exit::Usage,
-            HsmError::Unavailable(_) | HsmError::DeadlineExceeded(_) | HsmError::Overloaded => {
-                Exit::Unavailable
-            }
+            // A module that fails a call may do it the next time.
+            HsmError::Unavailable(_)
+            | HsmError::DeadlineExceeded(_)
+            | HsmError::Overloaded
+            | HsmError::Module { .. } => Exit::Unavailable,
             _ => Exit::Failed,
         };
         Self { exit, text: error.to_string() }

@@ -81,7 +81,13 @@ async fn answer(
 }
 
 impl Server {
-    async fn serve(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
+    async fn serve(
+        &self,
+        peer: &Arc<Peer>,
+        route: Route,
+        head: Parts,
+        body: Result<Vec<u8>, BadBody>,
+    ) -> Answer {
         let allowed = route.operation.method();
         // Whoever may GET may ask for the HEAD of it (RFC 9110 9.3.2); the connection leaves out the body.
         let head_of_get = head.method == Method::HEAD && allowed == Method::GET;
@@ -117,7 +123,13 @@ impl Server {
         }
     }
 
-    async fn enrol(&self, peer: &Arc<Peer>, route: Route, head: Parts, body: Option<Vec<u8>>) -> Answer {
+    async fn enrol(
+        &self,
+        peer: &Arc<Peer>,
+        route: Route,
+        head: Parts,
+        body: Result<Vec<u8>, BadBody>,
+    ) -> Answer {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !media.eq_ignore_ascii_case("application/pkcs10") {
@@ -128,9 +140,16 @@ impl Server {
             Ok(named) => named,
             Err(error) => return ("malformed", text(StatusCode::BAD_REQUEST, &error.to_string())),
         };
-        let Some(body) = body else {
-            let sentence = format!("the request is cut off, or longer than {MAX_BODY_BYTES} bytes");
-            return ("malformed", text(StatusCode::PAYLOAD_TOO_LARGE, &sentence));
+        let body = match body {
+            Ok(body) => body,
+            Err(BadBody::TooLong) => {
+                let sentence = format!("the request is longer than {MAX_BODY_BYTES} bytes");
+                return ("malformed", text(StatusCode::PAYLOAD_TOO_LARGE, &sentence));
+            }
+            Err(BadBody::Broken) => {
+                let sentence = "the request's body is cut off, or its chunks are malformed";
+                return ("malformed", text(StatusCode::BAD_REQUEST, sentence));
+            }
         };
         let der = match from_base64(&body) {
             Ok(der) => der,
@@ -165,12 +184,19 @@ impl Server {
     }
 }
 
-/// The body; none if it is too long or cut off. What is too long is read on, in bounds, and forgotten.
-async fn read(body: Body) -> Option<Vec<u8>> {
+/// Why there is no body to look at.
+enum BadBody {
+    TooLong,
+    /// Cut off, or in chunks that are none (RFC 9112 7.1).
+    Broken,
+}
+
+/// The body. What is too long is read on, in bounds, and forgotten.
+async fn read(body: Body) -> Result<Vec<u8>, BadBody> {
     let mut pieces = body.into_data_stream();
     let (mut kept, mut seen) = (Vec::new(), 0);
     while let Some(piece) = pieces.next().await {
-        let piece = piece.ok()?;
+        let piece = piece.map_err(|_| BadBody::Broken)?;
         seen += piece.len();
         if seen <= MAX_BODY_BYTES {
             kept.extend_from_slice(&piece);
@@ -178,7 +204,7 @@ async fn read(body: Body) -> Option<Vec<u8>> {
             break;
         }
     }
-    (seen <= MAX_BODY_BYTES).then_some(kept)
+    if seen <= MAX_BODY_BYTES { Ok(kept) } else { Err(BadBody::TooLong) }
 }
 
 fn certificates(ders: &[Vec<u8>], media: &'static str) -> Response {

@@ -222,13 +222,12 @@ async fn ocsp_is_cached_by_get_and_garbage_gets_the_protocols_own_error() {
     assert_eq!(ask(&site, "GET", &format!("/ocsp/{base64}"), "", b"").await.body, first.body);
     let kind = "Content-Type: application/ocsp-request\r\n";
     assert_eq!(ask(&site, "POST", "/ocsp", kind, &der).await.body, first.body);
-    for condition in [
-        format!("If-None-Match: {}\r\n", first.headers["etag"]),
-        format!("If-Modified-Since: {}\r\n", first.headers["last-modified"]),
-    ] {
-        let again = ask(&site, "GET", &format!("/ocsp/{escaped}"), &condition, b"").await;
-        assert_eq!((again.status, again.body.len()), (304, 0), "{condition}");
-    }
+    let condition = format!("If-None-Match: {}\r\n", first.headers["etag"]);
+    let again = ask(&site, "GET", &format!("/ocsp/{escaped}"), &condition, b"").await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    // In one second there may be two of them: the date does not tell.
+    let dated = format!("If-Modified-Since: {}\r\n", first.headers["last-modified"]);
+    assert_eq!(ask(&site, "GET", &format!("/ocsp/{escaped}"), &dated, b"").await.status, 200);
     // A cache's copy is not good any more once the certificate is revoked.
     assert!(revoke(&site, "amf-0001").await.newly_revoked);
     let condition = format!("If-None-Match: {}\r\n", first.headers["etag"]);

@@ -16,6 +16,7 @@ use keybroker::store::records::{
 promises![
     an_enrolment_spends_the_initial_credential_with_the_last_slot,
     an_initial_credential_that_is_kept_takes_other_keys_in_bounds,
+    a_certificate_that_ended_is_not_given_out_again,
     a_key_belongs_to_one_credential,
     an_agents_word_needs_an_open_initial_credential_of_any_age,
     an_enrolment_waits_for_an_open_claim_and_stops_with_the_vnfci,
@@ -144,6 +145,34 @@ async fn an_initial_credential_that_is_kept_takes_other_keys_in_bounds(f: Fixtur
     assert_eq!(f.listed_serials().await.len(), 3);
     f.clock.advance(2 * DAY);
     assert_eq!(enrol(&f, keep("key-3")).await, refused(EnrolmentRefusal::Expired));
+}
+
+async fn a_certificate_that_ended_is_not_given_out_again(f: Fixture) {
+    let initial = f.register("v", &["s", "t"]).await;
+    let [revoked, expired] = [("s", "one"), ("t", "two")]
+        .map(|(slot, key)| NewEnrolment { spend: false, ..enrolment(&f, by(&initial), slot, key) });
+    for new in [&revoked, &expired] {
+        enrol(&f, new.clone()).await;
+        assert_eq!(enrol(&f, new.clone()).await, EnrolmentOutcome::Replayed(new.certificate.der.clone()));
+    }
+    let serial = (f.issuer, revoked.certificate.serial.clone());
+    let reason = RevocationReason::KeyCompromise;
+    f.store.revoke_certificates(&f.tenant, vec![serial], reason, audited()).await.unwrap();
+    assert_eq!(enrol(&f, revoked).await, refused(EnrolmentRefusal::KeyUsed));
+    let short = NewCertificate { not_after: f.now().plus(MINUTE), ..expired.certificate.clone() };
+    let short = NewCertificate { serial: vec![7], der: b"short".to_vec(), ..short };
+    let short = NewEnrolment {
+        id: ClaimId::generate(),
+        certificate: short,
+        spend: false,
+        ..enrolment(&f, by(&initial), "t", "three")
+    };
+    assert!(matches!(enrol(&f, short.clone()).await, EnrolmentOutcome::Enrolled { .. }));
+    f.clock.advance(2 * MINUTE);
+    assert_eq!(enrol(&f, short).await, refused(EnrolmentRefusal::KeyUsed));
+    // Another key is taken.
+    let next = NewEnrolment { spend: false, ..enrolment(&f, by(&initial), "s", "four") };
+    assert!(matches!(enrol(&f, next).await, EnrolmentOutcome::Enrolled { .. }));
 }
 
 async fn a_key_belongs_to_one_credential(f: Fixture) {

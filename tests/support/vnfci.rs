@@ -3,7 +3,7 @@
 use super::ca::Credential;
 use super::mano::request_id;
 use super::site::Site;
-use keybroker::api::client::{self, ConnectError, Connection, connect};
+use keybroker::api::client::{self, ConnectError, Connection, FailureClass, connect, describe};
 use keybroker::api::proto;
 use keybroker::api::proto::credential_service_client::CredentialServiceClient;
 use keybroker::ca::CertificateFacts;
@@ -291,12 +291,6 @@ fn unreachable(error: ConnectError) -> Status {
 
 /// What a client tries again.
 pub fn transient(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::ResourceExhausted
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::Unknown
-    )
+    describe(status).class == FailureClass::Unavailable
+        || matches!(status.code(), Code::ResourceExhausted | Code::Cancelled | Code::Unknown)
 }

@@ -89,6 +89,9 @@ pub(super) struct Template {
 
 impl Template {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.chars().any(char::is_control) {
+            return Err(format!("{text:?} has a control character"));
+        }
         let mut pieces = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {

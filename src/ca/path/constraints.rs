@@ -187,13 +187,15 @@ impl Subject<'_> {
     /// Whether the subtree holds this name, or one that it stands for; in doubt it does.
     fn touches(&self, subtree: &Subtree) -> bool {
         let doubtful = match (self, subtree) {
+            // A name with a dot at its end is none (RFC 1034 3.5), and some take it for the one without.
+            (Self::Dns(name), Subtree::Dns(_)) if name.ends_with('.') => true,
             // A wildcard stands for every first label.
             (Self::Dns(name), Subtree::Dns(base)) => match (name.strip_prefix("*."), base.split_once('.')) {
                 (Some(parent), Some((_, above_base))) => parent == above_base,
                 _ => false,
             },
-            (Self::Uri(uri), Subtree::Uri(_)) => host_of(uri).is_none(),
-            (Self::Mail(address), Subtree::Mail(_)) => mailbox(address).is_none(),
+            (Self::Uri(uri), Subtree::Uri(_)) => host_of(uri).is_none_or(|host| host.ends_with('.')),
+            (Self::Mail(address), Subtree::Mail(_)) => mailbox(address).is_none() || address.ends_with('.'),
             (Self::Other(_), Subtree::Other(_)) => true,
             _ => false,
         };
@@ -320,6 +322,17 @@ mod tests {
         assert!(touches("*.bar.example.com"));
         assert!(!touches("*.com"));
         assert!(!touches("*.foo.example.com"));
+    }
+
+    #[test]
+    fn a_dot_at_the_end_takes_no_name_out_of_an_exclusion() {
+        let excluded = Subtree::Dns("bad.example".to_owned());
+        assert!(Subject::Dns("a.bad.example.".to_owned()).touches(&excluded));
+        assert!(Subject::Uri("https://a.bad.example./x").touches(&Subtree::Uri(".bad.example".to_owned())));
+        let mail = Subtree::Mail(Mail::Host("bad.example".to_owned()));
+        assert!(Subject::Mail("one@bad.example.").touches(&mail));
+        // And into no permission.
+        assert!(!Subject::Dns("a.bad.example.".to_owned()).is_within(&excluded));
     }
 
     #[test]

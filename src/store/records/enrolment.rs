@@ -171,3 +171,10 @@ pub struct Enrolment {
     /// Until when.
     pub not_after: Timestamp,
 }
+
+impl Enrolment {
+    /// Whether its certificate is in force and the latest of its slot.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.state == CertificateState::Valid && now < self.not_after
+    }
+}

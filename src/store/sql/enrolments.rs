@@ -147,7 +147,7 @@ async fn first(
             let same = enrolled.into_iter().rfind(|found| {
                 found.slot == new.slot
                     && found.credential.public_key == new.credential.public_key
-                    && found.state == CertificateState::Valid
+                    && found.is_in_force(now)
             });
             if let Some(same) = same {
                 return Ok(EnrolmentOutcome::Replayed(same.certificate_der).into());
@@ -162,7 +162,7 @@ async fn first(
     let mut of_slot = enrolled.iter().filter(|enrolment| enrolment.slot == new.slot);
     let mut replaced = DestroyedKeys::default();
     if let Some(before) = of_slot.next_back() {
-        if before.credential.public_key == new.credential.public_key {
+        if before.credential.public_key == new.credential.public_key && before.is_in_force(now) {
             return Ok(EnrolmentOutcome::Replayed(before.certificate_der.clone()).into());
         }
         if arming.redraws >= new.redraws_allowed {
@@ -266,7 +266,7 @@ async fn again(
         Some((known, known_row)) => {
             let own = (&known.tenant, &known.vnfci, &known.slot) == (&held.tenant, &held.vnfci, &held.slot);
             let follows = Sha256Hash::of(&known.certificate_der) != fingerprint;
-            if own && follows && known.state == CertificateState::Valid {
+            if own && follows && known.is_in_force(now) {
                 return Ok(EnrolmentOutcome::Replayed(known.certificate_der).into());
             }
             // Another credential's key, one that was made here, or this one's after it was given up.

@@ -1,7 +1,7 @@
 //! VNFCIs from their registration to their end, in cohorts that MANO starts and ends together.
 
 use super::mano::pause;
-use super::{Place, ledger::InForce};
+use super::{OVERLAP, Place, ledger::InForce};
 use crate::support::mano::{By, announce, armament, pool_request, registered, request_id};
 use crate::support::site::{ANCHOR, Site};
 use crate::support::vnfci::{Claimed, Delivered, Initial, Vnfci};
@@ -382,7 +382,16 @@ impl Life {
             let new = &renewed;
             let confirm =
                 |site: Arc<Site>| async move { Ok(new.confirm_by(&site, by).await?.newly_confirmed) };
-            let confirmed = self.place.persistently(&what, dice, confirm).await;
+            let mut confirmed = self.place.persistently(&what, dice, confirm).await;
+            if matches!(&confirmed, Err(status) if status.code() == Code::Unauthenticated)
+                && answered.elapsed() >= OVERLAP
+            {
+                // An earlier attempt came through, its answer did not, and the overlap is over: the new one counts.
+                let confirm = |site: Arc<Site>| async move {
+                    Ok(new.confirm_by(&site, &new.keys[0]).await?.newly_confirmed)
+                };
+                confirmed = self.place.persistently(&what, dice, confirm).await;
+            }
             if self.is_confirmed(confirmed, answered) {
                 self.place.ledger.count("renewed");
                 return self.take(renewed);

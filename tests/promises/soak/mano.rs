@@ -119,13 +119,14 @@ impl Place {
                 Err(_) => Status::cancelled("the client went away"),
             };
             let told = describe(&status);
+            let lasting = !transient(&status);
             let status = plainly(&status, &told);
             self.ledger.count(told.reason.clone().unwrap_or_else(|| format!("{:?}", status.code())));
             if status.code() == Code::Internal && told.reason.is_some() {
                 self.ledger.fault(format!("{what}: {status:?}"));
                 return Err(status);
             }
-            if !transient(&status) && status.code() != Code::Internal {
+            if lasting {
                 return Err(status);
             }
             if begun.elapsed() > LONGEST {

@@ -37,6 +37,8 @@ const COHORTS: usize = 10;
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long a client goes on asking: longer than several faults in a row, a lease and a hung call.
 const LONGEST: Duration = Duration::from_secs(240);
+/// How long what was renewed stays valid.
+const OVERLAP: Duration = Duration::from_secs(5);
 /// From the end of the last fault until every broker serves.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -134,7 +136,7 @@ async fn prepare(seed: u64) -> (Arc<Place>, std::path::PathBuf) {
         store_url: database.url(),
         destruction_horizon: "5s",
         confirm_deadline: "30s",
-        more_toml: "renewal_overlap = \"5s\"\n".to_owned(),
+        more_toml: format!("renewal_overlap = \"{}s\"\n", OVERLAP.as_secs()),
         call_deadline: "2s",
         workers: (2, 1),
         faulty: true,
