@@ -8,6 +8,7 @@ mod at_claim;
 pub mod audit;
 pub mod authorities;
 pub mod background;
+mod bring_back;
 pub mod ca_fitness;
 pub mod claim;
 mod clients;

@@ -2,17 +2,19 @@
 //!
 //! 1. Find how far database and mirror agree, and what the mirror says beyond.
 //! 2. Note that a recovery is under way: until it is done, no broker delivers.
-//! 3. Bring back: end the custody of what went out, withdraw its certificates, void open initial credentials, raise CRL
-//!    numbers; end the VNFCIs that MANO ended; destroy open claims.
-//! 4. Erase every waiting key, destroy every KEK, look for each from a fresh process.
+//! 3. Bring back (`bring_back`): end the custody of what went out, as it ended if it did; withdraw its certificates, take
+//!    releases and renewals down again, void open initial credentials, raise CRL numbers; end the VNFCIs that MANO ended;
+//!    destroy open claims.
+//! 4. Erase every waiting key, destroy every KEK, look for each from a fresh process. Receipts that were given out stand
+//!    again.
 //! 5. Put the mirror aside, begin a new log with every event that the database has, mirror it.
 //!
 //! Each step is the same when it is taken again: what was interrupted is run again, and comes to the same. What a step is
 //! about to do is noted before it does it, so that the operator is told of it even if the process dies in between.
 
 use crate::audit::chain::StoredEvent;
-use crate::audit::details::{self, ErasedDetails, LogSide, RecoveredDetails, TerminatedDetails};
-use crate::audit::event::{Actor, Event, EventCredential, EventKind};
+use crate::audit::details::{self, LogSide, RecoveredDetails};
+use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::export::{ExportError, ExportReader};
 use crate::audit::lost::Lost;
 use crate::audit::receipt::DestructionReason;
@@ -23,14 +25,11 @@ use crate::broker::standing::{CHANGED, Withheld};
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
-use crate::credential::{EpochState, HolderCopy, RevocationReason, StepReason};
+use crate::credential::{EpochState, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
 use crate::nfv::{ClaimId, EpochId, Sha256Hash, TenantId, VnfciId};
-use crate::store::records::{
-    self, AuditQuery, CustodyEnd, Lease, Page, PoolFilter, Recovered, Recovery, TerminateOutcome, VnfciFilter,
-};
-use crate::store::{Marks, Mutation};
+use crate::store::records::{self, AuditQuery, Lease, Page, PoolFilter, VnfciFilter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -39,8 +38,6 @@ use uuid::Uuid;
 
 /// Rows compared at a time; keys or claims ended in one commit.
 const BATCH: u32 = 500;
-/// Keys in one event: a client reads it in one message.
-const EVENT_KEYS: usize = 1_000;
 /// Mark of what the last recovery did, JSON.
 const LAST: &str = "last_recovery";
 /// Nobody else works on the database: the lease outlasts any recovery.
@@ -99,26 +96,26 @@ pub struct Outcome {
 
 /// Kept from when a recovery begins until it is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Begun {
+pub(super) struct Begun {
     old_origin: String,
     new_origin: String,
     findings: Vec<String>,
     /// Certificates that were pending before.
     pending: u64,
     /// What earlier runs, or this one, came to.
-    done: Done,
+    pub(super) done: Done,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Done {
-    unknown_certificates: u64,
+pub(super) struct Done {
+    pub(super) unknown_certificates: u64,
     /// Labels of KEKs.
     epochs: BTreeSet<String>,
     /// Of those, the ones that only the token knows and that are not done yet.
     of_token_only: BTreeSet<(TenantId, EpochId)>,
     claims: BTreeSet<ClaimId>,
-    terminated: BTreeSet<String>,
-    rearm: BTreeSet<String>,
+    pub(super) terminated: BTreeSet<String>,
+    pub(super) rearm: BTreeSet<String>,
 }
 
 /// How far database and mirror go, and what the mirror says beyond.
@@ -206,6 +203,7 @@ impl Broker {
         crash::reached(Point::RecoveryErased);
         self.shred_all(&mut begun, &lease).await?;
         crash::reached(Point::RecoveryShredded);
+        self.restore_receipts(&comparison.lost, &lease).await?;
         // 5.
         let register = self.unknown_vnfcis(&comparison.lost, &mut begun).await?;
         self.store.release_lease(&lease).await?;
@@ -272,7 +270,7 @@ impl Broker {
         }
     }
 
-    async fn note_recovery(&self, begun: &Begun) -> Result<(), BrokerError> {
+    pub(super) async fn note_recovery(&self, begun: &Begun) -> Result<(), BrokerError> {
         Ok(self.store.set_mark(RECOVERY, &details::json(begun).to_string()).await?)
     }
 
@@ -292,8 +290,13 @@ impl Broker {
             forked: Lost::default(),
         };
         let mut mirrored = HashSet::new();
+        let mut mirrors = Vec::new();
         for mirror in self.mirror.files().with_archives().map_err(unreadable)? {
-            let Some(position) = mirror.position().map_err(unreadable)? else { continue };
+            mirrors.extend(mirror.position().map_err(unreadable)?.map(|position| (position, mirror)));
+        }
+        // In the order in which the logs were begun: their origins are UUIDs of version 7.
+        mirrors.sort_by(|(one, _), (other, _)| one.origin.cmp(&other.origin));
+        for (position, mirror) in mirrors {
             let of_this_log = position.origin == origin;
             comparison.origins.insert(position.origin);
             if of_this_log {
@@ -367,72 +370,6 @@ impl Broker {
         }
         let (waiting, _) = self.store.unchained_events(u32::MAX >> 1).await?;
         waiting.iter().try_for_each(|waiting| read(&waiting.json))
-    }
-
-    async fn bring_back(&self, lost: &Lost, forked: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
-        // Of a key that both tell of, what the mirror says comes first.
-        let of_fork = forked.keys.iter().filter(|(credential, _)| !lost.keys.contains_key(credential));
-        let keys = lost.keys.iter().chain(of_fork).map(|(credential, key)| {
-            let certificates = lost.certificates.get(credential).cloned().unwrap_or_default();
-            (*credential, key.clone(), certificates)
-        });
-        let recovery = Recovery { keys: keys.collect(), crl_numbers: lost.crl_numbers.clone() };
-        let details =
-            ErasedDetails { reason: DestructionReason::Recovered, holder_copy: HolderCopy::Unknown };
-        let event = Event::new(self.store.now().await?, EventKind::KeysErased, Actor::broker())
-            .details(details::json(&details));
-        let mutation = Mutation::new(move |recovered: &Recovered| {
-            let one = |keys: &[EventCredential]| {
-                let id = Uuid::now_v7();
-                Event { id, ..event.clone() }.credentials(keys.iter().cloned())
-            };
-            recovered.keys.chunks(EVENT_KEYS).map(one).collect()
-        });
-        begun.done.rearm.extend(lost.armed.iter().chain(&forked.armed).map(name));
-        let with = |mut begun: Begun, recovered: &Recovered| {
-            begun.done.unknown_certificates += recovered.unknown_serials;
-            begun.done.rearm.extend(recovered.voided.iter().map(name));
-            begun
-        };
-        let before = begun.clone();
-        let marks: Marks = Box::new(move |recovered| {
-            vec![(RECOVERY.to_owned(), details::json(&with(before, recovered)).to_string())]
-        });
-        let recovered = self.store.recover(recovery, marks, mutation).await?;
-        *begun = with(begun.clone(), &recovered);
-        Ok(())
-    }
-
-    /// VNFCIs that MANO ended are ended again.
-    async fn end_again(&self, lost: &Lost, begun: &mut Begun) -> Result<(), BrokerError> {
-        let ended =
-            lost.terminated.iter().flat_map(|(tenant, vnfcis)| vnfcis.keys().map(move |id| (tenant, id)));
-        begun.done.terminated.extend(ended.map(|(tenant, id)| format!("{tenant}/{id}")));
-        self.note_recovery(begun).await?;
-        for (tenant, vnfcis) in &lost.terminated {
-            for (vnfci, holder_copy) in vnfcis {
-                let end = CustodyEnd {
-                    reason: DestructionReason::Terminated,
-                    holder_copy: *holder_copy,
-                    revocation: RevocationReason::CessationOfOperation,
-                };
-                let details = TerminatedDetails { vnfcis: vec![vnfci.clone()], holder_copy: *holder_copy };
-                let event = Event::new(self.store.now().await?, EventKind::Terminated, Actor::broker())
-                    .tenant(tenant)
-                    .vnfci(vnfci)
-                    .details(details::json(&details));
-                let mutation =
-                    Mutation::new(move |outcomes: &Vec<TerminateOutcome>| match outcomes.first() {
-                        Some(TerminateOutcome::Terminated(keys)) => {
-                            vec![event.credentials(keys.keys.iter().cloned())]
-                        }
-                        _ => Vec::new(),
-                    });
-                let items = vec![(vnfci.clone(), None)];
-                self.store.terminate_vnfcis(tenant, items, end, mutation).await?;
-            }
-        }
-        Ok(())
     }
 
     async fn destroy_open_claims(&self, begun: &mut Begun, lease: &Lease) -> Result<(), BrokerError> {
@@ -571,6 +508,6 @@ impl Broker {
     }
 }
 
-fn name((tenant, vnfci): &(TenantId, VnfciId)) -> String {
+pub(super) fn name((tenant, vnfci): &(TenantId, VnfciId)) -> String {
     format!("{tenant}/{vnfci}")
 }

@@ -34,6 +34,7 @@ mod operator_pki;
 mod other_root;
 mod paths;
 mod quotas;
+mod recovered_ends;
 mod recovery;
 mod refusals;
 mod refusals_summed;

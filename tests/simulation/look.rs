@@ -72,6 +72,7 @@ impl Simulation {
             let custody = self.world.store.custody(None, *id).await.unwrap();
             assert!(custody.shredded_at.is_some() && custody.receipt.is_some(), "{custody:?}");
         }
+        self.receipts_stand().await;
         for place in 0..self.model.vnfcis.len() {
             let id = self.model.vnfcis[place].id.clone();
             let shown = self.world.store.vnfci(&tenant_id(), &id.parse().unwrap()).await.unwrap();

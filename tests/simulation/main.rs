@@ -5,9 +5,7 @@
 //! answer held against a model (`model.rs`), store, token and log against each other every fifty steps; in the end everything
 //! comes to rest, is shredded and receipted, and everybody can be served.
 //!
-//! KEYBROKER_SIMULATION_SEED repeats a run's steps, KEYBROKER_SIMULATION_SECONDS makes it longer. With
-//! KEYBROKER_SIMULATION_ROLLBACK=1 the store is taken back to backups and recovered, too; what the model and `recover` differ in
-//! about VNFCIs that ended after the backup is not settled, so that this is not in the suite.
+//! KEYBROKER_SIMULATION_SEED repeats a run's steps, KEYBROKER_SIMULATION_SECONDS makes it longer.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
 
@@ -53,9 +51,8 @@ fn variable(name: &str) -> Option<u64> {
 async fn simulate(stores: Stores) {
     let seed = variable("KEYBROKER_SIMULATION_SEED").unwrap_or_else(rand::random);
     let time = Duration::from_secs(variable("KEYBROKER_SIMULATION_SECONDS").unwrap_or(20));
-    let rolls_back = variable("KEYBROKER_SIMULATION_ROLLBACK") == Some(1);
     println!("KEYBROKER_SIMULATION_SEED={seed}");
-    let mut simulation = Simulation::begin(World::make(stores, REPLICAS).await, seed, rolls_back).await;
+    let mut simulation = Simulation::begin(World::make(stores, REPLICAS).await, seed).await;
     let begun = Instant::now();
     let mut steps = 0;
     while begun.elapsed() < time {
@@ -136,7 +133,7 @@ fn postgres(database: Rc<Database>) -> Stores {
 /// Found by the simulation: each start moved the deadlines by the whole absence again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_starts_twice_moves_deadlines_by_its_absence_once() {
-    let mut simulation = Simulation::begin(World::make(sqlite(), REPLICAS).await, 0, false).await;
+    let mut simulation = Simulation::begin(World::make(sqlite(), REPLICAS).await, 0).await;
     let before = simulation.one_open_claim().await;
     let world = &mut simulation.world;
     let absence = Duration::from_secs(3_600);

@@ -126,7 +126,8 @@ pub(crate) struct Model {
     /// Credentials whose certificates were withdrawn, or may have been: the answer was lost.
     pub(crate) revoked: BTreeSet<CredentialId>,
     pub(crate) maybe_revoked: BTreeSet<CredentialId>,
-    /// VNFCIs of those whose answer was lost: asked again, it withdraws what they hold by then.
+    /// VNFCIs of those whose answer was lost (asked again, it withdraws what they hold by then), and those of which an answer
+    /// was lost when theirs were withdrawn.
     pub(crate) revoked_again: BTreeSet<String>,
     /// Credentials that went out and that the database, rolled back, does not know any more: never to be had again either.
     pub(crate) lost: BTreeSet<CredentialId>,

@@ -4,11 +4,13 @@ use crate::ask::claim_by;
 use crate::model::{Answered, Vnfci};
 use crate::steps::Simulation;
 use crate::world::{LEASE_AND_MORE, tenant_id};
+use keybroker::audit::event::EventKind;
+use keybroker::audit::export::ExportReader;
 use keybroker::broker::background::Work;
-use keybroker::credential::{CertificateState, KeyState};
 use keybroker::nfv::CredentialId;
 use keybroker::sealing::RecipientKey;
 use keybroker::store::StoreError;
+use keybroker::store::records::VnfciState;
 use rand::RngExt;
 
 impl Simulation {
@@ -102,14 +104,6 @@ impl Simulation {
 
     /// What is left of a VNFCI; none of one that was registered after the backup.
     async fn recovered(&mut self, mut vnfci: Vnfci, earlier: Option<&Vnfci>) -> Option<Vnfci> {
-        let kept = vnfci.confirmed.clone().filter(|confirmed| {
-            let same = |earlier: &Vnfci| {
-                !earlier.uncertain
-                    && earlier.confirmed.as_ref().is_some_and(|before| before.claim == confirmed.claim)
-            };
-            !vnfci.uncertain && earlier.is_some_and(same)
-        });
-        let mut gone: Vec<Answered> = vnfci.take_all();
         // An answer was lost: what of it the backup had confirmed is not known here.
         let uncertain = vnfci.uncertain || earlier.is_some_and(|earlier| earlier.uncertain);
         let in_backup = |answered: &Answered| {
@@ -118,13 +112,32 @@ impl Simulation {
                 earlier.uncertain || held.into_iter().any(|before| before.claim == answered.claim)
             })
         };
+        let kept = vnfci.confirmed.clone().filter(|confirmed| {
+            let before = earlier.and_then(|earlier| earlier.confirmed.as_ref());
+            // What an earlier arming brought may have been replaced by an answer that was lost before the later one.
+            let latest =
+                earlier.is_some_and(|earlier| earlier.token == vnfci.token) && confirmed.token == vnfci.token;
+            !uncertain && latest && before.is_some_and(|before| before.claim == confirmed.claim)
+        });
+        // What a renewal replaced since is in its overlap, as it was before.
+        let superseded = std::mem::take(&mut vnfci.superseded);
+        let (superseded, not_known): (Vec<_>, Vec<_>) = superseded.into_iter().partition(in_backup);
+        let mut gone: Vec<Answered> = vnfci.take_all();
         gone.retain(|answered| !in_backup(answered));
-        self.end_or_lose(gone.iter().flat_map(Answered::credentials)).await;
+        self.end_or_lose(gone.iter().chain(&not_known).flat_map(Answered::credentials)).await;
         let id = vnfci.id.parse().unwrap();
-        if let Err(error) = self.world.store.vnfci(&tenant_id(), &id).await {
-            assert!(matches!(error, StoreError::NotFound(_)), "{error}");
-            return None;
+        let shown = match self.world.store.vnfci(&tenant_id(), &id).await {
+            Ok(shown) => shown,
+            Err(StoreError::NotFound(_)) => return None,
+            Err(error) => panic!("{error}"),
+        };
+        if !uncertain {
+            let ended = matches!(shown.state, VnfciState::Released | VnfciState::Terminated);
+            assert_eq!(ended, vnfci.ended, "{id} is {:?}", shown.state);
         }
+        // One that was open counts, because it is destroyed before its deadline.
+        vnfci.renewals_given_up += 1;
+        vnfci.superseded = superseded;
         vnfci.confirmed = kept;
         vnfci.voided = true;
         vnfci.uncertain = uncertain || vnfci.confirmed.is_none() && !vnfci.ended;
@@ -136,26 +149,38 @@ impl Simulation {
     async fn end_or_lose(&mut self, credentials: impl IntoIterator<Item = CredentialId>) {
         for id in credentials {
             match self.world.store.custody(None, id).await {
-                // Its end is forgotten, and withdrawn it is all the same: by what the mirror says of its certificate.
-                Ok(custody) if custody.ended.is_none() && custody.key_state == KeyState::Delivered => {
-                    let state = custody.certificate_state;
-                    assert!(
-                        matches!(
-                            state,
-                            Some(
-                                CertificateState::RevocationPending
-                                    | CertificateState::Revoked
-                                    | CertificateState::Expired
-                            )
-                        ),
-                        "{custody:?}"
-                    );
-                    true
+                Ok(custody) => {
+                    assert!(custody.ended.is_some(), "its end is forgotten: {custody:?}");
+                    self.model.ended.insert(id)
                 }
-                Ok(_) => self.model.ended.insert(id),
                 Err(StoreError::NotFound(_)) => self.model.lost.insert(id),
                 Err(error) => panic!("{error}"),
             };
+        }
+    }
+
+    /// A receipt that was ever given out is the one that stands, in whichever log.
+    pub(crate) async fn receipts_stand(&self) {
+        for entry in std::fs::read_dir(self.world.directory.path()).unwrap() {
+            let directory = entry.unwrap().path();
+            let name = directory.file_name().unwrap().to_string_lossy().into_owned();
+            if !name.starts_with("mirror") || !directory.join("events.jsonl").exists() {
+                continue;
+            }
+            for row in ExportReader::open(&directory).unwrap() {
+                let event = row.unwrap().event;
+                if event.kind != EventKind::DestructionReceipt {
+                    continue;
+                }
+                let given: serde_json::Value = serde_json::from_str(&event.details).unwrap();
+                match self.world.store.custody(None, event.credentials[0].id).await {
+                    Ok(custody) => {
+                        let stands = custody.receipt.as_deref().map(serde_json::from_str);
+                        assert_eq!(stands.transpose().unwrap(), Some(given), "in {name}");
+                    }
+                    Err(error) => assert!(matches!(error, StoreError::NotFound(_)), "{error}"),
+                }
+            }
         }
     }
 }

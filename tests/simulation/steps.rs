@@ -37,8 +37,6 @@ pub(crate) struct Simulation {
     next_vnfci: u32,
     /// What every run begins with is there: from now on anything may be cut off.
     begun: bool,
-    /// Whether the store is taken back to backups.
-    rolls_back: bool,
 }
 
 /// What may have been done.
@@ -51,14 +49,13 @@ pub(crate) enum Told<T> {
 }
 
 impl Simulation {
-    pub(crate) async fn begin(world: World, seed: u64, rolls_back: bool) -> Self {
+    pub(crate) async fn begin(world: World, seed: u64) -> Self {
         let mut simulation = Self {
             world,
             model: Model::default(),
             random: StdRng::seed_from_u64(seed),
             next_vnfci: 0,
             begun: false,
-            rolls_back,
         };
         for (profile, pool) in POOLS {
             let asked = Asked::CreatePool(pool.into(), profile.into(), 6);
@@ -100,8 +97,7 @@ impl Simulation {
             600..640 => self.rearm().await,
             640..648 => self.revoke().await,
             648..653 => self.back_up().await,
-            653..656 if self.rolls_back => self.roll_back().await,
-            653..656 => self.look().await,
+            653..656 => self.roll_back().await,
             656..680 => self.resize().await,
             680..720 => self.repeat().await,
             720..735 => self.request_renewal().await,
@@ -257,7 +253,12 @@ impl Simulation {
                 vnfci.open.iter().chain(&vnfci.confirmed).chain(&vnfci.renewing).chain(&vnfci.superseded);
             let credentials: Vec<CredentialId> = held.flat_map(Answered::credentials).collect();
             match told {
-                Told::Done(_) => self.model.revoked.extend(credentials),
+                Told::Done(_) if !vnfci.uncertain => self.model.revoked.extend(credentials),
+                // Nor is it known what it holds by an answer that was lost, and that it may still get.
+                Told::Done(_) => {
+                    self.model.revoked_again.insert(vnfci.id.clone());
+                    self.model.revoked.extend(credentials);
+                }
                 _ => {
                     self.model.revoked_again.insert(vnfci.id.clone());
                     self.model.maybe_revoked.extend(credentials);

@@ -3,20 +3,28 @@
 use super::fixture::{DAY, Fixture, audited, end, silent, vnfci_id};
 use super::promises;
 use keybroker::audit::event::{Event, EventKind};
-use keybroker::audit::lost::{LostCertificate, LostKey};
+use keybroker::audit::lost::{LostCertificate, LostEnd, LostKey, LostRearming, LostRelease, LostRenewal};
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationReason};
 use keybroker::identity::InitialCredentialState;
-use keybroker::nfv::{CredentialId, IssuerId};
-use keybroker::store::records::{AuditQuery, ChainTip, CrlEntry, CrlHead, CrlRecord, Recovered, Recovery};
+use keybroker::nfv::{ClaimId, CredentialId, InitialCredentialId, IssuerId};
+use keybroker::store::records::{
+    AuditQuery, ChainTip, ClaimRecord, ClaimState, CrlEntry, CrlHead, CrlRecord, CustodyEnd, Recovered,
+    Recovery, VnfciState,
+};
 use keybroker::store::{Marks, Mutation};
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 use uuid::Uuid;
 
 promises![
     known_events_are_found_chained_or_not,
     what_went_out_has_ended_and_is_withdrawn,
     what_went_out_gets_its_receipt_although_its_claim_is_forgotten,
+    what_ended_after_the_backup_has_ended_so_and_its_claim_too,
+    what_was_given_back_after_the_backup_is_given_back_and_its_vnfci_released,
+    a_release_of_before_says_nothing_of_a_vnfci_that_was_armed_since,
+    what_was_renewed_after_the_backup_is_in_its_overlap,
     a_stated_reason_withdraws_and_leaves_the_key,
     certificates_that_are_unknown_are_listed_until_they_expire,
     open_initial_credentials_are_void_and_others_stay,
@@ -26,8 +34,13 @@ promises![
     a_new_chain_has_every_event_again_and_its_own_last,
 ];
 
-fn lost(f: &Fixture, ended: bool, reason: RevocationReason) -> LostKey {
-    LostKey { ended, reason, at: f.now() }
+/// It went out, and the log says no more.
+fn went_out(f: &Fixture) -> LostKey {
+    LostKey { end: Some(LostEnd::WENT_OUT), stated: None, at: f.now() }
+}
+
+fn stated(f: &Fixture, reason: RevocationReason) -> LostKey {
+    LostKey { end: None, stated: Some(reason), at: f.now() }
 }
 
 fn certificate(f: &Fixture, serial: &[u8]) -> LostCertificate {
@@ -35,7 +48,7 @@ fn certificate(f: &Fixture, serial: &[u8]) -> LostCertificate {
 }
 
 fn of(keys: Vec<(CredentialId, LostKey, Vec<LostCertificate>)>) -> Recovery {
-    Recovery { keys, crl_numbers: BTreeMap::new() }
+    Recovery { keys, ..Recovery::default() }
 }
 
 fn no_marks() -> Marks {
@@ -65,10 +78,10 @@ async fn what_went_out_has_ended_and_is_withdrawn(f: Fixture) {
     let delivered = claim.credentials[0].credential.id;
     let waiting = *ids.iter().find(|id| **id != delivered).unwrap();
     let untouched = *ids.iter().find(|id| ![delivered, waiting].contains(id)).unwrap();
-    let went = || lost(&f, true, RevocationReason::CessationOfOperation);
+    let went = || went_out(&f);
     let done = recover(&f, of(vec![(delivered, went(), Vec::new()), (waiting, went(), Vec::new())])).await;
     assert_eq!(done.revoked, 2);
-    let ended: HashSet<CredentialId> = done.keys.iter().map(|key| key.id).collect();
+    let ended: HashSet<CredentialId> = done.ended.iter().map(|(key, _)| key.id).collect();
     assert_eq!(ended, [delivered, waiting].into());
     for (id, state) in [(delivered, KeyState::Delivered), (waiting, KeyState::Destroyed)] {
         let custody = f.store.custody(None, id).await.unwrap();
@@ -85,8 +98,7 @@ async fn what_went_out_has_ended_and_is_withdrawn(f: Fixture) {
 /// Found by the simulation: it was shredded, and nobody said so.
 async fn what_went_out_gets_its_receipt_although_its_claim_is_forgotten(f: Fixture) {
     let ids = f.fill(2).await;
-    let went = lost(&f, true, RevocationReason::CessationOfOperation);
-    recover(&f, of(vec![(ids[0], went, Vec::new())])).await;
+    recover(&f, of(vec![(ids[0], went_out(&f), Vec::new())])).await;
     let waited = end(DestructionReason::Recovered, HolderCopy::NeverDelivered);
     f.store.erase_unclaimed(f.pool.id, None, waited, 10, silent()).await.unwrap();
     assert!(f.store.receipts_due(10).await.unwrap().is_empty());
@@ -96,12 +108,146 @@ async fn what_went_out_gets_its_receipt_although_its_claim_is_forgotten(f: Fixtu
     assert_eq!(due, [ids[0]], "what went out, and not what waited");
 }
 
+/// Found by the simulation: what re-arming had superseded after the backup was withdrawn, and never receipted.
+async fn what_ended_after_the_backup_has_ended_so_and_its_claim_too(f: Fixture) {
+    f.fill(2).await;
+    let superseded = f.deliver("a", &["s"]).await;
+    let claimed = f.register("b", &["s"]).await;
+    let open = f.claim(claimed.id, 1).await;
+    let key = superseded.credentials[0].credential.id;
+    let unconfirmed = open.credentials[0].credential.id;
+    let ended = |reason| LostKey { end: Some(LostEnd::new(reason, HolderCopy::Unknown)), ..went_out(&f) };
+    let keys = vec![
+        (key, ended(DestructionReason::Superseded), Vec::new()),
+        (unconfirmed, ended(DestructionReason::Unconfirmed), Vec::new()),
+    ];
+    let done = recover(&f, of(keys)).await;
+    assert_eq!((done.ended.len(), done.revoked), (2, 2));
+    let custody = f.store.custody(None, key).await.unwrap();
+    let how = CustodyEnd {
+        revocation: RevocationReason::Superseded,
+        ..end(DestructionReason::Superseded, HolderCopy::Unknown)
+    };
+    assert_eq!((custody.key_state, custody.ended), (KeyState::Delivered, Some((how, f.now()))));
+    let status = f.store.certificate_status(f.issuer, key.0.as_bytes()).await.unwrap().unwrap();
+    assert_eq!(status.revoked, Some((f.now(), RevocationReason::Superseded)));
+    assert_eq!(f.store.claim(superseded.id).await.unwrap().unwrap().state, ClaimState::Superseded);
+    assert_eq!(f.store.claim(open.id).await.unwrap().unwrap().state, ClaimState::Destroyed);
+    f.shred(f.epoch).await;
+    let due: HashSet<_> =
+        f.store.receipts_due(10).await.unwrap().into_iter().map(|custody| custody.credential.id).collect();
+    assert_eq!(due, [key, unconfirmed].into());
+}
+
+fn release(f: &Fixture, id: &str, claim: &ClaimRecord) -> LostRelease {
+    LostRelease {
+        tenant: f.tenant.clone(),
+        vnfci: vnfci_id(id),
+        claim: claim.id,
+        arming: None,
+        ended: true,
+        rearmed: false,
+        at: f.now(),
+        details: "{}".to_owned(),
+    }
+}
+
+/// Found by the simulation: its VNFCI was shown as active, and nothing was said of the holder's copy.
+async fn what_was_given_back_after_the_backup_is_given_back_and_its_vnfci_released(f: Fixture) {
+    f.fill(2).await;
+    let claim = f.deliver("a", &["s"]).await;
+    let again = f.deliver("again", &["s"]).await;
+    let given_back = |claim: &ClaimRecord| {
+        let signed = LostEnd::new(DestructionReason::Released, HolderCopy::ReleasedSigned);
+        let end = Some(LostEnd { release: Some(claim.id), ..signed });
+        (claim.credentials[0].credential.id, LostKey { end, ..went_out(&f) }, Vec::new())
+    };
+    let rearmed = |id| {
+        let rearming = LostRearming { at: f.now(), details: "{}".to_owned() };
+        BTreeMap::from([((f.tenant.clone(), vnfci_id(id)), rearming)])
+    };
+    let recovery = || Recovery {
+        keys: vec![given_back(&claim), given_back(&again)],
+        releases: vec![
+            release(&f, "a", &claim),
+            LostRelease { rearmed: true, ..release(&f, "again", &again) },
+        ],
+        rearmed: rearmed("again"),
+        ..Recovery::default()
+    };
+    let done = recover(&f, recovery()).await;
+    assert_eq!(done.released, ["a", "again"].map(|id| (f.tenant.clone(), vnfci_id(id))));
+    assert_eq!(done.returned, [(f.tenant.clone(), vnfci_id("again"))]);
+    assert_eq!(done.ended.len(), 2);
+    let shown = async |id| f.store.vnfci(&f.tenant, &vnfci_id(id)).await.unwrap().state;
+    assert_eq!(shown("a").await, VnfciState::Released);
+    assert_eq!(shown("again").await, VnfciState::Registered, "it was armed anew");
+    for claim in [&claim, &again] {
+        assert_eq!(f.store.claim(claim.id).await.unwrap().unwrap().state, ClaimState::Released);
+        let custody = f.store.custody(None, claim.credentials[0].credential.id).await.unwrap();
+        let signed = end(DestructionReason::Released, HolderCopy::ReleasedSigned);
+        assert_eq!(custody.ended, Some((signed, f.now())));
+    }
+    assert_eq!(recover(&f, recovery()).await, Recovered::default());
+    // Given back before the backup, and armed anew after it.
+    let only = || Recovery { rearmed: rearmed("a"), ..Recovery::default() };
+    assert_eq!(recover(&f, only()).await.returned.len(), 1);
+    assert_eq!((shown("a").await, recover(&f, only()).await), (VnfciState::Registered, Recovered::default()));
+}
+
+async fn a_release_of_before_says_nothing_of_a_vnfci_that_was_armed_since(f: Fixture) {
+    f.fill(2).await;
+    let claim = f.deliver("a", &["s"]).await;
+    let released = LostRelease { arming: Some(InitialCredentialId::generate()), ..release(&f, "a", &claim) };
+    // Of a claim that the database does not have, of an arming from before an earlier recovery.
+    let unknown = LostRelease { claim: ClaimId::generate(), ..released };
+    let earlier = LostRelease { at: f.now().minus(DAY), ..unknown.clone() };
+    let state = async || f.store.vnfci(&f.tenant, &vnfci_id("a")).await.unwrap().state;
+    let only = |release| Recovery { releases: vec![release], ..Recovery::default() };
+    assert_eq!(recover(&f, only(earlier)).await, Recovered::default());
+    assert_eq!(state().await, VnfciState::Active);
+    let not_the_latest = LostRelease { ended: false, ..unknown.clone() };
+    assert_eq!(recover(&f, only(not_the_latest)).await, Recovered::default());
+    assert_eq!(state().await, VnfciState::Active);
+    let done = recover(&f, only(unknown)).await;
+    assert_eq!((done.released.len(), state().await), (1, VnfciState::Released));
+}
+
+async fn what_was_renewed_after_the_backup_is_in_its_overlap(f: Fixture) {
+    f.fill(2).await;
+    let claim = f.deliver("a", &["s"]).await;
+    let key = claim.credentials[0].credential.id;
+    let hour = Duration::from_secs(3_600);
+    let renewal = LostRenewal {
+        tenant: f.tenant.clone(),
+        vnfci: vnfci_id("a"),
+        of: claim.id,
+        by: ClaimId::generate(),
+        at: f.now(),
+        keys: Vec::new(),
+        details: "{}".to_owned(),
+    };
+    let recovery = || Recovery { renewals: vec![(renewal.clone(), hour)], ..Recovery::default() };
+    assert_eq!(recover(&f, recovery()).await.renewed, [renewal.by]);
+    assert_eq!(recover(&f, recovery()).await, Recovered::default(), "once");
+    assert_eq!(f.store.claim(claim.id).await.unwrap().unwrap().state, ClaimState::Renewed);
+    let status = f.store.certificate_status(f.issuer, key.0.as_bytes()).await.unwrap().unwrap();
+    assert_eq!(status.state, CertificateState::Superseded);
+    let ended = async |at| f.store.ended_overlaps(at, 10).await.unwrap().len();
+    assert_eq!(ended(f.now().plus(hour).minus(Duration::from_secs(1))).await, 0);
+    assert_eq!(ended(f.now().plus(hour)).await, 1);
+    assert_eq!(f.store.custody(None, key).await.unwrap().ended, None, "until then its holder may use it");
+}
+
 async fn a_stated_reason_withdraws_and_leaves_the_key(f: Fixture) {
     f.fill(1).await;
     let delivered = f.deliver("a", &["s"]).await.credentials[0].credential.id;
-    let revoked = lost(&f, false, RevocationReason::KeyCompromise);
+    let revoked = stated(&f, RevocationReason::KeyCompromise);
     let done = recover(&f, of(vec![(delivered, revoked, Vec::new())])).await;
-    assert_eq!((done.revoked, done.keys.len()), (1, 1));
+    assert_eq!((done.revoked, done.ended.len()), (1, 0));
+    let withdrawn = &done.withdrawn[0];
+    assert_eq!((withdrawn.key.id, withdrawn.reason), (delivered, RevocationReason::KeyCompromise));
+    assert_eq!(withdrawn.serials, [hex::encode(delivered.0.as_bytes())]);
     let status = f.store.certificate_status(f.issuer, delivered.0.as_bytes()).await.unwrap().unwrap();
     assert_eq!(status.state, CertificateState::RevocationPending);
     assert_eq!(status.revoked, Some((f.now(), RevocationReason::KeyCompromise)));
@@ -113,9 +259,9 @@ async fn certificates_that_are_unknown_are_listed_until_they_expire(f: Fixture) 
     let foreign = LostCertificate { issuer: IssuerId::generate(), ..certificate(&f, b"foreign") };
     let expired = LostCertificate { not_after: f.now(), ..certificate(&f, b"expired") };
     let certificates = vec![certificate(&f, b"one"), certificate(&f, b"two"), foreign, expired];
-    let key = lost(&f, true, RevocationReason::KeyCompromise);
+    let key = LostKey { stated: Some(RevocationReason::KeyCompromise), ..went_out(&f) };
     let done = recover(&f, of(vec![(unknown, key, certificates)])).await;
-    assert_eq!((done.unknown_serials, done.keys.len(), done.revoked), (2, 0, 0));
+    assert_eq!((done.unknown_serials, done.ended.len(), done.revoked), (2, 0, 0));
     let entry = |serial: &[u8]| CrlEntry {
         serial: serial.to_vec(),
         revoked_at: f.now(),
@@ -156,7 +302,7 @@ async fn crl_numbers_pass_every_one_that_was_signed_and_all_are_due(f: Fixture) 
     };
     f.store.record_crls(f.issuer, vec![crl(0, 7), crl(3, 90)], Vec::new(), silent()).await.unwrap();
     let numbers = [(f.issuer, 50), (IssuerId::generate(), 9_999)].into();
-    recover(&f, Recovery { keys: Vec::new(), crl_numbers: numbers }).await;
+    recover(&f, Recovery { crl_numbers: numbers, ..Recovery::default() }).await;
     let heads = f.store.crl_heads(f.issuer).await.unwrap();
     let numbers: Vec<(u32, u64)> = heads.iter().map(|head| (head.shard, head.number)).collect();
     assert_eq!(numbers, [(0, 1_050), (3, 1_090)]);
@@ -187,11 +333,11 @@ async fn a_second_recovery_does_what_is_left(f: Fixture) {
     let delivered = f.deliver("a", &["s"]).await.credentials[0].credential.id;
     f.register("waiting", &["s"]).await;
     let unknown = CredentialId::generate();
-    let went = || lost(&f, true, RevocationReason::CessationOfOperation);
+    let went = || went_out(&f);
     let recovery =
         || of(vec![(delivered, went(), Vec::new()), (unknown, went(), vec![certificate(&f, b"unknown")])]);
     let first = recover(&f, recovery()).await;
-    assert_eq!((first.keys.len(), first.revoked, first.unknown_serials, first.voided.len()), (1, 1, 1, 1));
+    assert_eq!((first.ended.len(), first.revoked, first.unknown_serials, first.voided.len()), (1, 1, 1, 1));
     let listed = f.store.crl_entries(f.issuer, f.now()).await.unwrap();
     assert_eq!(recover(&f, recovery()).await, Recovered::default());
     assert_eq!(f.store.crl_entries(f.issuer, f.now()).await.unwrap(), listed);

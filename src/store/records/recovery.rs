@@ -1,9 +1,12 @@
 //! What a recovery brings back into a database that was rolled back.
 
-use crate::audit::lost::{LostCertificate, LostKey};
-use crate::nfv::{CredentialId, IssuerId, TenantId, VnfciId};
+use crate::audit::event::EventCredential;
+use crate::audit::lost::{LostCertificate, LostEnd, LostKey, LostRearming, LostRelease, LostRenewal};
+use crate::credential::RevocationReason;
+use crate::nfv::{ClaimId, CredentialId, IssuerId, TenantId, VnfciId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Mark with which a broker tells all others, in a sentence, that the database was rolled back; empty once it was recovered.
 pub const ROLLED_BACK: &str = "rolled_back";
@@ -13,19 +16,44 @@ pub const ROLLED_BACK: &str = "rolled_back";
 pub struct Recovery {
     /// Keys that went out, or whose certificates were withdrawn, with the certificates that the log tells of.
     pub keys: Vec<(CredentialId, LostKey, Vec<LostCertificate>)>,
+    /// Renewals that were confirmed, each with its overlap, for those that the database does not have.
+    pub renewals: Vec<(LostRenewal, Duration)>,
+    /// What was given back.
+    pub releases: Vec<LostRelease>,
+    /// VNFCIs that were armed anew: whoever had given back what it had before waits to claim again.
+    pub rearmed: BTreeMap<(TenantId, VnfciId), LostRearming>,
     /// The highest CRL number of each issuer.
     pub crl_numbers: BTreeMap<IssuerId, u64>,
+}
+
+/// A key whose certificates were withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// The key.
+    pub key: EventCredential,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Serial numbers, hexadecimal.
+    pub serials: Vec<String>,
 }
 
 /// What bringing it back came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
-    /// Keys whose custody ended or whose certificates were withdrawn now.
-    pub keys: Vec<crate::audit::event::EventCredential>,
+    /// Keys whose custody ended now.
+    pub ended: Vec<(EventCredential, LostEnd)>,
+    /// Keys whose certificates were withdrawn now for a reason that somebody had stated.
+    pub withdrawn: Vec<Withdrawn>,
     /// Certificates that became `REVOCATION_PENDING`.
     pub revoked: u64,
     /// Serial numbers that no certificate of the database has, to be listed on CRLs all the same.
     pub unknown_serials: u64,
-    /// VNFCIs whose open initial credential is `VOID` now.
+    /// Claims that count as renewed now: their overlap began when that was confirmed.
+    pub renewed: Vec<ClaimId>,
+    /// VNFCIs that count as having given back what they had.
+    pub released: Vec<(TenantId, VnfciId)>,
+    /// VNFCIs that had given back what they had and count as armed anew.
+    pub returned: Vec<(TenantId, VnfciId)>,
+    /// VNFCIs whose open initial credential is `VOID` now, and that do not count as released.
     pub voided: Vec<(TenantId, VnfciId)>,
 }

@@ -1,5 +1,5 @@
-//! What a recovery changes: tables `credentials`, `certificates`, `revoked_serials`, `initial_credentials`, `crls`, and the
-//! chain's tables.
+//! What a recovery changes: tables `credentials`, `certificates`, `revoked_serials`, `claims`, `vnfcis`,
+//! `initial_credentials`, `crls`, and the chain's tables.
 
 use super::change::{self, Keep, Once};
 use super::connection::Connection;
@@ -7,17 +7,20 @@ use super::credentials::{Held, read_held, select_held};
 use super::engine::{Engine, change, read, write};
 use super::statement::{Statement, query};
 use super::value::{CHUNK, bigint, id_list};
-use super::{SqlStore, audit, credentials, leases};
+use super::{SqlStore, audit, claims, credentials, leases, releases};
 use crate::audit::event::Event;
+use crate::audit::lost::{LostCertificate, LostEnd, LostKey, LostRelease, LostRenewal};
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
-use crate::credential::HolderCopy;
-use crate::nfv::CredentialId;
-use crate::store::records::{CustodyEnd, Recovered, Recovery};
+use crate::nfv::{CredentialId, InitialCredentialId};
+use crate::store::records::{
+    ClaimState, CustodyEnd, DestroyedKeys, Recovered, Recovery, VnfciState, Withdrawn,
+};
 use crate::store::{Marks, Mutation, RecoveryStore, Result, StoreError};
 use async_trait::async_trait;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// CRL numbers go up by so much beyond the highest that the log tells of: what the mirror had not got yet is passed, too.
@@ -48,39 +51,51 @@ impl<E: Engine> RecoveryStore for SqlStore<E> {
     }
 }
 
-/// Ends the custody of keys that went out, withdraws certificates, voids open initial credentials, raises CRL numbers.
+/// Ends the custody of keys that went out, withdraws certificates, takes renewals and releases down again, voids open initial
+/// credentials, raises CRL numbers.
 async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Result<Recovered> {
     let mut outcome = Recovered::default();
+    for (renewal, overlap) in &recovery.renewals {
+        if begin_overlap(tx, renewal, *overlap).await? {
+            outcome.renewed.push(renewal.by);
+        }
+    }
     for (credential, key, certificates) in &recovery.keys {
         let held = held_credential(tx, *credential).await?;
         if held.is_empty() {
-            for certificate in certificates.iter().filter(|certificate| certificate.not_after > now) {
-                let listed = query(
-                    "INSERT INTO revoked_serials (issuer, serial, not_after, revoked_at, reason)
-                     SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT 1 FROM issuers WHERE id = $1)
-                     ON CONFLICT (issuer, serial) DO NOTHING",
-                )
-                .bind(certificate.issuer.0.as_bytes().as_slice())
-                .bind(certificate.serial.as_slice())
-                .bind(certificate.not_after.unix_micros())
-                .bind(key.at.unix_micros())
-                .bind(key.reason.as_str())
-                .execute(&mut *tx)
-                .await?;
-                outcome.unknown_serials += listed;
+            outcome.unknown_serials += list_unknown(tx, key, certificates, now).await?;
+            continue;
+        }
+        if let Some(reason) = key.stated {
+            let serials = withdraw(tx, *credential, reason.as_str(), now).await?;
+            outcome.revoked += serials.len() as u64;
+            if let Some(held) = held.first().filter(|_| !serials.is_empty()) {
+                outcome.withdrawn.push(Withdrawn { key: held.credential.clone(), reason, serials });
             }
-        } else if key.ended {
-            let end = CustodyEnd {
-                reason: DestructionReason::Recovered,
-                holder_copy: HolderCopy::Unknown,
-                revocation: key.reason,
-            };
-            let destroyed = credentials::end(tx, &held, &end, now).await?;
-            outcome.revoked += destroyed.revoked.len() as u64;
-            outcome.keys.extend(destroyed.keys);
-        } else {
-            outcome.revoked += withdraw(tx, *credential, key.reason.as_str(), now).await?;
-            outcome.keys.extend(held.into_iter().map(|held| held.credential).take(1));
+        }
+        if let Some(end) = key.end {
+            // Again: what was withdrawn a moment ago is not withdrawn twice.
+            let held = held_credential(tx, *credential).await?;
+            let destroyed = credentials::end(tx, &held, &custody_end(end), now).await?;
+            add(&mut outcome, destroyed, end);
+            end_claim(tx, *credential, end, now).await?;
+        }
+    }
+    for release in &recovery.releases {
+        take_back(tx, release, &mut outcome, now).await?;
+    }
+    for ((tenant, vnfci), rearming) in &recovery.rearmed {
+        let returned = query(
+            "UPDATE vnfcis SET state = 'REGISTERED', ended_at = NULL
+             WHERE tenant = $1 AND id = $2 AND state = 'RELEASED' AND ended_at <= $3",
+        )
+        .bind(tenant.as_str())
+        .bind(vnfci.as_str())
+        .bind(rearming.at.unix_micros())
+        .execute(&mut *tx)
+        .await?;
+        if returned > 0 {
+            outcome.returned.push((tenant.clone(), vnfci.clone()));
         }
     }
     let rows =
@@ -88,7 +103,10 @@ async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Re
             .fetch_all(&mut *tx)
             .await?;
     for row in &rows {
-        outcome.voided.push((row.parsed("tenant")?, row.parsed("vnfci")?));
+        let voided = (row.parsed("tenant")?, row.parsed("vnfci")?);
+        if !outcome.released.contains(&voided) {
+            outcome.voided.push(voided);
+        }
     }
     for (issuer, number) in &recovery.crl_numbers {
         query("UPDATE crls SET number = $1 WHERE issuer = $2 AND number < $1")
@@ -102,6 +120,154 @@ async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Re
     Ok(outcome)
 }
 
+fn custody_end(end: LostEnd) -> CustodyEnd {
+    CustodyEnd { reason: end.reason, holder_copy: end.holder_copy, revocation: end.revocation() }
+}
+
+fn add(outcome: &mut Recovered, destroyed: DestroyedKeys, end: LostEnd) {
+    outcome.revoked += destroyed.revoked.len() as u64;
+    outcome.ended.extend(destroyed.keys.into_iter().map(|key| (key, end)));
+}
+
+/// Certificates of a key that the database does not have: they are on CRLs all the same.
+async fn list_unknown(
+    tx: &mut Connection,
+    key: &LostKey,
+    certificates: &[LostCertificate],
+    now: Timestamp,
+) -> Result<u64> {
+    let mut listed = 0;
+    for certificate in certificates.iter().filter(|certificate| certificate.not_after > now) {
+        listed += query(
+            "INSERT INTO revoked_serials (issuer, serial, not_after, revoked_at, reason)
+             SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT 1 FROM issuers WHERE id = $1)
+             ON CONFLICT (issuer, serial) DO NOTHING",
+        )
+        .bind(certificate.issuer.0.as_bytes().as_slice())
+        .bind(certificate.serial.as_slice())
+        .bind(certificate.not_after.unix_micros())
+        .bind(key.at.unix_micros())
+        .bind(key.revocation().as_str())
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(listed)
+}
+
+/// A claim was renewed: its overlap began when that was confirmed, and the sweeper ends it as any other. False if the
+/// database knows, or does not have it.
+async fn begin_overlap(tx: &mut Connection, renewal: &LostRenewal, overlap: Duration) -> Result<bool> {
+    let of = renewal.of.0.as_bytes().as_slice();
+    let kept = query("SELECT overlap FROM claims WHERE id = $1")
+        .bind(renewal.by.0.as_bytes().as_slice())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let kept = kept.map(|row| row.int_or_null("overlap")).transpose()?.flatten();
+    let ends = match kept {
+        Some(micros) => renewal.at.unix_micros().saturating_add(micros),
+        None => renewal.at.plus(overlap).unix_micros(),
+    };
+    let renewed = query(
+        "UPDATE claims SET state = 'RENEWED', overlap_ends_at = $1 WHERE state = 'CONFIRMED' AND id = $2",
+    )
+    .bind(ends)
+    .bind(of)
+    .execute(&mut *tx)
+    .await?;
+    if renewed == 0 {
+        return Ok(false);
+    }
+    query(
+        "UPDATE certificates SET state = 'SUPERSEDED', superseded_at = $1
+         WHERE state = 'VALID' AND credential IN (SELECT id FROM credentials WHERE claim_id = $2)",
+    )
+    .bind(renewal.at.unix_micros())
+    .bind(of)
+    .execute(tx)
+    .await?;
+    Ok(true)
+}
+
+/// The claim of a key whose end the log tells of ended with it. Not that of one that only went out: it stays as the database
+/// has it. Terminations leave claims as they are, releases end them with what belongs to them.
+async fn end_claim(
+    tx: &mut Connection,
+    credential: CredentialId,
+    end: LostEnd,
+    now: Timestamp,
+) -> Result<()> {
+    let elsewhere =
+        [DestructionReason::Recovered, DestructionReason::Terminated, DestructionReason::Released];
+    if elsewhere.contains(&end.reason) {
+        return Ok(());
+    }
+    query(
+        "UPDATE claims SET state = CASE state WHEN 'OPEN' THEN 'DESTROYED' ELSE 'SUPERSEDED' END, ended_at = $1
+         WHERE state IN ('OPEN', 'CONFIRMED', 'RENEWED')
+         AND id = (SELECT claim_id FROM credentials WHERE id = $2)",
+    )
+    .bind(now.unix_micros())
+    .bind(credential.0.as_bytes().as_slice())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A claim was given back: it ends, with whatever else its arming has left, and the VNFCI with it unless it was armed anew.
+/// Its keys have ended before.
+async fn take_back(
+    tx: &mut Connection,
+    release: &LostRelease,
+    outcome: &mut Recovered,
+    now: Timestamp,
+) -> Result<()> {
+    let claim = query("SELECT state, initial_credential FROM claims WHERE id = $1")
+        .bind(release.claim.0.as_bytes().as_slice())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let mut arming = release.arming;
+    let left = LostEnd { reason: DestructionReason::Released, ..LostEnd::WENT_OUT };
+    let left = LostEnd { release: Some(release.claim), ..left };
+    if let Some(claim) = claim {
+        arming = Some(InitialCredentialId(claim.uuid("initial_credential")?));
+        let ended = match claim.parsed("state")? {
+            ClaimState::Open => Some(ClaimState::Destroyed),
+            ClaimState::Confirmed | ClaimState::Renewed => Some(ClaimState::Released),
+            ClaimState::Destroyed | ClaimState::Released | ClaimState::Superseded => None,
+        };
+        if let Some(state) = ended {
+            let destroyed = claims::close(tx, release.claim, state, &custody_end(left), now).await?;
+            add(outcome, destroyed, left);
+        }
+    }
+    let Some(arming) = arming else { return Ok(()) };
+    add(outcome, releases::end_others(tx, arming, now).await?, left);
+    if !release.ended {
+        return Ok(());
+    }
+    // An arming that the database does not have was made after the backup. One that it has and that is younger than the
+    // release was made after an earlier recovery: then the VNFCI came back.
+    // One that was armed anew since and has nothing is as it is to be.
+    let or = if release.rearmed { VnfciState::Active } else { VnfciState::Registered };
+    let moved = query(
+        "UPDATE vnfcis SET state = 'RELEASED', ended_at = $1
+         WHERE tenant = $2 AND id = $3 AND state IN ('ACTIVE', $4) AND (initial_credential = $5
+             OR NOT EXISTS (SELECT 1 FROM initial_credentials i WHERE i.id = $5)
+             AND EXISTS (SELECT 1 FROM initial_credentials i WHERE i.id = vnfcis.initial_credential AND i.created_at <= $1))",
+    )
+    .bind(release.at.unix_micros())
+    .bind(release.tenant.as_str())
+    .bind(release.vnfci.as_str())
+    .bind(or.as_str())
+    .bind(arming.0.as_bytes().as_slice())
+    .execute(tx)
+    .await?;
+    if moved > 0 {
+        outcome.released.push((release.tenant.clone(), release.vnfci.clone()));
+    }
+    Ok(())
+}
+
 /// One credential; empty if there is none.
 async fn held_credential(tx: &mut Connection, credential: CredentialId) -> Result<Vec<Held>> {
     let mut sql = select_held();
@@ -110,22 +276,23 @@ async fn held_credential(tx: &mut Connection, credential: CredentialId) -> Resul
     rows.iter().map(read_held).collect()
 }
 
+/// Withdraws the certificates of a key; gives their serial numbers, hexadecimal.
 async fn withdraw(
     tx: &mut Connection,
     credential: CredentialId,
     reason: &str,
     now: Timestamp,
-) -> Result<u64> {
-    let withdrawn = query(
+) -> Result<Vec<String>> {
+    let rows = query(
         "UPDATE certificates SET state = 'REVOCATION_PENDING', revoked_at = $1, reason = $2
-         WHERE credential = $3 AND state IN ('VALID', 'SUPERSEDED') AND not_after > $1",
+         WHERE credential = $3 AND state IN ('VALID', 'SUPERSEDED') AND not_after > $1 RETURNING serial",
     )
     .bind(now.unix_micros())
     .bind(reason)
     .bind(credential.0.as_bytes().as_slice())
-    .execute(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(withdrawn)
+    rows.iter().map(|row| row.blob("serial").map(hex::encode)).collect()
 }
 
 /// Begins a new chain: the events stay, their places and the heads over them go, the event is the last one. Marks are set

@@ -69,7 +69,7 @@ async fn released(tx: &mut Connection, arming: InitialCredentialId, at: Timestam
 
 /// Ends what a VNFCI that gives its latest credentials back has left: earlier ones in their overlap, a renewal under way,
 /// certificates for keys of its own.
-async fn end_others(
+pub(super) async fn end_others(
     tx: &mut Connection,
     arming: InitialCredentialId,
     now: Timestamp,
