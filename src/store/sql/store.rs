@@ -109,6 +109,10 @@ impl<E: Engine> Store for SqlStore<E> {
         read!(self, |tx| issuers::list(tx))
     }
 
+    async fn issuer_count(&self) -> Result<u64> {
+        read!(self, |tx| issuers::count(tx))
+    }
+
     async fn create_pool(&self, pool: Pool, quotas: &Quotas, mutation: Mutation<Pool>) -> Result<Pool> {
         let quotas = *quotas;
         change!(self, Outcome, mutation, |tx, now| pools::create(tx, pool, &quotas))
