@@ -6,6 +6,7 @@
 use crate::support::mano::{By, request_id};
 use crate::support::pkcs11::objects;
 use crate::support::postgres::{Cluster, Database};
+use crate::support::process::run;
 use crate::support::settlement::query;
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::transient;
@@ -228,4 +229,32 @@ async fn two_hosts_that_are_initialised_at_once_make_one_set_of_keys_and_one_log
         assert_eq!(database.sql("SELECT count(*) FROM issuers"), "2");
         assert_eq!(database.sql("SELECT count(*) FROM events WHERE kind = 'LOG_STARTED'"), "1");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_for_an_enrolment_server_is_made_once_although_it_is_asked_for_at_two_hosts() {
+    let database = Cluster::common().database();
+    let more_toml = "[issuer.pki]\nkind = \"est\"\nurl = \"https://127.0.0.1:1\"\ntrust_anchor = \"root.pem\"\n\
+                     client_certificate = \"est-client.pem\"\n";
+    let options = Options {
+        store_url: database.url(),
+        faulty: true,
+        more_toml: more_toml.into(),
+        ..Options::default()
+    };
+    let site = Site::prepare(options);
+    site.init().await;
+    site.faults().set(&format!("C_GenerateKeyPair:token {SLOWLY}"));
+    let config = site.config().display().to_string();
+    let request = async || {
+        let requested = site.cli(["issuer", "request", "pki", "--config", &config]).await.ok().object();
+        let file = site.path().join(format!("{}.csr", request_id()));
+        std::fs::write(&file, requested["request"].as_str().unwrap()).unwrap();
+        let file = file.display().to_string();
+        run("openssl", ["req", "-verify", "-noout", "-pubkey", "-in", &file]).await.ok().out
+    };
+    let (one, other) = tokio::join!(request(), request());
+    assert_eq!(one, other);
+    let made = objects(&site).await.into_iter().filter(|object| object.label() == "keybroker:est:pki");
+    assert_eq!(made.count(), 2, "a private and a public object of one key");
 }
