@@ -90,8 +90,8 @@ async fn a_broker_that_ends_gives_its_leases_back_and_leaves_no_event_unchained(
     site.stop().await;
     assert_eq!(database.sql("SELECT name FROM leases WHERE expires_at > 0"), "");
     assert_eq!(
-        database.sql("SELECT count(*) FROM events WHERE id NOT IN (SELECT event_id FROM audit_chain)"),
-        "0"
+        database.sql("SELECT kind FROM events WHERE id NOT IN (SELECT event_id FROM audit_chain)"),
+        ""
     );
     let log = std::fs::read_to_string(site.log()).unwrap();
     assert!(!log.contains("being shutdown"), "{log}");

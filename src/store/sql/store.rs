@@ -1,8 +1,7 @@
 //! The trait over the statements: which of them, in what kind of transaction.
 
-// The names that the trait speaks of.
 use super::*;
-use crate::store::*;
+use crate::store::*; // The names that the trait speaks of.
 use change::{Keep, Once};
 use engine::{Engine, change, read, snapshot, write};
 use std::sync::Arc;
