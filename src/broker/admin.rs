@@ -6,6 +6,7 @@ use crate::authorisation::{Authorised, Caller, Role, Rpc, Target, authorise};
 use crate::broker::authorities::{Authority, unissued};
 use crate::broker::clients;
 use crate::broker::initialise::{CLIENT_VALIDITY, default_tenant, identity_event};
+use crate::broker::making::PATIENTLY;
 use crate::broker::profiles::{self, Profiles};
 use crate::broker::quotas::TenantStatus;
 use crate::broker::{Broker, BrokerError, Request};
@@ -67,7 +68,9 @@ impl Broker {
         tenant: TenantId,
     ) -> Result<TenantStatus, BrokerError> {
         let authorised = authorise(caller, Rpc::AddTenant, Target::default())?;
-        self.ensure_tenant_keys(&tenant).await?;
+        let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
+        making.hold(self.ensure_tenant_keys(&making, &tenant)).await?;
+        drop(making);
         let record = Tenant { id: tenant.clone(), created_at: self.store.now().await? };
         let event = self
             .event(&authorised, EventKind::TenantAdded, &request)

@@ -2,6 +2,7 @@
 
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::ca_fitness::end_of_chain;
+use crate::broker::making::Making;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::ocsp::IssuerHashes;
 use crate::ca::path::Certificate;
@@ -162,10 +163,15 @@ impl Authorities {
     pub(super) fn all(&self) -> Vec<Arc<Authority>> {
         self.by_id.values().cloned().collect()
     }
+
+    fn count(&self) -> u64 {
+        (self.by_id.len() + self.external.len()) as u64
+    }
 }
 
 impl Broker {
-    /// Reads the CA certificates from the store again.
+    /// Reads the CA certificates from the store again. A CA that was not known before, whoever took it into use, has its CRL
+    /// and its responder made, and the listeners' certificates may have to follow it.
     pub(super) async fn load_authorities(&self) -> Result<(), BrokerError> {
         let settings = self.settings.load_full();
         let http_url = &settings.http_url;
@@ -217,7 +223,20 @@ impl Broker {
             };
             by_id.insert(authority.id, Arc::new(authority));
         }
-        self.authorities.store(Arc::new(Authorities { by_id, by_hashes, external }));
+        let read = Arc::new(Authorities { by_id, by_hashes, external });
+        let before = self.authorities.swap(Arc::clone(&read));
+        if read.by_id.keys().any(|id| !before.by_id.contains_key(id)) {
+            self.wake.publisher.notify_one();
+            self.wake.listeners.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Reads the CA certificates again if another broker has added one.
+    pub(super) async fn follow_authorities(&self) -> Result<(), BrokerError> {
+        if self.store.issuer_count().await? != self.authorities.load().count() {
+            self.load_authorities().await?;
+        }
         Ok(())
     }
 
@@ -260,27 +279,35 @@ impl Broker {
     }
 
     /// Makes the root, if there is none.
-    pub(super) async fn ensure_root(&self, name: &str) -> Result<Arc<Authority>, BrokerError> {
+    pub(super) async fn ensure_root(
+        &self,
+        making: &Making<'_>,
+        name: &str,
+    ) -> Result<Arc<Authority>, BrokerError> {
+        // Another process may have made it since this one was started.
+        self.load_authorities().await?;
         if let Some(root) = self.authorities.load().root() {
             return Ok(root);
         }
         let key = ObjectId::Root(1);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
         let now = self.store.now().await?;
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
         crash::reached(Point::RootCertified);
-        self.record_authority(None, &CaName::main(), 1, &key, certificate_der, Vec::new()).await?;
+        self.record_authority(making, None, &CaName::main(), 1, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
     /// Makes a tenant's sub-CA and HMAC key, if they are missing.
-    pub(super) async fn ensure_tenant_keys(&self, tenant: &TenantId) -> Result<Arc<Authority>, BrokerError> {
-        let mac = ObjectId::TokenMac(tenant.clone());
-        if !self.hsm.object_exists(&mac).await? {
-            self.hsm.create_mac_key(&mac).await?;
-            crash::reached(Point::TenantMacKeyMade);
-        }
+    pub(super) async fn ensure_tenant_keys(
+        &self,
+        making: &Making<'_>,
+        tenant: &TenantId,
+    ) -> Result<Arc<Authority>, BrokerError> {
+        making.mac_key(&ObjectId::TokenMac(tenant.clone())).await?;
+        // Another broker may have made it a moment ago.
+        self.load_authorities().await?;
         if let Some(authority) = self.authorities.load().issuing(tenant, &CaName::main()) {
             return Ok(authority);
         }
@@ -288,7 +315,7 @@ impl Broker {
         let root = root
             .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
         let key = ObjectId::SubCa(tenant.clone(), 1);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
         let now = self.store.now().await?;
         let tbs = root
             .ca
@@ -297,12 +324,13 @@ impl Broker {
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         crash::reached(Point::TenantCertified);
         let chain = vec![root.certificate_der.clone()];
-        self.record_authority(Some(tenant), &CaName::main(), 1, &key, certificate_der, chain).await?;
+        self.record_authority(making, Some(tenant), &CaName::main(), 1, &key, certificate_der, chain).await?;
         self.issuing(tenant).await
     }
 
     async fn record_authority(
         &self,
+        making: &Making<'_>,
         tenant: Option<&TenantId>,
         name: &CaName,
         generation: u32,
@@ -323,24 +351,7 @@ impl Broker {
             created_at: now,
         };
         let event = Event::new(now, EventKind::IssuerAdded, Actor::broker());
-        self.take_into_use(record, event, None).await.map(|_| ())
-    }
-
-    /// The public key (SubjectPublicKeyInfo, DER) of a key pair on the token, made now if it is missing: a crash between
-    /// making a key and recording its certificate leaves the key, and it is ours.
-    pub(super) async fn ensure_key_pair(
-        &self,
-        key: &ObjectId,
-        algorithm: SignatureAlgorithm,
-    ) -> Result<Vec<u8>, BrokerError> {
-        match self.hsm.public_key(key).await? {
-            Some(spki) => Ok(spki),
-            None => {
-                let spki = self.hsm.create_key_pair(key, algorithm).await?;
-                crash::reached(Point::KeyPairMade);
-                Ok(spki)
-            }
-        }
+        self.take_into_use(making, record, event, None).await.map(|_| ())
     }
 
     /// Signs one certificate.

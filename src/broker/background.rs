@@ -27,6 +27,8 @@ const SEQUENCER_PERIOD: Duration = Duration::from_millis(200);
 const HEAD_PERIOD: Duration = Duration::from_secs(2);
 const PUBLISHER_PERIOD: Duration = Duration::from_secs(10);
 const MIRROR_PERIOD: Duration = Duration::from_secs(1);
+/// What clients see of another CA is the same at every broker within that time.
+const AUTHORITIES_PERIOD: Duration = Duration::from_secs(1);
 const ALIVE_PERIOD: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for a tenant's own token. What is given up then is as after a crash.
 const PARTING: Duration = Duration::from_secs(2);
@@ -48,6 +50,8 @@ pub enum Work {
     Publisher,
     /// Looks for a rollback and mirrors the log. Of every broker, without a lease.
     Mirror,
+    /// Looks whether another broker took a CA into use. Of every broker, without a lease.
+    Authorities,
     /// Notes that the broker lives, and measures what tenants have of their quotas. Of every broker, without a lease.
     Alive,
     /// Commits the sums of refusals. Of every broker, without a lease.
@@ -56,7 +60,7 @@ pub enum Work {
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Producer,
         Self::Enroller,
         Self::Sweeper,
@@ -64,6 +68,7 @@ impl Work {
         Self::Head,
         Self::Publisher,
         Self::Mirror,
+        Self::Authorities,
         Self::Alive,
         Self::Refusals,
     ];
@@ -78,6 +83,7 @@ impl Work {
             Self::Head => "head",
             Self::Publisher => "publisher",
             Self::Mirror => "mirror",
+            Self::Authorities => "authorities",
             Self::Alive => "alive",
             Self::Refusals => "refusals",
         }
@@ -98,6 +104,7 @@ impl Work {
             Self::Head => HEAD_PERIOD,
             Self::Publisher => PUBLISHER_PERIOD,
             Self::Mirror => MIRROR_PERIOD,
+            Self::Authorities => AUTHORITIES_PERIOD,
             Self::Alive | Self::Refusals => ALIVE_PERIOD,
         }
     }
@@ -148,7 +155,9 @@ impl Rounds {
     /// What failed: it is to be tried again.
     pub async fn take(&mut self, work: Work) -> Result<bool, BrokerError> {
         match work {
-            Work::Mirror | Work::Alive | Work::Refusals => self.take_without_lease(work).await,
+            Work::Mirror | Work::Authorities | Work::Alive | Work::Refusals => {
+                self.take_without_lease(work).await
+            }
             _ => match self.lease(work).await {
                 Some(lease) => {
                     self.held = Some(lease.clone());
@@ -171,7 +180,9 @@ impl Rounds {
             }
             Work::Sequencer => self.broker.chain_events().await,
             Work::Head => self.broker.sign_head().await.map(|()| false),
-            Work::Mirror | Work::Alive | Work::Refusals => self.take_without_lease(work).await,
+            Work::Mirror | Work::Authorities | Work::Alive | Work::Refusals => {
+                self.take_without_lease(work).await
+            }
         }
     }
 
@@ -214,6 +225,7 @@ impl Rounds {
     async fn take_without_lease(&self, work: Work) -> Result<bool, BrokerError> {
         match work {
             Work::Mirror => self.broker.mirror_log().await.map(|()| false),
+            Work::Authorities => self.broker.follow_authorities().await.map(|()| false),
             Work::Refusals => self.broker.sum_up_refusals(false).await.map(|()| false),
             _ => {
                 self.broker.note_alive().await?;
@@ -255,7 +267,12 @@ impl Wake {
             Work::Enroller => Some(&self.enroller),
             Work::Sweeper => Some(&self.sweeper),
             Work::Publisher => Some(&self.publisher),
-            Work::Sequencer | Work::Head | Work::Mirror | Work::Alive | Work::Refusals => None,
+            Work::Sequencer
+            | Work::Head
+            | Work::Mirror
+            | Work::Authorities
+            | Work::Alive
+            | Work::Refusals => None,
         }
     }
 }
@@ -274,7 +291,12 @@ impl Broker {
             Work::Enroller => self.enrol_pools(share, &mut memory.enrolments, lease).await,
             Work::Sweeper => self.sweep(share, lease).await,
             Work::Publisher => self.publish(share, lease).await.map(|()| false),
-            Work::Sequencer | Work::Head | Work::Mirror | Work::Alive | Work::Refusals => Ok(false),
+            Work::Sequencer
+            | Work::Head
+            | Work::Mirror
+            | Work::Authorities
+            | Work::Alive
+            | Work::Refusals => Ok(false),
         }
     }
 }

@@ -164,7 +164,9 @@ impl Broker {
     /// "Not found" is believed of the token only that has the tenant's keys: on another one (the configuration names a
     /// wrong token, or none of its own any more) every KEK would seem to be destroyed, and new ones would be of no use.
     pub(super) async fn check_token_of(&self, tenant: &TenantId) -> Result<(), BrokerError> {
-        if self.hsm.object_exists(&ObjectId::TokenMac(tenant.clone())).await? {
+        let mac = ObjectId::TokenMac(tenant.clone());
+        // A worker may not see what another broker made while it wrote itself.
+        if self.hsm.object_exists(&mac).await? || self.hsm.look_afresh(&mac).await? {
             return Ok(());
         }
         tracing::error!(
@@ -172,7 +174,7 @@ impl Broker {
             token_serial = self.hsm.token_serial(tenant)?,
             "the token does not hold the tenant's keys; correct the configuration or restore the HSM's backup"
         );
-        Err(HsmError::NotFound(ObjectId::TokenMac(tenant.clone())).into())
+        Err(HsmError::NotFound(mac).into())
     }
 
     /// Makes the KEK of an epoch that this process recorded, and opens the epoch; false if that was given up meanwhile.

@@ -10,6 +10,7 @@ use crate::audit::signature::AuditSignature;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::authorities::{Authority, ROOT_VALIDITY, unissued};
 use crate::broker::ca_fitness::{Candidate, Fitness};
+use crate::broker::making::{Making, PATIENTLY};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
@@ -129,53 +130,56 @@ impl Broker {
     ) -> Result<Ca, BrokerError> {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::IssueCa, target)?;
-        let _one_at_a_time = self.ca_making.lock().await;
-        let key_of_request = request.key(authorised.actor());
-        let id = made_by(&key_of_request);
-        if let Some(made) = self.store.issuers().await?.into_iter().find(|record| record.id == id) {
-            // The store has its outcome; another body under the same id is refused there.
-            let event = Event::new(made.created_at, EventKind::IssuerAdded, authorised.actor());
-            return self.take_into_use(made, event, Some(key_of_request)).await;
-        }
-        let current = self.current_ca(&tenant, &name).await?;
-        match (&current, new) {
-            (Some(_), true) => {
-                return Err(BrokerError::AlreadyExists(format!("CA {name} of tenant {tenant}")));
+        let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
+        let made = async {
+            let key_of_request = request.key(authorised.actor());
+            let id = made_by(&key_of_request);
+            if let Some(made) = self.store.issuers().await?.into_iter().find(|record| record.id == id) {
+                // The store has its outcome; another body under the same id is refused there.
+                let event = Event::new(made.created_at, EventKind::IssuerAdded, authorised.actor());
+                return self.take_into_use(&making, made, event, Some(key_of_request)).await;
             }
-            (None, false) => return Err(BrokerError::NotFound(format!("CA {name} of tenant {tenant}"))),
-            _ => {}
-        }
-        let root = self.certifier(&tenant, current.as_deref(), &certifier)?;
-        let (generation, key) = self.next_key(&tenant);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
-        let now = self.store.now().await?;
-        let (tbs, signer, chain_der) = match &root {
-            Some(root) => {
-                let (name, rng) = (name.as_str(), &mut rand::rng());
-                let tbs = root.ca.sub_ca(&tenant, name, generation, &spki, SUB_CA_VALIDITY, now, rng);
-                (tbs, &root.key, vec![root.certificate_der.clone()])
+            let current = self.current_ca(&tenant, &name).await?;
+            match (&current, new) {
+                (Some(_), true) => {
+                    return Err(BrokerError::AlreadyExists(format!("CA {name} of tenant {tenant}")));
+                }
+                (None, false) => return Err(BrokerError::NotFound(format!("CA {name} of tenant {tenant}"))),
+                _ => {}
             }
-            None => {
-                let common_name = format!("{name}, tenant {tenant}");
-                let tbs = ca::issue::root(&common_name, &spki, ROOT_VALIDITY, now, &mut rand::rng());
-                (tbs, &key, Vec::new())
-            }
+            let root = self.certifier(&tenant, current.as_deref(), &certifier)?;
+            let (generation, key) = self.next_key(&tenant);
+            let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+            let now = self.store.now().await?;
+            let (tbs, signer, chain_der) = match &root {
+                Some(root) => {
+                    let (name, rng) = (name.as_str(), &mut rand::rng());
+                    let tbs = root.ca.sub_ca(&tenant, name, generation, &spki, SUB_CA_VALIDITY, now, rng);
+                    (tbs, &root.key, vec![root.certificate_der.clone()])
+                }
+                None => {
+                    let common_name = format!("{name}, tenant {tenant}");
+                    let tbs = ca::issue::root(&common_name, &spki, ROOT_VALIDITY, now, &mut rand::rng());
+                    (tbs, &key, Vec::new())
+                }
+            };
+            let certificate_der = self.sign_certificate(signer, &tbs.map_err(unissued)?).await?;
+            crash::reached(Point::CaCertified);
+            let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
+            let record = IssuerRecord {
+                external: None,
+                id,
+                tenant: Some(tenant),
+                name,
+                generation,
+                key: key.to_string(),
+                certificate_der,
+                chain_der,
+                created_at: now,
+            };
+            self.take_into_use(&making, record, event, Some(key_of_request)).await
         };
-        let certificate_der = self.sign_certificate(signer, &tbs.map_err(unissued)?).await?;
-        crash::reached(Point::CaCertified);
-        let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
-        let record = IssuerRecord {
-            external: None,
-            id,
-            tenant: Some(tenant),
-            name,
-            generation,
-            key: key.to_string(),
-            certificate_der,
-            chain_der,
-            created_at: now,
-        };
-        self.take_into_use(record, event, Some(key_of_request)).await
+        making.hold(made).await
     }
 
     /// The own root that certifies a CA; none for a root, which certifies itself.
@@ -222,27 +226,32 @@ impl Broker {
     ) -> Result<CaCertificateRequest, BrokerError> {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::RequestCa, target)?;
-        let _one_at_a_time = self.ca_making.lock().await;
-        self.current_ca(&tenant, &name).await?;
-        let (generation, key) = self.next_key(&tenant);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
-        let tbs = TbsRequest::sub_ca(&tenant, name.as_str(), generation, &spki).map_err(unissued)?;
-        let signatures = self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
-        let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
-        let der = tbs.assemble(signature);
-        crash::reached(Point::CaRequestSigned);
-        let event = Event::new(self.store.now().await?, EventKind::CaRequested, authorised.actor())
-            .tenant(&tenant)
-            .request(request.id)
-            .details(details::json(&CaRequestDetails {
-                name,
-                generation,
-                key_label: key.to_string(),
-                request: Sha256Hash::of(&der),
-            }));
-        self.store.append_events(vec![event]).await?;
-        crash::reached(Point::CaRequestCommitted);
-        Ok(CaCertificateRequest { der, generation })
+        let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
+        let made = async {
+            self.current_ca(&tenant, &name).await?;
+            let (generation, key) = self.next_key(&tenant);
+            let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+            let tbs = TbsRequest::sub_ca(&tenant, name.as_str(), generation, &spki).map_err(unissued)?;
+            let signatures =
+                self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
+            let signature =
+                signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
+            let der = tbs.assemble(signature);
+            crash::reached(Point::CaRequestSigned);
+            let event = Event::new(self.store.now().await?, EventKind::CaRequested, authorised.actor())
+                .tenant(&tenant)
+                .request(request.id)
+                .details(details::json(&CaRequestDetails {
+                    name,
+                    generation,
+                    key_label: key.to_string(),
+                    request: Sha256Hash::of(&der),
+                }));
+            self.store.append_events(vec![event]).await?;
+            crash::reached(Point::CaRequestCommitted);
+            Ok(CaCertificateRequest { der, generation })
+        };
+        making.hold(made).await
     }
 
     /// Takes an externally signed CA certificate into use: it issues from now on.
@@ -267,63 +276,71 @@ impl Broker {
 
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::ImportCa, target)?;
-        let _one_at_a_time = self.ca_making.lock().await;
-        self.current_ca(&tenant, &name).await?;
-        if let Some(known) =
-            self.authorities.load().all().into_iter().find(|known| known.certificate_der == certificate_der)
-        {
-            return Ok((self.shown(&known), Vec::new()));
-        }
-        // 1.
-        let now = self.store.now().await?;
-        let facts = parsed("certificate_der", &certificate_der)?;
-        let signing = SigningCa::new(&certificate_der, &self.settings.load().http_url)
-            .map_err(|error| invalid("certificate_der", error.to_string()))?;
-        if now < facts.not_before || now >= facts.not_after {
-            let period =
-                format!("is valid from {} to {}, and it is {now}", facts.not_before, facts.not_after);
-            return Err(invalid("certificate_der", period));
-        }
-        let (generation, key) = self.next_key(&tenant);
-        if self.hsm.public_key(&key).await?.is_none_or(|spki| spki != facts.public_key_der) {
-            let problem = format!(
-                "is not for the key {key} that waits for a certificate: have the request of `keybroker ca csr` signed"
-            );
-            return Err(invalid("certificate_der", problem));
-        }
-        // 2.
-        let chain_der = self.chain_to_a_root(&facts, &given).await?;
-        // 3.
-        let (root, between) = chain_der.split_last().ok_or_else(|| no_root("certificate_der"))?;
-        let mut chain = vec![certificate_der.clone()];
-        chain.extend_from_slice(between);
-        let candidate =
-            Candidate { tenant: &tenant, name: &name, key: &key, signing: &signing, chain: &chain, root };
-        let Fitness { problems, mut warnings } = self.try_ca(&candidate, now).await?;
-        if !problems.is_empty() && !force {
-            let problem = format!(
-                "is not fit for what it is to issue (force takes it into use nevertheless): {}",
-                problems.join("; ")
-            );
-            return Err(invalid("certificate_der", problem));
-        }
-        warnings.splice(0..0, problems);
-        crash::reached(Point::CaTried);
-        // 4.
-        let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
-        let record = IssuerRecord {
-            external: None,
-            id: IssuerId::generate(),
-            tenant: Some(tenant),
-            name,
-            generation,
-            key: key.to_string(),
-            certificate_der,
-            chain_der,
-            created_at: now,
+        let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
+        let made = async {
+            self.current_ca(&tenant, &name).await?;
+            if let Some(known) = self
+                .authorities
+                .load()
+                .all()
+                .into_iter()
+                .find(|known| known.certificate_der == certificate_der)
+            {
+                return Ok((self.shown(&known), Vec::new()));
+            }
+            // 1.
+            let now = self.store.now().await?;
+            let facts = parsed("certificate_der", &certificate_der)?;
+            let signing = SigningCa::new(&certificate_der, &self.settings.load().http_url)
+                .map_err(|error| invalid("certificate_der", error.to_string()))?;
+            if now < facts.not_before || now >= facts.not_after {
+                let period =
+                    format!("is valid from {} to {}, and it is {now}", facts.not_before, facts.not_after);
+                return Err(invalid("certificate_der", period));
+            }
+            let (generation, key) = self.next_key(&tenant);
+            if self.hsm.public_key(&key).await?.is_none_or(|spki| spki != facts.public_key_der) {
+                let problem = format!(
+                    "is not for the key {key} that waits for a certificate: have the request of `keybroker ca csr` signed"
+                );
+                return Err(invalid("certificate_der", problem));
+            }
+            // 2.
+            let chain_der = self.chain_to_a_root(&facts, &given).await?;
+            // 3.
+            let (root, between) = chain_der.split_last().ok_or_else(|| no_root("certificate_der"))?;
+            let mut chain = vec![certificate_der.clone()];
+            chain.extend_from_slice(between);
+            let candidate =
+                Candidate { tenant: &tenant, name: &name, key: &key, signing: &signing, chain: &chain, root };
+            let Fitness { problems, mut warnings } = self.try_ca(&candidate, now).await?;
+            if !problems.is_empty() && !force {
+                let problem = format!(
+                    "is not fit for what it is to issue (force takes it into use nevertheless): {}",
+                    problems.join("; ")
+                );
+                return Err(invalid("certificate_der", problem));
+            }
+            warnings.splice(0..0, problems);
+            crash::reached(Point::CaTried);
+            // 4.
+            let event = Event::new(now, EventKind::IssuerAdded, authorised.actor()).request(request.id);
+            let record = IssuerRecord {
+                external: None,
+                id: IssuerId::generate(),
+                tenant: Some(tenant),
+                name,
+                generation,
+                key: key.to_string(),
+                certificate_der,
+                chain_der,
+                created_at: now,
+            };
+            let taken =
+                self.take_into_use(&making, record, event, Some(request.key(authorised.actor()))).await?;
+            Ok((taken, warnings))
         };
-        let taken = self.take_into_use(record, event, Some(request.key(authorised.actor()))).await?;
-        Ok((taken, warnings))
+        making.hold(made).await
     }
 
     /// The own root signs a CA's request: the offline side of a ceremony. Its validity ends with the root's at the latest.
@@ -450,6 +467,7 @@ impl Broker {
     /// Records a CA and lets it issue.
     pub(super) async fn take_into_use(
         &self,
+        making: &Making<'_>,
         record: IssuerRecord,
         event: Event,
         request: Option<RequestKey>,
@@ -467,12 +485,10 @@ impl Broker {
         }));
         event.tenant = record.tenant.clone();
         let id = record.id;
-        let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) };
+        let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) }.lease(&making.lease);
         self.store.add_issuer(record, mutation).await?;
         crash::reached(Point::CaCommitted);
         self.load_authorities().await?;
-        self.wake.publisher.notify_one();
-        self.wake.listeners.notify_one();
         let taken = self.authorities.load().get(id);
         let taken = taken.ok_or_else(|| BrokerError::Internal("the new CA is gone".to_owned()))?;
         Ok(self.shown(&taken))

@@ -4,12 +4,13 @@ use crate::audit::details::{self, IdentityDetails, LogStartedDetails, TenantDeta
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::authorisation::Role;
 use crate::broker::authorities::unissued;
+use crate::broker::making::{Making, PATIENTLY};
 use crate::broker::{Broker, BrokerError};
 use crate::ca::CertificateFacts;
 use crate::crash::{self, Point};
 use crate::hsm::ObjectId;
 use crate::hsm::SignatureAlgorithm;
-use crate::nfv::{IdentityName, TenantId, VnfInstanceId};
+use crate::nfv::{IdentityName, IssuerName, TenantId, VnfInstanceId};
 use crate::store::records::{Identity, Tenant};
 use crate::store::{Mutation, StoreError};
 use std::time::Duration;
@@ -37,8 +38,12 @@ impl Broker {
     pub async fn initialise(&self, root_name: &str) -> Result<(), BrokerError> {
         // Nothing is made on another token than the one that the database belongs to.
         self.require_the_token().await?;
-        let audit = ObjectId::Audit(1);
-        self.ensure_key_pair(&audit, self.hsm.status().audit_algorithm).await?;
+        let making = self.making_keys(None, PATIENTLY).await?;
+        making.hold(self.make_what_is_missing(&making, root_name)).await
+    }
+
+    async fn make_what_is_missing(&self, making: &Making<'_>, root_name: &str) -> Result<(), BrokerError> {
+        making.key_pair(&ObjectId::Audit(1), self.hsm.status().audit_algorithm).await?;
         if self.store.mark(super::sequence::ORIGIN).await?.is_none() {
             let origin = format!("keybroker/{}", Uuid::now_v7());
             self.store.set_mark(super::sequence::ORIGIN, &origin).await?;
@@ -46,7 +51,7 @@ impl Broker {
             let event = Event::new(self.store.now().await?, EventKind::LogStarted, Actor::broker());
             self.store.append_events(vec![event.details(details::json(&started))]).await?;
         }
-        self.ensure_root(root_name).await?;
+        self.ensure_root(making, root_name).await?;
         let tenant = default_tenant();
         let now = self.store.now().await?;
         let added = Event::new(now, EventKind::TenantAdded, Actor::broker())
@@ -57,8 +62,9 @@ impl Broker {
             Ok(()) | Err(StoreError::AlreadyExists(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        self.ensure_tenant_keys(&tenant).await?;
-        self.ensure_key_pair(&ObjectId::Tls(1), SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let of_tenant = self.making_keys(Some(&tenant), PATIENTLY).await?;
+        of_tenant.hold(self.ensure_tenant_keys(&of_tenant, &tenant)).await?;
+        making.key_pair(&ObjectId::Tls(1), SignatureAlgorithm::EcdsaP256Sha256).await?;
         Ok(())
     }
 
@@ -90,6 +96,17 @@ impl Broker {
         key.ok_or_else(|| {
             BrokerError::Precondition("the token has no TLS key; run `keybroker init`".to_owned())
         })
+    }
+
+    /// The public key (SubjectPublicKeyInfo, DER) for our TLS client certificate at an issuer outside, made now if it is missing.
+    ///
+    /// # Errors
+    /// [`BrokerError::Precondition`] on another token than the database's; the HSM's or the store's.
+    pub async fn make_est_client_key(&self, issuer: &IssuerName) -> Result<Vec<u8>, BrokerError> {
+        self.require_the_token().await?;
+        let key = ObjectId::EstClient(issuer.clone());
+        let making = self.making_keys(None, PATIENTLY).await?;
+        making.hold(making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256)).await
     }
 
     /// Certifies and registers an identity that `init` made a key for; `None` if the name is registered with another

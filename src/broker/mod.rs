@@ -25,6 +25,7 @@ mod generate;
 pub mod hierarchy;
 pub mod initialise;
 mod listeners;
+mod making;
 pub mod mirror;
 pub mod ocsp;
 pub mod pools;
@@ -182,8 +183,10 @@ pub struct Broker {
     /// Held while an epoch of the tenant is made: the one that this process recorded and that is not known to be open, which
     /// nobody else makes the KEK of; owner: `epochs`.
     epoch_making: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<Option<EpochId>>>>>,
-    /// Held while a CA key is made or certified, so that two operators do not use one generation.
-    ca_making: tokio::sync::Mutex<()>,
+    /// Held while keys of a tenant, or the broker's own, are made on the token; owner: `making`.
+    key_making: Mutex<HashMap<Option<TenantId>, Arc<tokio::sync::Mutex<()>>>>,
+    /// The name of this process among those that share the store; owner: `making`.
+    holder: String,
     /// Events in the chain; owner: `sequence`. Tails wait on it.
     chained: watch::Sender<u64>,
     /// How fast each pool fills and empties, as seen here; owner: `pools`.
@@ -431,6 +434,7 @@ impl Broker {
     /// A profile that cannot be read (the text names file and line), or the store's.
     pub async fn open(store: Arc<dyn Store>, hsm: Hsm, settings: Settings) -> Result<Arc<Self>, BrokerError> {
         let broker = Self {
+            holder: making::holder(&*store),
             profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
             store,
@@ -443,7 +447,7 @@ impl Broker {
             responders: ocsp::Responders::default(),
             open_epochs: Mutex::new(HashMap::new()),
             epoch_making: Mutex::new(HashMap::new()),
-            ca_making: tokio::sync::Mutex::new(()),
+            key_making: Mutex::new(HashMap::new()),
             flows: Mutex::new(HashMap::new()),
             admission: admission::Admission::default(),
             chained: watch::Sender::new(0),

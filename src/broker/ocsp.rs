@@ -8,6 +8,7 @@
 use crate::audit::details::{self, OcspResponderDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::broker::authorities::Authority;
+use crate::broker::making::BRIEFLY;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::CertificateFacts;
 use crate::ca::ocsp::{
@@ -313,7 +314,14 @@ impl Broker {
             return Ok(());
         }
         let key = ObjectId::Ocsp(tenant.clone(), authority.generation);
-        let spki = self.ensure_key_pair(&key, RESPONDER_ALGORITHM).await?;
+        let spki = match self.hsm.public_key(&key).await? {
+            Some(spki) => spki,
+            // Whoever has lost the publisher's lease without knowing may be about to make it, too.
+            None => {
+                let making = self.making_keys(Some(tenant), BRIEFLY).await?;
+                making.hold(making.key_pair(&key, RESPONDER_ALGORITHM)).await?
+            }
+        };
         let validity = self.settings.load().ocsp.responder_validity;
         let tbs = authority.ca.ocsp_responder(&spki, validity, now, &mut rand::rng());
         let tbs = tbs.map_err(super::authorities::unissued)?;

@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::files::{self, Readers};
 use super::output::{Format, OutputArgs, line};
 use crate::ca::{self, issuers, pem};
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::nfv::IssuerName;
 use serde_json::json;
@@ -34,12 +34,21 @@ pub(super) async fn run(command: IssuerCommand, output: OutputArgs) -> Result<()
     if !config.issuers.contains_key(&name) {
         return Err(Failure::usage(format!("[issuer.{name}] is not in the configuration")));
     }
-    let hsm = assembly::hsm(&config).await?;
+    let (key, algorithm) = (ObjectId::EstClient(name.clone()), SignatureAlgorithm::EcdsaP256Sha256);
+    let broker = match &config.store.url {
+        // One host: there is nobody else to make it, and the broker that runs here has the database.
+        StoreUrl::Sqlite(_) => None,
+        StoreUrl::Postgres(_) => Some(assembly::open(&config).await?),
+    };
+    let hsm = match &broker {
+        Some(broker) => broker.hsm().clone(),
+        None => assembly::hsm(&config).await?,
+    };
     let requested = async {
-        let (key, algorithm) = (ObjectId::EstClient(name.clone()), SignatureAlgorithm::EcdsaP256Sha256);
-        let public_key_der = match hsm.public_key(&key).await? {
-            Some(there) => there,
-            None => hsm.create_key_pair(&key, algorithm).await?,
+        let public_key_der = match (hsm.public_key(&key).await?, &broker) {
+            (Some(there), _) => there,
+            (None, Some(broker)) => broker.make_est_client_key(&name).await?,
+            (None, None) => hsm.create_key_pair(&key, algorithm).await?,
         };
         let info = issuers::client_request(name.as_str(), &public_key_der).map_err(Failure::failed)?;
         let signatures = hsm.sign(Lane::Bulk, &key, algorithm, vec![info.clone()]).await?;
@@ -47,7 +56,10 @@ pub(super) async fn run(command: IssuerCommand, output: OutputArgs) -> Result<()
         Ok::<_, Failure>(ca::assemble(&info, algorithm, signature))
     };
     let requested = requested.await;
-    hsm.shutdown().await;
+    match broker {
+        Some(broker) => broker.close().await,
+        None => hsm.shutdown().await,
+    }
     let text = pem("CERTIFICATE REQUEST", &requested?);
     if let Some(out) = out {
         files::replace(&out, text.as_bytes(), Readers::Everyone)?;

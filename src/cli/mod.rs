@@ -5,6 +5,7 @@
 mod anchor;
 mod assembly;
 mod audit;
+mod batches;
 mod bench;
 mod ca;
 mod certificates;

@@ -106,13 +106,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     };
     let running =
         server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
-    let holder = match &config.store.url {
-        // One process at a time: this one goes on with the leases of the one before, however that ended.
-        StoreUrl::Sqlite(_) => "embedded".to_owned(),
-        // A name of its own for every start: one that was killed, or that only sleeps, stays another holder.
-        StoreUrl::Postgres(_) => format!("{}-{}", std::process::id(), uuid::Uuid::now_v7()),
-    };
-    let background = Background::start(&broker, &holder);
+    let background = Background::start(&broker, broker.holder());
     let addresses = running.addresses();
     tracing::info!(
         bootstrap = %addresses.bootstrap, vnfci = %addresses.vnfci, management = %addresses.management,

@@ -1,15 +1,13 @@
 //! `keybroker vnf`: VNF instances as MANO scales them in and ends them.
 
+use super::batches::BatchArgs;
 use super::connection::{ConnectionArgs, TenantArgs, request_id};
 use super::failure::Failure;
 use super::output::OutputArgs;
 use crate::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::api::proto::{ScaleInRequest, TerminateVnfRequest};
 use crate::nfv::{VnfInstanceId, VnfciId};
-use serde_json::json;
-
-/// How many VNFCIs go into one call: the broker's bound.
-const BATCH: usize = 1_000;
+use serde_json::{Value, json};
 
 /// What to do with VNF instances.
 #[derive(Debug, clap::Subcommand)]
@@ -22,6 +20,8 @@ pub(super) enum VnfCommand {
         /// State that their storage was wiped; goes into the receipts
         #[arg(long)]
         storage_wiped: bool,
+        #[command(flatten)]
+        batches: BatchArgs,
         #[command(flatten)]
         tenant: TenantArgs,
         #[command(flatten)]
@@ -47,20 +47,15 @@ pub(super) enum VnfCommand {
 /// Runs the command.
 pub(super) async fn run(command: VnfCommand, output: OutputArgs) -> Result<(), Failure> {
     match command {
-        VnfCommand::ScaleIn { vnfcis, storage_wiped, tenant, connection } => {
+        VnfCommand::ScaleIn { vnfcis, storage_wiped, batches, tenant, connection } => {
             let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
-            let mut objects = Vec::with_capacity(vnfcis.len());
-            let mut refused = 0_usize;
-            for batch in vnfcis.chunks(BATCH) {
-                let request = ScaleInRequest {
-                    request_id: request_id(),
-                    tenant: tenant.to_proto(),
-                    vnfci_ids: batch.iter().map(VnfciId::to_string).collect(),
-                    storage_wiped,
-                };
+            let columns = ["vnfci_id", "terminated", "newly_terminated", "error"];
+            let scale_in = async |request_id, vnfcis: Vec<VnfciId>, told: &mut Vec<Value>| {
+                let vnfci_ids = vnfcis.iter().map(VnfciId::to_string).collect();
+                let request =
+                    ScaleInRequest { request_id, tenant: tenant.to_proto(), vnfci_ids, storage_wiped };
                 for result in client.scale_in(request).await?.into_inner().results {
-                    refused += usize::from(!result.error.is_empty());
-                    objects.push(json!({
+                    told.push(json!({
                         "vnfci_id": result.vnfci_id,
                         "terminated": result.error.is_empty(),
                         "newly_terminated": result.newly_terminated,
@@ -68,13 +63,9 @@ pub(super) async fn run(command: VnfCommand, output: OutputArgs) -> Result<(), F
                         "error": (!result.error.is_empty()).then_some(result.error),
                     }));
                 }
-            }
-            output.list(&["vnfci_id", "terminated", "newly_terminated", "error"], &objects);
-            if refused == 0 {
                 Ok(())
-            } else {
-                Err(Failure::failed(format!("{refused} of {} VNFCIs were not ended", objects.len())))
-            }
+            };
+            batches.begin().ask(&vnfcis, (output, &columns, "were not ended"), scale_in).await
         }
         VnfCommand::Terminate { vnf_instance, expected_count, storage_wiped, tenant, connection } => {
             let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);

@@ -326,6 +326,19 @@ impl Hsm {
         }
     }
 
+    /// The same, asked in a process that is started for this question: a worker may not see what another process made while
+    /// it wrote itself, so that its "no" is not enough to make a key by.
+    ///
+    /// # Errors
+    /// As [`Hsm::verify_destroyed`].
+    pub async fn look_afresh(&self, id: &ObjectId) -> Result<bool, HsmError> {
+        match self.verify_destroyed(vec![id.clone()]).await {
+            Ok(_) => Ok(false),
+            Err(HsmError::StillThere(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Destroys an epoch's KEK; none is fine. Only [`Hsm::verify_destroyed`] says that it is gone.
     ///
     /// # Errors

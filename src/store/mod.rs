@@ -203,6 +203,8 @@ pub trait Store: RecoveryStore + Send + Sync + 'static {
     async fn add_issuer(&self, issuer: IssuerRecord, mutation: Mutation<()>) -> Result<()>;
     /// All CA certificates, roots (no tenant) first, by tenant and generation.
     async fn issuers(&self) -> Result<Vec<IssuerRecord>>;
+    /// How many there are: they are added and never removed.
+    async fn issuer_count(&self) -> Result<u64>;
 
     // Pools.
 

@@ -30,6 +30,7 @@ mod hierarchy;
 mod hsm_away;
 mod hsm_faults;
 mod key_types;
+mod one_key;
 mod operator_pki;
 mod other_root;
 mod paths;

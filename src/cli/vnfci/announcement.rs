@@ -6,7 +6,7 @@ use crate::api::proto::{
     InitialCredential, NewVnfci, Slot, TokenInitialCredential, X509InitialCredential, initial_credential,
     x509_initial_credential,
 };
-use crate::clock::{Clock, HumaneDuration, SystemClock};
+use crate::clock::{HumaneDuration, Timestamp};
 use crate::nfv::{AnchorName, PoolName, Sha256Hash, SlotName, VduId, VnfInstanceId, VnfciId};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -109,8 +109,8 @@ struct Item {
 
 impl RegisterArgs {
     /// The announcements, in the file's order.
-    pub(super) fn announcements(&self) -> Result<Vec<NewVnfci>, Failure> {
-        let expires_at = expires_at(self.expires_in);
+    pub(super) fn announcements(&self, begun: Timestamp) -> Result<Vec<NewVnfci>, Failure> {
+        let expires_at = expires_at(self.expires_in, begun);
         let items = match &self.file {
             Some(file) => read(file)?,
             None => vec![self.item()?],
@@ -142,11 +142,11 @@ pub(super) fn is_token(credential: Option<&InitialCredential>) -> bool {
 }
 
 /// Until when an initial credential is to be usable; none for the broker's default.
-pub(super) fn expires_at(expires_in: Option<HumaneDuration>) -> Option<prost_types::Timestamp> {
-    expires_in.map(|after| prost_types::Timestamp {
-        seconds: SystemClock.now().plus(after.0).unix_seconds(),
-        nanos: 0,
-    })
+pub(super) fn expires_at(
+    expires_in: Option<HumaneDuration>,
+    begun: Timestamp,
+) -> Option<prost_types::Timestamp> {
+    expires_in.map(|after| prost_types::Timestamp { seconds: begun.plus(after.0).unix_seconds(), nanos: 0 })
 }
 
 /// The kind of an initial credential, if what was given makes exactly one.

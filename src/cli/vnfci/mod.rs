@@ -4,6 +4,7 @@ mod announcement;
 mod rearm;
 mod revoke;
 
+use super::batches::{BatchArgs, Batches};
 use super::connection::{ConnectionArgs, TenantArgs, request_id, time_text};
 use super::failure::Failure;
 use super::files::{self, Readers};
@@ -19,9 +20,6 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// How many announcements go into one call: the broker's bound.
-const BATCH: usize = 1_000;
-
 /// What to do with VNFC instances.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum VnfciCommand {
@@ -34,6 +32,8 @@ pub(super) enum VnfciCommand {
         /// MANO's ids of the VNFCIs
         #[arg(required = true, value_name = "VNFCI")]
         vnfcis: Vec<VnfciId>,
+        #[command(flatten)]
+        batches: BatchArgs,
         #[command(flatten)]
         tenant: TenantArgs,
         #[command(flatten)]
@@ -83,6 +83,8 @@ pub(super) struct Register {
     #[arg(long, value_name = "DIR", default_value = "tokens")]
     token_dir: PathBuf,
     #[command(flatten)]
+    batches: BatchArgs,
+    #[command(flatten)]
     tenant: TenantArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -93,8 +95,8 @@ pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(),
     match command {
         VnfciCommand::Register(register) => run_register(*register, output).await?,
         VnfciCommand::Rearm(args) => rearm::run(*args, output).await?,
-        VnfciCommand::Renew { vnfcis, tenant, connection } => {
-            request_renewal(&vnfcis, &tenant, connection, output).await?;
+        VnfciCommand::Renew { vnfcis, batches, tenant, connection } => {
+            request_renewal(&vnfcis, &batches.begin(), &tenant, connection, output).await?;
         }
         VnfciCommand::List { vnf_instance, tenant, connection } => {
             let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
@@ -145,81 +147,85 @@ pub(super) async fn run(command: VnfciCommand, output: OutputArgs) -> Result<(),
 }
 
 async fn run_register(register: Register, output: OutputArgs) -> Result<(), Failure> {
-    let announcements = register.announcements.announcements()?;
+    let batches = register.batches.begin();
+    let announcements = register.announcements.announcements(batches.begun())?;
     if announcements.iter().any(|item| announcement::is_token(item.initial_credential.as_ref())) {
         // Before anything is registered: a token is given out once and must have a place.
         files::private_directory(&register.token_dir)?;
     }
     let mut client = LifecycleServiceClient::new(register.connection.connect().await?.channel);
-    let mut objects = Vec::with_capacity(announcements.len());
-    let mut refused = 0_usize;
-    for batch in announcements.chunks(BATCH) {
-        let request = RegisterVnfcisRequest {
-            request_id: request_id(),
-            tenant: register.tenant.to_proto(),
-            vnfcis: batch.to_vec(),
-        };
+    let columns = ["vnfci_id", "registered", "error", "token_file"];
+    let register = async |request_id, vnfcis, told: &mut Vec<Value>| {
+        let request = RegisterVnfcisRequest { request_id, tenant: register.tenant.to_proto(), vnfcis };
+        let mut tokens = Tokens::new(&register.token_dir);
         for result in client.register_vnfcis(request).await?.into_inner().results {
-            let token_file = store_token(&register.token_dir, &result.vnfci_id, result.token)?;
-            refused += usize::from(!result.error.is_empty());
-            objects.push(json!({
+            told.push(json!({
                 "vnfci_id": result.vnfci_id,
                 "registered": result.error.is_empty(),
+                "token_file": tokens.store(&result.vnfci_id, result.token),
                 "error": (!result.error.is_empty()).then_some(result.error),
-                "token_file": token_file,
             }));
         }
-    }
-    output.list(&["vnfci_id", "registered", "error", "token_file"], &objects);
-    if refused == 0 {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!("{refused} of {} VNFCIs were not registered", objects.len())))
-    }
+        tokens.all_stored()
+    };
+    batches.ask(&announcements, (output, &columns, "were not registered"), register).await
 }
 
 async fn request_renewal(
     vnfcis: &[VnfciId],
+    batches: &Batches,
     tenant: &TenantArgs,
     connection: ConnectionArgs,
     output: OutputArgs,
 ) -> Result<(), Failure> {
     let mut client = LifecycleServiceClient::new(connection.connect().await?.channel);
-    let mut objects = Vec::with_capacity(vnfcis.len());
-    let mut refused = 0_usize;
-    for batch in vnfcis.chunks(BATCH) {
-        let request = RequestRenewalRequest {
-            request_id: request_id(),
-            tenant: tenant.to_proto(),
-            vnfci_ids: batch.iter().map(VnfciId::to_string).collect(),
-        };
+    let columns = ["vnfci_id", "requested", "newly_requested", "error"];
+    let ask = async |request_id, vnfcis: Vec<VnfciId>, told: &mut Vec<Value>| {
+        let vnfci_ids = vnfcis.iter().map(VnfciId::to_string).collect();
+        let request = RequestRenewalRequest { request_id, tenant: tenant.to_proto(), vnfci_ids };
         for result in client.request_renewal(request).await?.into_inner().results {
-            refused += usize::from(!result.error.is_empty());
-            objects.push(json!({
+            told.push(json!({
                 "vnfci_id": result.vnfci_id,
                 "requested": result.error.is_empty(),
                 "newly_requested": result.newly_requested,
                 "error": (!result.error.is_empty()).then_some(result.error),
             }));
         }
-    }
-    output.list(&["vnfci_id", "requested", "newly_requested", "error"], &objects);
-    if refused == 0 {
         Ok(())
-    } else {
-        Err(Failure::failed(format!("{refused} of {} VNFCIs were not asked to renew", objects.len())))
-    }
+    };
+    batches.ask(vnfcis, (output, &columns, "were not asked to renew"), ask).await
 }
 
-/// Writes a VNFCI's token, if there is one; gives the file.
-fn store_token(directory: &Path, vnfci: &str, token: String) -> Result<Option<PathBuf>, Failure> {
-    let token = Zeroizing::new(token);
-    if token.is_empty() {
-        return Ok(None);
+/// The one-time tokens that one call brought: one that cannot be written does not keep the others from it.
+struct Tokens<'a> {
+    directory: &'a Path,
+    failure: Option<Failure>,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(directory: &'a Path) -> Self {
+        Self { directory, failure: None }
     }
-    let file = token_file(directory, vnfci);
-    files::replace(&file, format!("{}\n", token.as_str()).as_bytes(), Readers::Owner)?;
-    Ok(Some(file))
+
+    /// Writes a VNFCI's token, if there is one; gives the file.
+    fn store(&mut self, vnfci: &str, token: String) -> Option<PathBuf> {
+        let token = Zeroizing::new(token);
+        if token.is_empty() {
+            return None;
+        }
+        let file = token_file(self.directory, vnfci);
+        match files::replace(&file, format!("{}\n", token.as_str()).as_bytes(), Readers::Owner) {
+            Ok(()) => Some(file),
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+                None
+            }
+        }
+    }
+
+    fn all_stored(self) -> Result<(), Failure> {
+        self.failure.map_or(Ok(()), Err)
+    }
 }
 
 /// Where a VNFCI's token goes. MANO's ids may have characters that file names must not.

@@ -1,17 +1,18 @@
 //! `keybroker vnfci rearm`: new initial credentials, by flags or from a JSON file.
 
-use super::super::connection::{ConnectionArgs, TenantArgs, request_id};
+use super::super::batches::BatchArgs;
+use super::super::connection::{ConnectionArgs, TenantArgs};
 use super::super::failure::Failure;
 use super::super::files;
 use super::super::output::OutputArgs;
+use super::Tokens;
 use super::announcement::{PinArgs, expires_at, initial_credential};
-use super::{BATCH, store_token};
 use crate::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use crate::api::proto::{InitialCredential, RearmVnfcisRequest, Rearming};
-use crate::clock::HumaneDuration;
+use crate::clock::{HumaneDuration, Timestamp};
 use crate::nfv::{AnchorName, Sha256Hash, VnfciId};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// `vnfci rearm`.
@@ -41,6 +42,8 @@ pub(in crate::cli) struct RearmArgs {
     #[arg(long, value_name = "DIR", default_value = "tokens")]
     token_dir: PathBuf,
     #[command(flatten)]
+    batches: BatchArgs,
+    #[command(flatten)]
     tenant: TenantArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -59,12 +62,12 @@ struct Item {
 }
 
 impl RearmArgs {
-    fn rearmings(&self) -> Result<Vec<Rearming>, Failure> {
+    fn rearmings(&self, begun: Timestamp) -> Result<Vec<Rearming>, Failure> {
         let items = match &self.file {
             Some(file) => files::read_json_items(file)?,
             None => self.items()?,
         };
-        let expires_at = expires_at(self.expires_in);
+        let expires_at = expires_at(self.expires_in, begun);
         items
             .into_iter()
             .map(|item: Item| {
@@ -99,35 +102,26 @@ impl RearmArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: RearmArgs, output: OutputArgs) -> Result<(), Failure> {
-    let rearmings = args.rearmings()?;
+    let batches = args.batches.begin();
+    let rearmings = args.rearmings(batches.begun())?;
     if rearmings.iter().any(|item| super::announcement::is_token(item.initial_credential.as_ref())) {
         // Before anything is changed: a token is given out once and must have a place.
         files::private_directory(&args.token_dir)?;
     }
     let mut client = LifecycleServiceClient::new(args.connection.connect().await?.channel);
-    let mut objects = Vec::with_capacity(rearmings.len());
-    let mut refused = 0_usize;
-    for batch in rearmings.chunks(BATCH) {
-        let request = RearmVnfcisRequest {
-            request_id: request_id(),
-            tenant: args.tenant.to_proto(),
-            vnfcis: batch.to_vec(),
-        };
+    let columns = ["vnfci_id", "rearmed", "error", "token_file"];
+    let rearm = async |request_id, vnfcis, told: &mut Vec<Value>| {
+        let request = RearmVnfcisRequest { request_id, tenant: args.tenant.to_proto(), vnfcis };
+        let mut tokens = Tokens::new(&args.token_dir);
         for result in client.rearm_vnfcis(request).await?.into_inner().results {
-            let token_file = store_token(&args.token_dir, &result.vnfci_id, result.token)?;
-            refused += usize::from(!result.error.is_empty());
-            objects.push(json!({
+            told.push(json!({
                 "vnfci_id": result.vnfci_id,
                 "rearmed": result.error.is_empty(),
+                "token_file": tokens.store(&result.vnfci_id, result.token),
                 "error": (!result.error.is_empty()).then_some(result.error),
-                "token_file": token_file,
             }));
         }
-    }
-    output.list(&["vnfci_id", "rearmed", "error", "token_file"], &objects);
-    if refused == 0 {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!("{refused} of {} VNFCIs were not re-armed", objects.len())))
-    }
+        tokens.all_stored()
+    };
+    batches.ask(&rearmings, (output, &columns, "were not re-armed"), rearm).await
 }

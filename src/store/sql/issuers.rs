@@ -44,6 +44,11 @@ pub(super) async fn list(tx: &mut Connection) -> Result<Vec<IssuerRecord>> {
     rows.iter().map(read).collect()
 }
 
+/// How many there are.
+pub(super) async fn count(tx: &mut Connection) -> Result<u64> {
+    query("SELECT COUNT(*) AS n FROM issuers").fetch_one(tx).await?.number("n")
+}
+
 fn read(row: &Row) -> Result<IssuerRecord> {
     let chain = row.text("chain_der")?;
     Ok(IssuerRecord {

@@ -1,8 +1,7 @@
 //! The trait over the statements: which of them, in what kind of transaction.
 
-// The names that the trait speaks of.
 use super::*;
-use crate::store::*;
+use crate::store::*; // The names that the trait speaks of.
 use change::{Keep, Once};
 use engine::{Engine, change, read, snapshot, write};
 use std::sync::Arc;
@@ -107,6 +106,10 @@ impl<E: Engine> Store for SqlStore<E> {
 
     async fn issuers(&self) -> Result<Vec<IssuerRecord>> {
         read!(self, |tx| issuers::list(tx))
+    }
+
+    async fn issuer_count(&self) -> Result<u64> {
+        read!(self, |tx| issuers::count(tx))
     }
 
     async fn create_pool(&self, pool: Pool, quotas: &Quotas, mutation: Mutation<Pool>) -> Result<Pool> {
