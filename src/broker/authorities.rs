@@ -295,7 +295,7 @@ impl Broker {
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
         crash::reached(Point::RootCertified);
-        self.record_authority(making, None, &CaName::main(), 1, &key, certificate_der, Vec::new()).await?;
+        self.record_authority(making, None, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
@@ -324,16 +324,15 @@ impl Broker {
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         crash::reached(Point::TenantCertified);
         let chain = vec![root.certificate_der.clone()];
-        self.record_authority(making, Some(tenant), &CaName::main(), 1, &key, certificate_der, chain).await?;
+        self.record_authority(making, Some(tenant), &key, certificate_der, chain).await?;
         self.issuing(tenant).await
     }
 
+    /// Records the first CA of the broker, or of a tenant, and lets it issue.
     async fn record_authority(
         &self,
         making: &Making<'_>,
         tenant: Option<&TenantId>,
-        name: &CaName,
-        generation: u32,
         key: &ObjectId,
         certificate_der: Vec<u8>,
         chain_der: Vec<Vec<u8>>,
@@ -342,9 +341,9 @@ impl Broker {
         let record = IssuerRecord {
             id: IssuerId::generate(),
             tenant: tenant.cloned(),
-            name: name.clone(),
+            name: CaName::main(),
             external: None,
-            generation,
+            generation: 1,
             key: key.to_string(),
             certificate_der,
             chain_der,
