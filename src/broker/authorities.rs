@@ -295,7 +295,7 @@ impl Broker {
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
         crash::reached(Point::RootCertified);
-        self.record_first(making, None, &key, certificate_der, Vec::new()).await?;
+        self.record_authority(making, None, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
@@ -324,12 +324,12 @@ impl Broker {
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         crash::reached(Point::TenantCertified);
         let chain = vec![root.certificate_der.clone()];
-        self.record_first(making, Some(tenant), &key, certificate_der, chain).await?;
+        self.record_authority(making, Some(tenant), &key, certificate_der, chain).await?;
         self.issuing(tenant).await
     }
 
-    /// Takes the first generation of a CA into use.
-    async fn record_first(
+    /// Records the first CA of the broker, or of a tenant, and lets it issue.
+    async fn record_authority(
         &self,
         making: &Making<'_>,
         tenant: Option<&TenantId>,

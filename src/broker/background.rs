@@ -306,18 +306,25 @@ pub struct Background {
     broker: Arc<Broker>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    /// The sequencer, which chains what all others have committed and ends after them.
+    sequencer: JoinSet<()>,
+    close: CancellationToken,
 }
 
 impl Background {
     /// Starts all of it. `holder` names this process among replicas.
     pub fn start(broker: &Arc<Broker>, holder: &str) -> Self {
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let (stop, close) = (CancellationToken::new(), CancellationToken::new());
+        let (mut tasks, mut sequencer) = (JoinSet::new(), JoinSet::new());
         for work in Work::ALL {
             let (broker, rounds) = (Arc::clone(broker), Rounds::new(broker, holder));
-            tasks.spawn(Shift { broker, rounds, work, stop: stop.clone() }.run());
+            let (among, stop) = match work {
+                Work::Sequencer => (&mut sequencer, close.clone()),
+                _ => (&mut tasks, stop.clone()),
+            };
+            among.spawn(Shift { broker, rounds, work, stop }.run());
         }
-        Self { broker: Arc::clone(broker), tasks, stop }
+        Self { broker: Arc::clone(broker), tasks, stop, sequencer, close }
     }
 
     /// Commits what refusals were counted (no caller comes any more), ends every round that has begun and gives the leases back, so that another replica goes on at once.
@@ -327,6 +334,8 @@ impl Background {
         }
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        self.close.cancel();
+        while self.sequencer.join_next().await.is_some() {}
     }
 }
 
