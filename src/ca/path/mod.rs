@@ -35,6 +35,7 @@ use crate::nfv::Sha256Hash;
 pub use certificate::Certificate;
 pub use crl::{CRL_CLOCK_SKEW, Crl};
 pub use host::ServerName;
+pub(super) use name::same_name;
 pub use policies::PolicySet;
 use std::sync::Arc;
 pub use tls::{HandshakeSignatures, ServersUnder};
