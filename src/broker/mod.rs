@@ -9,6 +9,7 @@ pub mod audit;
 pub mod authorities;
 pub mod background;
 pub mod ca_fitness;
+mod ca_import;
 pub mod claim;
 mod clients;
 pub mod confirm;
