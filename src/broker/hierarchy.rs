@@ -10,23 +10,22 @@ use crate::audit::signature::AuditSignature;
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::authorities::{Authority, ROOT_VALIDITY, unissued};
 use crate::broker::ca_fitness::{Candidate, Fitness};
+use crate::broker::ca_import::no_root;
 use crate::broker::making::{Making, PATIENTLY};
 use crate::broker::{Broker, BrokerError, Request};
 use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
-use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::hsm::{Lane, SignatureAlgorithm};
 use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId, labelled_fields};
-use crate::store::records::IssuerRecord;
+use crate::store::records::{CaKeyRequest, IssuerRecord};
 use crate::store::{Mutation, RequestKey};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A sub-CA made by the own root lasts 5 years.
 const SUB_CA_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
-/// Certificates between a sub-CA and its root that an import may bring.
-const CHAIN_MAX: usize = 8;
 
 /// A CA as operators see it.
 #[derive(Debug, Clone)]
@@ -37,7 +36,7 @@ pub struct Ca {
     pub tenant: Option<TenantId>,
     /// Which of the tenant's CAs.
     pub name: CaName,
-    /// Rises with every new CA key of the tenant.
+    /// Rises with every CA that the tenant gets.
     pub generation: u32,
     /// Whether new certificates are issued by it: the newest of its name.
     pub issuing: bool,
@@ -148,7 +147,7 @@ impl Broker {
                 _ => {}
             }
             let root = self.certifier(&tenant, current.as_deref(), &certifier)?;
-            let (generation, key) = self.next_key(&tenant);
+            let (generation, key) = self.next_key(&tenant).await?;
             let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
             let now = self.store.now().await?;
             let (tbs, signer, chain_der) = match &root {
@@ -212,8 +211,8 @@ impl Broker {
         Ok(Some(root))
     }
 
-    /// The request that an external root is to sign, for the tenant's next CA key. Asked again before the import, it is
-    /// for the same key.
+    /// The request that an external root is to sign, for the tenant's next CA key, which is kept for this CA from then on. Asked
+    /// again before the import, it is for the same key.
     ///
     /// # Errors
     /// [`BrokerError::Denied`], [`BrokerError::NotFound`] for an unknown tenant.
@@ -229,7 +228,7 @@ impl Broker {
         let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
         let made = async {
             self.current_ca(&tenant, &name).await?;
-            let (generation, key) = self.next_key(&tenant);
+            let (generation, key) = self.requested_key(&tenant, &name).await?;
             let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
             let tbs = TbsRequest::sub_ca(&tenant, name.as_str(), generation, &spki).map_err(unissued)?;
             let signatures =
@@ -238,16 +237,20 @@ impl Broker {
                 signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
             let der = tbs.assemble(signature);
             crash::reached(Point::CaRequestSigned);
-            let event = Event::new(self.store.now().await?, EventKind::CaRequested, authorised.actor())
+            let now = self.store.now().await?;
+            let event = Event::new(now, EventKind::CaRequested, authorised.actor())
                 .tenant(&tenant)
                 .request(request.id)
                 .details(details::json(&CaRequestDetails {
-                    name,
+                    name: name.clone(),
                     generation,
                     key_label: key.to_string(),
                     request: Sha256Hash::of(&der),
                 }));
-            self.store.append_events(vec![event]).await?;
+            let requested = CaKeyRequest { tenant: tenant.clone(), name, generation, created_at: now };
+            self.store
+                .request_ca(requested, Mutation::new(move |()| vec![event]).lease(&making.lease))
+                .await?;
             crash::reached(Point::CaRequestCommitted);
             Ok(CaCertificateRequest { der, generation })
         };
@@ -256,8 +259,8 @@ impl Broker {
 
     /// Takes an externally signed CA certificate into use: it issues from now on.
     ///
-    /// 1. It is a CA's, within its validity, for the key that the last request was made for.
-    /// 2. Its issuers lead to a root that the operator configured (`[ca] roots`), or to the own one.
+    /// 1. It is a CA's, within its validity, for the key that was last requested for this CA.
+    /// 2. Its issuers lead to a root that the operator configured (`[ca] roots`), or to the own one, and none has its name.
     /// 3. It conforms to RFC 5280, and is tried: certificates of every profile that names it, which its key signs in the HSM, are
     ///    good along that path, and it lasts as long as they do ([`ca_fitness`](crate::broker::ca_fitness)).
     /// 4. Recorded. Beside the CA, gives what its operator should know.
@@ -279,13 +282,7 @@ impl Broker {
         let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
         let made = async {
             self.current_ca(&tenant, &name).await?;
-            if let Some(known) = self
-                .authorities
-                .load()
-                .all()
-                .into_iter()
-                .find(|known| known.certificate_der == certificate_der)
-            {
+            if let Some(known) = self.imported_before(&tenant, &name, &certificate_der)? {
                 return Ok((self.shown(&known), Vec::new()));
             }
             // 1.
@@ -298,15 +295,9 @@ impl Broker {
                     format!("is valid from {} to {}, and it is {now}", facts.not_before, facts.not_after);
                 return Err(invalid("certificate_der", period));
             }
-            let (generation, key) = self.next_key(&tenant);
-            if self.hsm.public_key(&key).await?.is_none_or(|spki| spki != facts.public_key_der) {
-                let problem = format!(
-                    "is not for the key {key} that waits for a certificate: have the request of `keybroker ca csr` signed"
-                );
-                return Err(invalid("certificate_der", problem));
-            }
+            let (generation, key) = self.certified_key(&tenant, &name, &facts).await?;
             // 2.
-            let chain_der = self.chain_to_a_root(&facts, &given).await?;
+            let chain_der = self.chain_to_a_root(&certificate_der, &given, now)?;
             // 3.
             let (root, between) = chain_der.split_last().ok_or_else(|| no_root("certificate_der"))?;
             let mut chain = vec![certificate_der.clone()];
@@ -414,56 +405,6 @@ impl Broker {
         Ok(self.authorities.load().issuing(tenant, name))
     }
 
-    /// The tenant's next CA key.
-    fn next_key(&self, tenant: &TenantId) -> (u32, ObjectId) {
-        let all = self.authorities.load().all();
-        let of_tenant = all.iter().filter(|authority| authority.tenant.as_ref() == Some(tenant));
-        let generation = of_tenant.map(|authority| authority.generation).max().unwrap_or(0) + 1;
-        (generation, ObjectId::SubCa(tenant.clone(), generation))
-    }
-
-    /// From a CA's issuer up to and including a root that is configured or our own. What was given beside it is not used.
-    async fn chain_to_a_root(
-        &self,
-        ca: &CertificateFacts,
-        given: &[Vec<u8>],
-    ) -> Result<Vec<Vec<u8>>, BrokerError> {
-        if given.len() > CHAIN_MAX {
-            return Err(invalid(
-                "chain_der",
-                format!("has {} certificates; at most {CHAIN_MAX}", given.len()),
-            ));
-        }
-        let mut roots = Vec::new();
-        for file in &self.settings.load().ca_roots {
-            let unreadable = |problem: String| {
-                BrokerError::Precondition(format!("[ca] roots: {}: {problem}", file.display()))
-            };
-            let pem = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
-            roots.extend(ca::certificates_from_pem(&pem).map_err(|error| unreadable(error.to_string()))?);
-        }
-        roots.extend(self.authorities.load().root().map(|root| root.certificate_der.clone()));
-        let read = |ders: &[Vec<u8>]| {
-            ders.iter()
-                .map(|der| Ok((parsed("chain_der", der)?, der.clone())))
-                .collect::<Result<Vec<_>, BrokerError>>()
-        };
-        let (roots, mut given) = (read(&roots)?, read(given)?);
-        let mut chain = Vec::new();
-        let mut issuer = ca.issuer.clone();
-        loop {
-            if let Some((_, root)) = roots.iter().find(|(facts, _)| facts.subject == issuer) {
-                chain.push(root.clone());
-                return Ok(chain);
-            }
-            // Each is used once: a circle ends.
-            let next = given.iter().position(|(facts, _)| facts.subject == issuer && facts.is_ca);
-            let (facts, der) = given.swap_remove(next.ok_or_else(|| no_root("chain_der"))?);
-            chain.push(der);
-            issuer = facts.issuer;
-        }
-    }
-
     /// Records a CA and lets it issue.
     pub(super) async fn take_into_use(
         &self,
@@ -526,13 +467,6 @@ fn parsed(field: &str, der: &[u8]) -> Result<CertificateFacts, BrokerError> {
     CertificateFacts::parse(der).map_err(|error| invalid(field, error.to_string()))
 }
 
-fn no_root(field: &str) -> BrokerError {
-    invalid(
-        field,
-        "leads to no root that is configured: give the certificates between, and name the root's file in [ca] roots",
-    )
-}
-
-fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {
+pub(super) fn invalid(field: &str, problem: impl Into<String>) -> BrokerError {
     BrokerError::Invalid { field: field.to_owned(), problem: problem.into() }
 }

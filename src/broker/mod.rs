@@ -10,6 +10,7 @@ pub mod authorities;
 pub mod background;
 mod bring_back;
 pub mod ca_fitness;
+mod ca_import;
 pub mod claim;
 mod clients;
 pub mod confirm;

@@ -6,6 +6,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
+use crate::nfv::TenantId;
 use crate::store::{Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
@@ -152,9 +153,7 @@ impl Broker {
                     }
                     Some(_) => {}
                 },
-                ObjectId::Ocsp(tenant, generation)
-                    if !self.has_authority(&ObjectId::SubCa(tenant.clone(), *generation)) =>
-                {
+                ObjectId::Ocsp(tenant, generation) if !self.has_generation(tenant, *generation) => {
                     findings.push(format!("{id} is on the token and its CA is unknown to the database"));
                 }
                 ObjectId::Root(_) | ObjectId::SubCa(..) if !self.has_authority(id) => {
@@ -200,6 +199,11 @@ impl Broker {
 
     fn has_authority(&self, key: &ObjectId) -> bool {
         self.authorities.load().all().iter().any(|authority| authority.key == *key)
+    }
+
+    fn has_generation(&self, tenant: &TenantId, generation: u32) -> bool {
+        let all = self.authorities.load().all();
+        all.iter().any(|known| known.tenant.as_ref() == Some(tenant) && known.generation == generation)
     }
 
     /// Notes that the broker is alive: deadlines do not run while it is not.

@@ -14,6 +14,7 @@ use super::extensions::{
 };
 use super::facts::{CertificateFacts, InvalidCertificate};
 use super::names::{NameError, check_dns_name, dns_name, plain_name};
+use super::path::same_name;
 use super::profile::{CertificateNames, ExtendedKeyUsage, Profile, RevocationStatus};
 use super::request::{CaRequest, sub_ca_name};
 use crate::clock::Timestamp;
@@ -49,6 +50,9 @@ pub enum IssueError {
     /// The CA ends too soon for the certificate to be of use.
     #[error("the CA's certificate ends at {0}, too soon for a new certificate: renew the CA")]
     IssuerEnding(Timestamp),
+    /// A CA would have the name of another one: the one that is to certify it.
+    #[error("{0} is this CA's own name: a CA below it has another one (RFC 5280 4.1.2.6)")]
+    TakenName(String),
     /// The public key is no SubjectPublicKeyInfo (RFC 5280 4.1.2.7) in DER.
     #[error("the public key is no SubjectPublicKeyInfo")]
     InvalidPublicKey,
@@ -301,7 +305,7 @@ impl SigningCa {
     /// A CA that asked for it, with the subject that it asked for.
     ///
     /// # Errors
-    /// [`IssueError`].
+    /// [`IssueError::TakenName`] if that is this CA's name, however it is written.
     pub fn requested_ca(
         &self,
         request: &CaRequest,
@@ -310,6 +314,9 @@ impl SigningCa {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Tbs, IssueError> {
+        if same_name(&request.subject_der, &self.name_der) {
+            return Err(IssueError::TakenName(request.subject.clone()));
+        }
         self.authority(&request.subject_der, &request.public_key_der, path_length, validity, now, rng)
     }
 

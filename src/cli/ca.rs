@@ -110,10 +110,10 @@ pub(super) struct SignArgs {
     #[arg(long, value_name = "FILE")]
     transcript: PathBuf,
     /// Who signs
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = person)]
     operator: String,
     /// Who watches; may be repeated
-    #[arg(long = "witness", value_name = "NAME")]
+    #[arg(long = "witness", value_name = "NAME", value_parser = person)]
     witnesses: Vec<String>,
     /// How long the certificate lasts, at most as long as the root
     #[arg(long, value_name = "DURATION", default_value = "1825d")]
@@ -211,16 +211,21 @@ async fn offline(file: &Path) -> Result<(Config, Arc<Broker>), Failure> {
     Ok((config, broker))
 }
 
-/// 1. Read what is to be signed; refuse to overwrite what a ceremony before left.
+/// 1. Refuse to overwrite what a ceremony before left, and files that cannot be written; read what is to be signed.
 /// 2. The root signs; its own audit log has the event.
 /// 3. The transcript says who, when, and the hash of everything that went in and came out; the audit key signs its bytes.
+/// 4. The certificate is written last: nobody ever has it without its transcript.
 async fn sign(args: SignArgs, output: OutputArgs) -> Result<(), Failure> {
     // 1.
     let signature_file = beside(&args.transcript, ".sig");
+    let mut places = Vec::new();
     for file in [&args.out, &args.transcript, &signature_file] {
-        if file.exists() {
-            return Err(Failure::usage(format!("{} exists: name another file", file.display())));
+        let place = files::new_place(file)?;
+        if places.contains(&place) {
+            let problem = "certificate, transcript and its signature (FILE.sig) are three files";
+            return Err(Failure::usage(format!("{} is named twice: {problem}", file.display())));
         }
+        places.push(place);
     }
     let begun = SystemClock.now();
     let csr_text = files::read(&args.csr)?;
@@ -230,7 +235,6 @@ async fn sign(args: SignArgs, output: OutputArgs) -> Result<(), Failure> {
     // 2.
     let signed = broker.sign_ca_request(&csr_der, args.path_length, args.validity.0, &args.operator).await?;
     let certificate_text = pem("CERTIFICATE", &signed.certificate_der);
-    files::create_new(&args.out, certificate_text.as_bytes(), Readers::Everyone)?;
     // 3.
     let root = CertificateFacts::parse(&signed.root_der).map_err(Failure::failed)?;
     let status = broker.hsm().status();
@@ -270,6 +274,8 @@ async fn sign(args: SignArgs, output: OutputArgs) -> Result<(), Failure> {
     let signature = broker.sign_transcript(text.as_bytes().to_vec()).await?;
     files::create_new(&args.transcript, text.as_bytes(), Readers::Everyone)?;
     files::create_new(&signature_file, &signature.signature, Readers::Everyone)?;
+    // 4.
+    files::create_new(&args.out, certificate_text.as_bytes(), Readers::Everyone)?;
     output.object(&json!({
         "certificate": args.out,
         "subject": signed.subject,
@@ -288,6 +294,11 @@ async fn sign(args: SignArgs, output: OutputArgs) -> Result<(), Failure> {
 fn file(path: &Path, content: &[u8]) -> Value {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     json!({ "file": name, "sha256": Sha256Hash::of(content) })
+}
+
+/// Who takes part in a ceremony.
+fn person(name: &str) -> Result<String, &'static str> {
+    if name.trim().is_empty() { Err("a name is needed") } else { Ok(name.to_owned()) }
 }
 
 fn beside(file: &Path, suffix: &str) -> PathBuf {

@@ -3,12 +3,13 @@
 use super::failure::Failure;
 use crate::ca::certificates_from_pem;
 use der::pem::PemLabel;
+use rustix::fs::Access;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Larger files are none of ours.
@@ -61,6 +62,25 @@ pub fn create_new(path: &Path, content: &[u8], readers: Readers) -> Result<(), F
         file.sync_all()
     };
     write().map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// Where a new file will be, whatever way its directory is named.
+///
+/// # Errors
+/// [`Failure`] with the path: it exists (wrong usage), or its directory does not or may not be written to.
+pub(super) fn new_place(path: &Path) -> Result<PathBuf, Failure> {
+    // A link that leads nowhere is there, too.
+    if path.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("{} exists: name another file", path.display())));
+    }
+    let place = || -> io::Result<PathBuf> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).canonicalize()?;
+        rustix::fs::access(&directory, Access::WRITE_OK | Access::EXEC_OK)?;
+        Ok(directory.join(name))
+    };
+    place().map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }
 
 /// Makes a directory for the owner only (0700) with all above it; one that exists is left as it is.

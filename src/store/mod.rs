@@ -3,6 +3,7 @@
 //! Every method that changes something is one transaction: the change, its audit events and the record of
 //! the request that caused it commit together or not at all. The types are in [`records`].
 
+mod ca_requests;
 pub mod continuity;
 pub mod postgres;
 pub mod records;
@@ -10,6 +11,7 @@ mod recovery;
 mod sql;
 pub mod sqlite;
 
+pub use ca_requests::CaRequestStore;
 pub use recovery::{Marks, RecoveryStore};
 
 use crate::audit::event::{Actor, Event};
@@ -148,7 +150,7 @@ pub const IDENTITY_CERTIFICATES_MAX: u32 = 16;
 /// issuer uses a serial number twice. Concurrency: every method may be called from any task at any time; changes of concurrent callers
 /// may share one commit. Cancelling a call's future does not undo a change that was begun.
 #[async_trait]
-pub trait Store: RecoveryStore + Send + Sync + 'static {
+pub trait Store: CaRequestStore + RecoveryStore + Send + Sync + 'static {
     /// The time that leases and deadlines are held against: the database's in production, the injected
     /// clock's in tests.
     async fn now(&self) -> Result<Timestamp>;

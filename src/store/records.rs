@@ -151,7 +151,8 @@ pub struct IssuerRecord {
     pub name: CaName,
     /// For a CA outside of the broker, the configured issuer's name.
     pub external: Option<IssuerName>,
-    /// Rises with every new CA key of the tenant, whatever the CA's name.
+    /// Rises with every CA that the tenant gets, whatever its name. The number in its key's name, unless that was requested of a
+    /// root elsewhere and other CAs came first.
     pub generation: u32,
     /// Text form of its key's `hsm::ObjectId`; empty for a CA outside of the broker.
     pub key: String,
@@ -160,6 +161,19 @@ pub struct IssuerRecord {
     /// Its chain: the issuer's certificate first, up to and including the root. Empty for a root.
     pub chain_der: Vec<Vec<u8>>,
     /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A CA key that was requested for a CA: it waits for the certificate of a root elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaKeyRequest {
+    /// Whose.
+    pub tenant: TenantId,
+    /// For which of the tenant's CAs.
+    pub name: CaName,
+    /// The number in the key's name.
+    pub generation: u32,
+    /// Since when; asked for again, since then.
     pub created_at: Timestamp,
 }
 

@@ -11,6 +11,7 @@ mod audit;
 mod backup;
 mod bad_requests;
 mod bad_start;
+mod ceremonies;
 mod certificates;
 mod claims;
 mod clients;

@@ -8,8 +8,8 @@ use keybroker::credential::HolderCopy;
 use keybroker::identity::CertificateName;
 use keybroker::nfv::{IssuerId, Sha256Hash, TenantId};
 use keybroker::store::records::{
-    AnchorUpdate, Identity, IdentityRenewal, InitialCredentialKind, InitialCredentialState, IssuerRecord,
-    Page, PoolFilter, Quotas, RegisterOutcome, Revocation, Tenant,
+    AnchorUpdate, CaKeyRequest, Identity, IdentityRenewal, InitialCredentialKind, InitialCredentialState,
+    IssuerRecord, Page, PoolFilter, Quotas, RegisterOutcome, Revocation, Tenant,
 };
 use keybroker::store::{IDENTITY_CERTIFICATES_MAX, StoreError};
 use std::time::Duration;
@@ -24,6 +24,7 @@ promises![
     a_renewed_identity_is_found_by_all_its_certificates_and_by_none_once_it_is_removed,
     a_name_and_a_certificate_register_one_identity,
     an_issuers_generation_is_unique_and_roots_come_first,
+    a_requested_ca_key_is_kept_for_its_ca_until_that_requests_another,
     a_pools_name_is_free_again_once_it_is_deleted,
     a_pool_that_serves_a_vnfci_stays,
     pools_are_listed_by_page_and_filter,
@@ -230,6 +231,28 @@ async fn an_issuers_generation_is_unique_and_roots_come_first(f: Fixture) {
         let error = f.store.add_issuer(twice, unaudited()).await.unwrap_err();
         assert!(matches!(error, StoreError::AlreadyExists(_)), "{error}");
     }
+}
+
+async fn a_requested_ca_key_is_kept_for_its_ca_until_that_requests_another(f: Fixture) {
+    let acme = f.add_tenant("acme").await;
+    let key = |tenant: &TenantId, name: &str, generation| CaKeyRequest {
+        tenant: tenant.clone(),
+        name: name.parse().unwrap(),
+        generation,
+        created_at: f.now(),
+    };
+    let [main, inner, of_acme] =
+        [key(&f.tenant, "main", 2), key(&f.tenant, "inner", 3), key(&acme, "main", 2)];
+    for request in [&main, &inner, &of_acme, &main] {
+        f.store.request_ca(request.clone(), silent()).await.unwrap();
+    }
+    assert_eq!(f.store.ca_requests(&f.tenant).await.unwrap(), [inner.clone(), main]);
+    let error = f.store.request_ca(key(&f.tenant, "outer", 3), unaudited()).await.unwrap_err();
+    assert_eq!(error, StoreError::AlreadyExists("a request for the same CA key".into()));
+    let next = key(&f.tenant, "main", 4);
+    f.store.request_ca(next.clone(), silent()).await.unwrap();
+    assert_eq!(f.store.ca_requests(&f.tenant).await.unwrap(), [inner, next]);
+    assert_eq!(f.store.ca_requests(&acme).await.unwrap(), [of_acme]);
 }
 
 async fn a_pools_name_is_free_again_once_it_is_deleted(f: Fixture) {

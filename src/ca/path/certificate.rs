@@ -220,6 +220,11 @@ impl Certificate {
         self.is_ca() || self.extensions.key_usage.is_some_and(|usage| usage.crl_sign())
     }
 
+    /// Whether the subjects are the same name (RFC 5280 7.1).
+    pub fn is_named_as(&self, other: &Self) -> bool {
+        self.subject == other.subject
+    }
+
     /// Issuer and subject are the same name (RFC 5280 6.1).
     pub(super) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject

@@ -35,6 +35,7 @@ use crate::nfv::Sha256Hash;
 pub use certificate::Certificate;
 pub use crl::{CRL_CLOCK_SKEW, Crl};
 pub use host::ServerName;
+pub(super) use name::same_name;
 pub use policies::PolicySet;
 use std::sync::Arc;
 pub use tls::{HandshakeSignatures, ServersUnder};
@@ -162,6 +163,30 @@ pub fn validate(
     work: &Work,
 ) -> Result<ValidPath, PathError> {
     build::Search { pool: intermediates, anchor, crls, rules, work, crl_issuers: &[] }.find(leaf)
+}
+
+/// [`validate`] without CRLs to whichever of `anchors`: gives the shortest of the paths, and where in `anchors` it ends.
+///
+/// # Errors
+/// [`PathError`], of the anchor that is nearest to success.
+pub fn validate_to_any(
+    leaf: &Certificate,
+    intermediates: &[Certificate],
+    anchors: &[Certificate],
+    rules: &Rules,
+) -> Result<(ValidPath, usize), PathError> {
+    let mut nearest = PathError::UnknownIssuer(format!("of {}", leaf.shown()));
+    let mut shortest: Option<(ValidPath, usize)> = None;
+    for (place, anchor) in anchors.iter().enumerate() {
+        match validate(leaf, intermediates, anchor, &[], rules, &Work::default()) {
+            Ok(path) if shortest.as_ref().is_none_or(|(known, _)| path.length() < known.length()) => {
+                shortest = Some((path, place));
+            }
+            Err(error) if error.nearness() > nearest.nearness() => nearest = error,
+            _ => {}
+        }
+    }
+    shortest.ok_or(nearest)
 }
 
 /// [`validate`] of a chain as it is presented: DER, the leaf first, the others in any order, without CRLs.

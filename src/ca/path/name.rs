@@ -7,7 +7,7 @@
 use der::asn1::{
     BmpString, Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef,
 };
-use der::{Tag, Tagged};
+use der::{Decode, Tag, Tagged};
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::name::{Name, RelativeDistinguishedName};
 
@@ -46,6 +46,12 @@ impl DistinguishedName {
     pub(super) fn is_within(&self, base: &Self) -> bool {
         self.0.starts_with(&base.0)
     }
+}
+
+/// Whether two names (DER) are the same as RFC 5280 7.1 compares them; what is no name is nobody's.
+pub(in crate::ca) fn same_name(one: &[u8], other: &[u8]) -> bool {
+    let read = |der| Name::from_der(der).ok().as_ref().map(DistinguishedName::new);
+    read(one).is_some_and(|name| read(other).as_ref() == Some(&name))
 }
 
 fn rdn(relative: &RelativeDistinguishedName) -> Rdn {

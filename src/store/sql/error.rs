@@ -35,6 +35,7 @@ const UNIQUE: &[(&str, &str, &str)] = &[
     ("anchors.", "anchors_", "the same anchor"),
     ("issuers.id", "issuers_pkey", "an issuer with the same id"),
     ("issuers_generation", "issuers_generation", "an issuer of the same generation"),
+    ("ca_requests.tenant", "ca_requests_generation", "a request for the same CA key"),
     ("events.id", "events_id", "an event with the same id"),
     ("event_credentials", "event_credentials", "an event that names the same key twice"),
 ];

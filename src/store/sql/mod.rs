@@ -22,6 +22,7 @@ mod anchor_crls;
 mod anchors;
 mod audit;
 mod awaiting;
+mod ca_requests;
 mod certificates;
 mod change;
 mod claims;
