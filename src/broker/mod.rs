@@ -11,6 +11,7 @@ pub mod background;
 pub mod ca_fitness;
 pub mod claim;
 mod clients;
+mod complaint;
 pub mod confirm;
 mod custody;
 pub mod enrol;

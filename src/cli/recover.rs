@@ -3,7 +3,7 @@
 use super::assembly;
 use super::failure::Failure;
 use super::output::OutputArgs;
-use super::serve::only_process;
+use super::serve::{EMBEDDED, only_process};
 use crate::config::{Config, StoreUrl};
 use crate::telemetry;
 use serde_json::json;
@@ -57,10 +57,14 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
                  pools. If database and mirror were rolled back together, give --force",
             ));
         }
-        if matches!(config.store.url, StoreUrl::Postgres(_)) {
-            broker.require_that_nobody_serves().await?;
-        }
-        let outcome = broker.recover(plan.clone()).await?;
+        let holder = match config.store.url {
+            StoreUrl::Sqlite(_) => EMBEDDED,
+            StoreUrl::Postgres(_) => {
+                broker.require_that_nobody_serves().await?;
+                "recover"
+            }
+        };
+        let outcome = broker.recover(plan.clone(), holder).await?;
         output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
         Ok::<(), Failure>(())
     }

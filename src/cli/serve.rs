@@ -29,6 +29,9 @@ const READINESS_PERIOD: Duration = Duration::from_secs(1);
 const READINESS_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How often the listeners' certificates are looked at.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
+/// Who has the leases of an embedded database: one process at a time, so that each goes on with those of the one before,
+/// however that ended.
+pub(super) const EMBEDDED: &str = "embedded";
 
 /// `serve`.
 #[derive(Debug, clap::Args)]
@@ -107,8 +110,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     let running =
         server::serve(Arc::clone(&broker), listeners, signals.stop.clone()).map_err(Failure::failed)?;
     let holder = match &config.store.url {
-        // One process at a time: this one goes on with the leases of the one before, however that ended.
-        StoreUrl::Sqlite(_) => "embedded".to_owned(),
+        StoreUrl::Sqlite(_) => EMBEDDED.to_owned(),
         // A name of its own for every start: one that was killed, or that only sleeps, stays another holder.
         StoreUrl::Postgres(_) => format!("{}-{}", std::process::id(), uuid::Uuid::now_v7()),
     };
