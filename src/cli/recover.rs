@@ -27,6 +27,7 @@ pub(super) struct RecoverArgs {
 pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    assembly::refuse_lost_database(&config)?;
     let _only = only_process(&config)?;
     let broker = assembly::open(&config).await?;
     let recovered = async {
