@@ -14,6 +14,7 @@ use keybroker::audit::details::{
 use keybroker::audit::event::{Actor, Event, EventCredential, EventKind};
 use keybroker::audit::export::{EVENTS_FILE, ExportWriter, HEAD_FILE};
 use keybroker::audit::history::{KeyHistory, prove};
+use keybroker::audit::mirror::{Mirror, Position};
 use keybroker::audit::receipt::{BrokerCopy, BrokerCopyState, DestructionReason};
 use keybroker::audit::verify::{ProblemKind, Report, verify};
 use keybroker::audit::{
@@ -486,4 +487,82 @@ fn a_missing_export_is_an_error_that_names_the_file() {
     let key = AuditKey::generate();
     let error = verify(Path::new("/nonexistent"), &key.public, &[]).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/head.json"), "{error}");
+}
+
+/// One turn of a writer: everything up to `rows`, under a head.
+fn mirrored(mirror: &Mirror, key: &AuditKey, rows: &[ChainedEntry]) {
+    mirror.take_over().unwrap();
+    let position = mirror.position().unwrap().unwrap_or_else(|| Mirror::empty(ORIGIN));
+    let position = mirror.open_log(&position).unwrap().append(&position, &rows[size(&position)..]).unwrap();
+    mirror.stage(&position, &key.head(rows)).unwrap().publish().unwrap();
+}
+
+fn size(position: &Position) -> usize {
+    usize::try_from(position.size).unwrap()
+}
+
+#[test]
+fn a_writer_of_the_mirror_that_wakes_up_after_another_took_over_damages_nothing() {
+    let key = AuditKey::generate();
+    let rows = chain(&events(20));
+    let directory = tempfile::tempdir().unwrap();
+    let mirror = Mirror::new(directory.path());
+    mirrored(&mirror, &key, &rows[..4]);
+    let before = mirror.position().unwrap().unwrap();
+    // Two that stop, one before its rows and one before it says that they are there.
+    let first = mirror.open_log(&before).unwrap();
+    let second = mirror.open_log(&before).unwrap().append(&before, &rows[4..8]).unwrap();
+    let second = mirror.stage(&second, &key.head(&rows[..8])).unwrap();
+    mirrored(&mirror, &key, &rows[..12]);
+    let after = (mirror.position().unwrap(), fs::read(directory.path().join(EVENTS_FILE)).unwrap());
+    first.append(&before, &rows[4..8]).unwrap();
+    second.publish().unwrap_err();
+    assert_eq!((mirror.position().unwrap(), fs::read(directory.path().join(EVENTS_FILE)).unwrap()), after);
+    assert_eq!(found(&verify(directory.path(), &key.public, &[]).unwrap()), []);
+    mirrored(&mirror, &key, &rows);
+    let report = verify(directory.path(), &key.public, &[]).unwrap();
+    assert_eq!((found(&report), report.rows), (vec![], 20));
+}
+
+#[test]
+fn a_writer_of_the_mirror_that_wakes_up_after_a_recovery_writes_to_what_was_put_aside() {
+    let key = AuditKey::generate();
+    let rows = chain(&events(9));
+    let parent = tempfile::tempdir().unwrap();
+    let mirror = Mirror::new(&parent.path().join("mirror"));
+    mirrored(&mirror, &key, &rows[..3]);
+    let before = mirror.position().unwrap().unwrap();
+    let log = mirror.open_log(&before).unwrap();
+    let staged = mirror.stage(&before, &key.head(&rows[..3])).unwrap();
+    let archive = mirror.archive("keybroker/old").unwrap();
+    let others = chain(&events(5));
+    mirrored(&mirror, &key, &others);
+    log.append(&before, &rows[3..]).unwrap();
+    staged.publish().unwrap_err();
+    for directory in [mirror.directory(), archive.directory()] {
+        assert_eq!(found(&verify(directory, &key.public, &[]).unwrap()), []);
+    }
+    assert_eq!(mirror.position().unwrap().unwrap().hash, others[4].hash);
+}
+
+#[test]
+fn rows_that_a_crash_left_beyond_the_mirrors_head_are_passed_over_whatever_they_are() {
+    let key = AuditKey::generate();
+    let directory = tempfile::tempdir().unwrap();
+    let mirror = Mirror::new(directory.path());
+    // Longer rows than those that come to stand in their places, so that old ones with the same indices follow the new.
+    let long: Vec<_> = events(12)
+        .into_iter()
+        .map(|event| event.details(serde_json::json!({"text": "x".repeat(99)})))
+        .collect();
+    let empty = Mirror::empty(ORIGIN);
+    mirror.open_log(&empty).unwrap().append(&empty, &chain(&long)).unwrap();
+    mirrored(&mirror, &key, &chain(&events(10)));
+    let text = fs::read_to_string(directory.path().join(EVENTS_FILE)).unwrap();
+    assert!(
+        text.lines().skip(10).any(|line| line.starts_with("{\"index\":9,")),
+        "the case that this is about"
+    );
+    let report = verify(directory.path(), &key.public, &[]).unwrap();
+    assert_eq!((found(&report), report.rows), (vec![], 10));
 }

@@ -140,10 +140,32 @@ fn services_budget_and_network_policy_choose_the_brokers_pods_and_ports() {
             named(ports, text(&port["port"]));
         }
     }
-    let outside = named_resource(&manifests.of_kind("Service"), "keybroker");
-    let served: BTreeSet<&str> =
-        list(&outside["spec"]["ports"]).iter().map(|port| text(&port["name"])).collect();
-    assert_eq!(served, BTreeSet::from(["bootstrap", "vnfci", "management", "http"]), "admin stays inside");
+}
+
+#[test]
+fn while_the_hsm_is_away_everything_but_first_claims_has_endpoints() {
+    let manifests = Manifests::read();
+    let services = manifests.of_kind("Service");
+    let (mut ready, mut always) = (BTreeSet::new(), BTreeSet::new());
+    for service in services.iter().filter(|service| service["spec"]["type"] == "LoadBalancer") {
+        let served = list(&service["spec"]["ports"]).iter().map(|port| text(&port["name"]));
+        if service["spec"]["publishNotReadyAddresses"] == true { &mut always } else { &mut ready }
+            .extend(served);
+        // Whoever asks it by its name finds the name in the listener's certificate.
+        let name = format!(
+            "{}.{}.svc",
+            text(&service["metadata"]["name"]),
+            text(&manifests.kustomization["namespace"])
+        );
+        let names = manifests.configuration["listen"]["server_names"].as_array().unwrap();
+        for name in [format!("{name}.cluster.local"), name] {
+            assert!(names.iter().any(|known| known.as_str() == Some(&name)), "{name}");
+        }
+    }
+    // The admin port stays inside.
+    assert_eq!((ready, always), (["bootstrap"].into(), ["vnfci", "management", "http"].into()));
+    let http = named_resource(&services, "keybroker");
+    assert!(manifests.setting("listen", "http_url").starts_with("http://keybroker.keybroker.svc:"), "{http}");
 }
 
 fn named_resource<'a>(resources: &[&'a Value], name: &str) -> &'a Value {
@@ -155,7 +177,7 @@ fn probes_ask_the_admin_listener_for_what_it_answers() {
     let manifests = Manifests::read();
     let answered = include_str!("../src/server/http.rs");
     for (probe, path) in
-        [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")]
+        [("startupProbe", "/healthz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")]
     {
         let asked = &manifests.broker()[probe]["httpGet"];
         assert_eq!((&asked["path"], &asked["port"]), (&path.into(), &"admin".into()), "{probe}");

@@ -1,6 +1,15 @@
 //! The mirror: an export (see [`super::export`]) that grows with the log, outside the database. `events.jsonl` is appended
 //! to and synced, then `position.json` says how far it goes, then `head.json` is replaced: each atomically, so that a crash
-//! leaves an export that verifies. Rows beyond the position are cut off when it goes on.
+//! leaves an export that verifies. Rows beyond the position are overwritten when it goes on.
+//!
+//! One writer at a time has the turn, by a lease of the database, and one that was frozen may go on long after it lost it
+//! (ADR 16). So each step first takes hold of what it will write ([`Mirror::open_log`], [`Mirror::stage`]), then the writer
+//! looks whether the turn is its own still, and only then does it write there:
+//!
+//! - Rows go to the places that their chain gives them. Whoever writes them writes the same bytes, and into the directory that
+//!   was there before the look: one that a recovery has put aside since gets them, not the new log's.
+//! - What is staged takes its place by its name, and who takes the turn over removes all that was staged before
+//!   ([`Mirror::take_over`]): what the writer before wanted to say fails, in place of saying less than is known.
 
 use super::chain::{ChainedEntry, genesis};
 use super::export::{EVENTS_FILE, ExportError, HEAD_FILE, io, row};
@@ -10,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// File that says how far the mirror goes; an export that is no mirror has none.
 pub const POSITION_FILE: &str = "position.json";
 /// Of a probe whether the mirror can be written to.
 const PROBE_BYTES: usize = 16 * 1024;
-/// Held while one of several brokers writes.
-const LOCK_FILE: &str = "lock";
+/// Ends the names of files that are staged.
+const STAGED: &str = ".new";
 
 /// How far a mirror goes: the high-water mark that a database is held against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,20 +104,28 @@ impl Mirror {
         })
     }
 
-    /// Makes sure that no other broker writes as long as the file is kept open; none if another does.
+    /// What whoever has the turn from now on does first: nothing that was staged before takes its place any more.
     ///
     /// # Errors
     /// [`ExportError::Io`].
-    pub fn lock(&self) -> Result<Option<File>, ExportError> {
-        std::fs::create_dir_all(&self.directory).map_err(|error| io(&self.directory, error))?;
-        let path = self.directory.join(LOCK_FILE);
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|error| io(&path, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(io(&path, error)),
+    pub fn take_over(&self) -> Result<(), ExportError> {
+        let failed = |error| io(&self.directory, error);
+        let entries = match std::fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if !path.to_string_lossy().ends_with(STAGED) {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                // It took its place in this moment, before anything of this turn was read.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed.map_err(|error| io(&path, error))?,
+            }
         }
+        Ok(())
     }
 
     /// Writes something of the size of a few rows, syncs it and removes it: fails where nothing could be appended.
@@ -128,44 +146,32 @@ impl Mirror {
         Position { origin: origin.to_owned(), size: 0, bytes: 0, hash: genesis(origin) }
     }
 
-    /// Writes the rows that follow `position`, and syncs them. Gives the position after them, which
-    /// [`Mirror::finish`] is to be told.
+    /// Takes hold of the rows' file, which is made if it is not there.
     ///
     /// # Errors
-    /// [`ExportError`].
-    pub fn append(&self, position: &Position, entries: &[ChainedEntry]) -> Result<Position, ExportError> {
+    /// [`ExportError`], also if it has less than `position` says.
+    pub fn open_log(&self, position: &Position) -> Result<Log, ExportError> {
+        std::fs::create_dir_all(&self.directory).map_err(|error| io(&self.directory, error))?;
         let path = self.directory.join(EVENTS_FILE);
         let failed = |error| io(&path, error);
-        let mut file =
-            OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() < position.bytes {
             let problem = format!("has less than the {} bytes that {POSITION_FILE} states", position.bytes);
-            return Err(ExportError::Unreadable { path: path.clone(), line: position.size, problem });
+            return Err(ExportError::Unreadable { path, line: position.size, problem });
         }
-        file.set_len(position.bytes).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let mut position = position.clone();
-        let mut rows = BufWriter::new(&file);
-        for entry in entries {
-            let line = row(&path, entry)?;
-            rows.write_all(&line).map_err(failed)?;
-            position.size = entry.index + 1;
-            position.bytes += line.len() as u64;
-            position.hash = entry.hash;
-        }
-        rows.flush().map_err(failed)?;
-        drop(rows);
-        file.sync_all().map_err(failed)?;
-        Ok(position)
+        Ok(Log { path, file })
     }
 
-    /// States that the rows up to `position` are there, under this head.
+    /// Writes, beside their places, that the rows up to `position` are there, under this head. For [`Staged::publish`].
     ///
     /// # Errors
     /// [`ExportError::Io`].
-    pub fn finish(&self, position: &Position, head: &SignedHead) -> Result<(), ExportError> {
-        self.replace(POSITION_FILE, position)?;
-        self.replace(HEAD_FILE, head)
+    pub fn stage(&self, position: &Position, head: &SignedHead) -> Result<Staged, ExportError> {
+        Ok(Staged {
+            directory: self.directory.clone(),
+            // In this order: a head never covers more than the position says.
+            files: [self.stage_one(POSITION_FILE, position)?, self.stage_one(HEAD_FILE, head)?],
+        })
     }
 
     /// Moves it to where the mirror of an ended log is kept.
@@ -181,15 +187,71 @@ impl Mirror {
         Ok(archived)
     }
 
-    fn replace(&self, name: &str, content: &impl Serialize) -> Result<(), ExportError> {
-        let path = self.directory.join(name);
+    fn stage_one(
+        &self,
+        name: &'static str,
+        content: &impl Serialize,
+    ) -> Result<(PathBuf, &'static str), ExportError> {
+        // A name of its own, so that nobody takes what another one stages for his own.
+        let path = self.directory.join(format!("{name}.{}{STAGED}", Uuid::now_v7()));
         let failed = |error| io(&path, error);
-        let new = self.directory.join(format!("{name}.new"));
         let mut text = serde_json::to_vec_pretty(content).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        let mut file = File::create(&new).map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        std::fs::rename(&new, &path).map_err(failed)?;
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        let written =
+            File::create_new(&path).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+        written.map_err(failed)?;
+        Ok((path, name))
+    }
+}
+
+/// The rows' file of a mirror, wherever its directory is by now.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Writes the rows that follow `position`, and syncs them. Gives the position after them, for [`Mirror::stage`].
+    ///
+    /// # Errors
+    /// [`ExportError`].
+    pub fn append(&self, position: &Position, entries: &[ChainedEntry]) -> Result<Position, ExportError> {
+        let failed = |error| io(&self.path, error);
+        let mut position = position.clone();
+        let mut rows = BufWriter::new(&self.file);
+        rows.seek(SeekFrom::Start(position.bytes)).map_err(failed)?;
+        for entry in entries {
+            let line = row(&self.path, entry)?;
+            rows.write_all(&line).map_err(failed)?;
+            position.size = entry.index + 1;
+            position.bytes += line.len() as u64;
+            position.hash = entry.hash;
+        }
+        rows.flush().map_err(failed)?;
+        drop(rows);
+        self.file.sync_all().map_err(failed)?;
+        Ok(position)
+    }
+}
+
+/// Position and head that wait beside their places.
+#[derive(Debug)]
+pub struct Staged {
+    directory: PathBuf,
+    files: [(PathBuf, &'static str); 2],
+}
+
+impl Staged {
+    /// Puts them in their places.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`], also if another writer has taken over since they were staged.
+    pub fn publish(self) -> Result<(), ExportError> {
+        for (staged, name) in &self.files {
+            std::fs::rename(staged, self.directory.join(name)).map_err(|error| io(staged, error))?;
+        }
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| io(&self.directory, error))
     }
 }

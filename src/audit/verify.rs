@@ -165,7 +165,8 @@ impl Walk {
 
     fn row(&mut self, entry: &ChainedEntry) {
         let index = entry.index;
-        if self.grows && index >= self.report.head.size {
+        // What was left beyond the head is overwritten as the mirror grows: it may begin within a row, and with any row.
+        if self.grows && index.max(self.expected) >= self.report.head.size {
             return;
         }
         self.report.rows += 1;

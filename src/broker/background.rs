@@ -1,6 +1,7 @@
 //! Work that goes on by itself: producer, enroller, sweeper, sequencer, CRL publisher, each once among replicas, under a lease;
-//! and in every one of them the mirror of the log.
+//! and in every one of them the look at the mirror of the log.
 
+use crate::broker::complaint::Complaint;
 use crate::broker::enrol_rounds::Enrolments;
 use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError, Wake};
@@ -8,7 +9,7 @@ use crate::nfv::{PoolId, TenantId};
 use crate::store::records::Lease;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,7 @@ pub enum Work {
     Head,
     /// Signs CRLs and certifies OCSP responders.
     Publisher,
-    /// Looks for a rollback and mirrors the log. Of every broker, without a lease.
+    /// Looks for a rollback, of every broker; and mirrors the log, under a lease of its own.
     Mirror,
     /// Looks whether another broker took a CA into use. Of every broker, without a lease.
     Authorities,
@@ -89,10 +90,13 @@ impl Work {
         }
     }
 
-    /// A round that failed is counted.
-    fn failed(self, error: &BrokerError) {
+    /// A round that failed is counted; the log has it unless it said the same just now.
+    fn failed(self, error: &BrokerError, complaint: &Complaint) {
         metrics::counter!("keybroker_background_failures_total", "work" => self.as_str()).increment(1);
-        tracing::warn!(work = self.as_str(), %error, "a round failed; it is tried again");
+        let error = error.to_string();
+        if complaint.is_due(&error, Instant::now()) {
+            tracing::warn!(work = self.as_str(), error, "a round failed; it is tried again");
+        }
     }
 
     /// From a round that nothing woke to the next.
@@ -135,6 +139,7 @@ pub struct Rounds {
     asides: HashMap<TenantId, Aside>,
     /// The lease of the latest round.
     held: Option<Lease>,
+    complaint: Arc<Complaint>,
 }
 
 impl Rounds {
@@ -146,6 +151,7 @@ impl Rounds {
             memory: Memory::default(),
             asides: HashMap::new(),
             held: None,
+            complaint: Arc::default(),
         }
     }
 
@@ -195,6 +201,7 @@ impl Rounds {
             }
             let (broker, memory) = (Arc::clone(&self.broker), Arc::clone(&aside.memory));
             let (share, lease) = (Share::Own(tenant.clone()), lease.clone());
+            let complaint = Arc::clone(&self.complaint);
             let round = async move {
                 let mut memory = memory.lock().await;
                 loop {
@@ -202,7 +209,7 @@ impl Rounds {
                         Ok(true) => tokio::task::yield_now().await,
                         Ok(false) => return,
                         Err(error) => {
-                            work.failed(&error);
+                            work.failed(&error, &complaint);
                             tokio::time::sleep(AFTER_FAILURE).await;
                             // The next round has the lease of then.
                             return broker.wake.of(work).into_iter().for_each(Notify::notify_one);
@@ -224,7 +231,7 @@ impl Rounds {
 
     async fn take_without_lease(&self, work: Work) -> Result<bool, BrokerError> {
         match work {
-            Work::Mirror => self.broker.mirror_log().await.map(|()| false),
+            Work::Mirror => self.broker.mirror_log(&self.holder).await.map(|()| false),
             Work::Authorities => self.broker.follow_authorities().await.map(|()| false),
             Work::Refusals => self.broker.sum_up_refusals(false).await.map(|()| false),
             _ => {
@@ -252,7 +259,9 @@ impl Rounds {
         match self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await {
             Ok(lease) => lease,
             Err(error) => {
-                tracing::warn!(work = work.as_str(), %error, "no lease");
+                if self.complaint.is_due(&error.to_string(), Instant::now()) {
+                    tracing::warn!(work = work.as_str(), %error, "no lease");
+                }
                 None
             }
         }
@@ -336,6 +345,7 @@ impl Background {
         while self.tasks.join_next().await.is_some() {}
         self.close.cancel();
         while self.sequencer.join_next().await.is_some() {}
+        self.broker.give_back_the_turn().await;
     }
 }
 
@@ -373,7 +383,7 @@ impl Shift {
         }
         while self.broker.chain_events().await? {}
         self.broker.sign_head().await?;
-        self.broker.mirror_log().await
+        self.broker.mirror_log(&self.rounds.holder).await
     }
 
     /// Waits until the next round is due: at once if there is more to do, soon after a failure, else when woken or after
@@ -388,7 +398,7 @@ impl Shift {
             Ok(true) => return tokio::task::yield_now().await,
             Ok(false) => period,
             Err(error) => {
-                self.work.failed(&error);
+                self.work.failed(&error, &self.rounds.complaint);
                 AFTER_FAILURE.min(period)
             }
         };

@@ -258,8 +258,8 @@ mod tests {
         let (old, new) = (root("Operator"), root("Operator"));
         let (by_old, by_new) = (old.signs("sub"), new.signs("sub"));
         for roots in [[&old, &new], [&new, &old]] {
-            assert_eq!(up(&by_old, &[], &roots).unwrap(), [old.der.clone()]);
-            assert_eq!(up(&by_new, &[], &roots).unwrap(), [new.der.clone()]);
+            assert_eq!(up(&by_old, &[], &roots).unwrap(), [old.der.as_slice()]);
+            assert_eq!(up(&by_new, &[], &roots).unwrap(), [new.der.as_slice()]);
         }
         let refused = up(&by_new, &[], &[&old]).unwrap_err();
         assert!(refused.contains("signature"), "{refused}");
@@ -282,7 +282,7 @@ mod tests {
     fn an_issuers_name_may_be_written_with_other_capitals_and_spaces() {
         let top = root("Operator Root");
         let sub = top.signs_as(&params("OPERATOR  root"), "sub");
-        assert_eq!(up(&sub, &[], &[&top]).unwrap(), [top.der.clone()]);
+        assert_eq!(up(&sub, &[], &[&top]).unwrap(), [top.der.as_slice()]);
     }
 
     #[test]

@@ -3,20 +3,26 @@
 
 use crate::audit::export::ExportError;
 use crate::audit::mirror::{Mirror, Position};
-use crate::audit::{ChainedEntry, SignedHead, genesis};
+use crate::audit::{ChainedEntry, SignedHead, StoredEvent, genesis};
 use crate::broker::sequence::ORIGIN;
 use crate::broker::standing::{self, Lag, Withheld};
 use crate::broker::{Broker, BrokerError};
+use crate::clock::Timestamp;
 use crate::crash::{self, Point};
-use crate::store::Store;
 use crate::store::continuity::Standing;
-use crate::store::records::{self, AuditQuery};
+use crate::store::records::{self, AuditQuery, Lease};
+use crate::store::{Store, StoreError};
 use arc_swap::ArcSwapOption;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Rows appended in one round.
 const BATCH: u32 = 1_000;
+/// Name of the lease of who writes the mirror.
+const TURN: &str = "mirror";
+/// How long a turn lasts; it is renewed before every step. A writer that does not go on holds the others up so long.
+const TURN_LASTS: Duration = Duration::from_secs(10);
 /// Mark that says that there is a mirror, and where.
 pub(super) const MIRROR: &str = "audit_mirror";
 /// Mark of a recovery that was begun, JSON; empty when it is done.
@@ -38,6 +44,8 @@ pub(super) struct Mirroring {
     noted: Mutex<Option<String>>,
     /// As far as this process has seen the mirror go.
     seen: Mutex<Option<Position>>,
+    /// Locked by whoever in this process writes the mirror; the turn that it took over, if it has one.
+    turn: tokio::sync::Mutex<Option<Lease>>,
 }
 
 impl Mirroring {
@@ -49,6 +57,7 @@ impl Mirroring {
             lag: Lag::new(),
             noted: Mutex::new(None),
             seen: Mutex::new(None),
+            turn: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -197,39 +206,101 @@ impl Broker {
         self.with_mirror(|mirror| mirror.position()).await
     }
 
-    /// One round: looks for a rollback; then appends what the latest signed head covers.
-    pub(super) async fn mirror_log(&self) -> Result<(), BrokerError> {
-        let round = self.append_to_mirror().await;
+    /// One round: looks for a rollback; then, if it has the turn, appends what the latest signed head covers. `holder` names
+    /// this process among replicas.
+    pub(super) async fn mirror_log(&self, holder: &str) -> Result<(), BrokerError> {
+        let round = self.append_to_mirror(holder).await;
         if let Err(error) = &round {
             self.mirror.lag.tried(Err(error.to_string()));
         }
         round
     }
 
-    async fn append_to_mirror(&self) -> Result<(), BrokerError> {
+    /// Has the turn, or fails: for who is to be alone.
+    pub(super) async fn require_the_turn(&self, holder: &str) -> Result<(), BrokerError> {
+        match self.store.acquire_lease(TURN, holder, TURN_LASTS).await? {
+            Some(_) => Ok(()),
+            None => Err(BrokerError::Unavailable {
+                code: "BROKER_SERVES",
+                reason: "a broker writes the mirror of the audit log: stop all of them first (one that was killed is \
+                         noticed after 10 s)"
+                    .to_owned(),
+                retry_after: TURN_LASTS,
+            }),
+        }
+    }
+
+    /// Lets another process write the mirror from now on.
+    pub(super) async fn give_back_the_turn(&self) {
+        let lease = self.mirror.turn.lock().await.take();
+        if let Some(lease) = lease
+            && let Err(error) = self.store.release_lease(&lease).await
+        {
+            tracing::warn!(work = lease.name, %error, "the lease was not given back; it runs out");
+        }
+    }
+
+    async fn append_to_mirror(&self, holder: &str) -> Result<(), BrokerError> {
         self.count_events().await?;
         self.look_for_rollback().await?;
         if self.doubt().is_some() {
             return Ok(());
         }
         self.try_mirror().await?;
-        let Some(json) = self.store.latest_head().await? else { return Ok(()) };
-        let head: SignedHead =
-            serde_json::from_str(&json).map_err(|error| BrokerError::Internal(error.to_string()))?;
+        // Another task of this process writes.
+        let Ok(mut turn) = self.mirror.turn.try_lock() else { return Ok(()) };
+        let lease = self.store.acquire_lease(TURN, holder, TURN_LASTS).await?;
+        // After the lease: whoever had the turn before knew no later head.
+        let head = self.store.latest_head().await?;
+        let head = head.map(|json| serde_json::from_str::<SignedHead>(&json)).transpose();
+        let head = head.map_err(|error| BrokerError::Internal(error.to_string()))?;
         // Before the mirror is touched: whose storage is away lags.
         let seen = self.mirror.seen().map_or(0, |seen| seen.size);
-        metrics::gauge!("keybroker_audit_mirror_lag_events").set(head.head.size.saturating_sub(seen) as f64);
-        let Some(lock) = self.with_mirror(|mirror| mirror.lock()).await? else { return Ok(()) };
+        let signed = head.as_ref().map_or(0, |head| head.head.size);
+        metrics::gauge!("keybroker_audit_mirror_lag_events").set(signed.saturating_sub(seen) as f64);
+        let Some(lease) = lease else {
+            *turn = None;
+            self.mirror.lag.tried(Err(format!("another broker has the lease {TURN:?} to write it")));
+            return Ok(());
+        };
+        let written = match head {
+            Some(head) => self.write_mirror(&lease, turn.as_ref() != Some(&lease), head).await,
+            None => Ok(()),
+        };
+        match written {
+            Ok(()) => {
+                *turn = Some(lease);
+                self.mirror.lag.tried(Ok(()));
+                Ok(())
+            }
+            Err(error) => {
+                // Another one may reach the storage that this one does not.
+                *turn = None;
+                self.store.release_lease(&lease).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// 1. Take over, if the turn is new.
+    /// 2. Take hold of the file of rows; see that the turn is our own still; write rows to their places.
+    /// 3. Stage position and head; see that the turn is our own still; publish them.
+    async fn write_mirror(&self, lease: &Lease, new: bool, head: SignedHead) -> Result<(), BrokerError> {
+        // 1.
+        if new {
+            self.with_mirror(Mirror::take_over).await?;
+        }
         let position = self.mirror_position().await?;
         if position.is_some() {
             self.note_mirror().await?;
         }
-        let position = position.unwrap_or_else(|| Mirror::empty(&head.head.origin));
-        if head.head.size <= position.size {
-            self.mirror.lag.tried(Ok(()));
+        let mut next = position.unwrap_or_else(|| Mirror::empty(&head.head.origin));
+        if head.head.size <= next.size {
             return Ok(());
         }
-        let mut next = position;
+        // 2.
+        let position = next.clone();
+        let log = Arc::new(self.with_mirror(move |mirror| mirror.open_log(&position)).await?);
         while next.size < head.head.size {
             let limit = u32::try_from(head.head.size - next.size).unwrap_or(BATCH).min(BATCH);
             let query = AuditQuery { from_index: next.size, limit, ..AuditQuery::default() };
@@ -242,19 +313,30 @@ impl Broker {
             if entries.first().is_none_or(|entry| entry.index != next.size) {
                 return Err(BrokerError::Internal("the audit log has fewer events than its head".to_owned()));
             }
-            let from = next.clone();
-            next = self.with_mirror(move |mirror| mirror.append(&from, &entries)).await?;
+            self.keep_the_turn(lease).await?;
+            let (log, from) = (Arc::clone(&log), next);
+            next = self.with_mirror(move |_| log.append(&from, &entries)).await?;
         }
         crash::reached(Point::MirrorAppended);
+        // 3.
         let finished = next.clone();
-        self.with_mirror(move |mirror| mirror.finish(&finished, &head)).await?;
+        let staged = self.with_mirror(move |mirror| mirror.stage(&finished, &head)).await?;
+        self.keep_the_turn(lease).await?;
+        self.with_mirror(move |_| staged.publish()).await?;
         crash::reached(Point::MirrorFinished);
         self.note_mirror().await?;
-        drop(lock);
         self.mirror.see(next);
-        self.mirror.lag.tried(Ok(()));
         metrics::gauge!("keybroker_audit_mirror_lag_events").set(0.0);
         Ok(())
+    }
+
+    /// Fails once the turn is another one's, or was in between.
+    async fn keep_the_turn(&self, lease: &Lease) -> Result<(), BrokerError> {
+        let kept = self.store.acquire_lease(TURN, &lease.holder, TURN_LASTS).await?;
+        match kept {
+            Some(kept) if kept == *lease => Ok(()),
+            _ => Err(StoreError::Fenced(TURN.to_owned()).into()),
+        }
     }
 
     /// From now on a mirror that is lost is missed. Only once there is one: a broker that dies before has lost nothing.
@@ -337,6 +419,26 @@ pub async fn compare(
     } else {
         format!("the mirror in {directory} is of the log {}, the database has {origin:?}", position.origin)
     }))
+}
+
+/// What a mirror that goes so far lacks of what is committed: how many events, and since when.
+///
+/// # Errors
+/// The store's.
+pub async fn lacks(store: &dyn Store, position: &Position) -> Result<Option<(u64, Timestamp)>, BrokerError> {
+    let query = AuditQuery { from_index: position.size, limit: 1, ..AuditQuery::default() };
+    let oldest = match store.audit_entries(&query).await?.first() {
+        Some(entry) => {
+            let event: StoredEvent = serde_json::from_str(&entry.json)
+                .map_err(|error| BrokerError::Internal(error.to_string()))?;
+            Some(event.time)
+        }
+        None => None,
+    };
+    let (waiting, count) = store.unchained_events(1).await?;
+    let events = (store.chain_tip().await?.size + count).saturating_sub(position.size);
+    let oldest = oldest.or_else(|| waiting.first().map(|waiting| waiting.event.time));
+    Ok(oldest.map(|time| (events, time)))
 }
 
 /// Whether the database's chain has the last row of a position.

@@ -13,6 +13,7 @@ pub mod ca_fitness;
 mod ca_import;
 pub mod claim;
 mod clients;
+mod complaint;
 pub mod confirm;
 mod custody;
 pub mod enrol;

@@ -165,11 +165,14 @@ impl Broker {
         })
     }
 
-    /// Recovers; see the module. No broker may serve meanwhile.
+    /// Recovers; see the module. No broker may serve meanwhile. `holder` is whose lease to write the mirror this one goes on
+    /// with, if it was interrupted.
     ///
     /// # Errors
-    /// Whatever is away, or a token without a tenant's keys: run it again when that is mended.
-    pub async fn recover(&self, plan: Plan) -> Result<Outcome, BrokerError> {
+    /// Whatever is away, or a token without a tenant's keys: run it again when that is mended. `BROKER_SERVES` while another
+    /// process writes the mirror.
+    pub async fn recover(&self, plan: Plan, holder: &str) -> Result<Outcome, BrokerError> {
+        self.require_the_turn(holder).await?;
         // 1.
         let comparison = self.compare_logs(&plan.origin).await?;
         // 2.
@@ -218,7 +221,7 @@ impl Broker {
             terminated: done.terminated.iter().cloned().collect(),
             register,
         };
-        self.begin_new_log(&begun, &comparison, &outcome).await?;
+        self.begin_new_log(&begun, &comparison, &outcome, holder).await?;
         Ok(outcome)
     }
 
@@ -468,7 +471,9 @@ impl Broker {
         begun: &Begun,
         comparison: &Comparison,
         outcome: &Outcome,
+        holder: &str,
     ) -> Result<(), BrokerError> {
+        self.require_the_turn(holder).await?;
         if let Some(position) = self.mirror_position().await? {
             self.with_mirror(move |mirror| mirror.archive(&position.origin)).await?;
         }
@@ -497,7 +502,8 @@ impl Broker {
         self.mirror.set_token_evidence(Vec::new());
         while self.chain_events().await? {}
         self.sign_head().await?;
-        self.mirror_log().await?;
+        self.mirror_log(holder).await?;
+        self.give_back_the_turn().await;
         match self.doubt() {
             // Whether another database may deliver is decided by those that do.
             None | Some(Withheld { code: CHANGED, .. }) => Ok(()),

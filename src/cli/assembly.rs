@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::files;
+use crate::audit::mirror::POSITION_FILE;
 use crate::broker::enrol_pool::{ExternalIssuer, ExternalIssuers};
 use crate::broker::quotas::Quotas;
 use crate::broker::refusals;
@@ -97,11 +98,34 @@ pub(super) fn est_client(
     EstClient::new(config, tls)
 }
 
+/// Fails if the embedded database is not there and something of it is: an empty one in its place would know nothing of what
+/// was delivered, and make the token another root.
+///
+/// # Errors
+/// [`Failure`] that names both, and what to do.
+pub(super) fn refuse_lost_database(config: &Config) -> Result<(), Failure> {
+    let StoreUrl::Sqlite(database) = &config.store.url else { return Ok(()) };
+    let mirror = &config.audit.mirror;
+    let left = [config.directory.join("root.pem"), mirror.join(POSITION_FILE)];
+    match left.iter().find(|left| left.exists()) {
+        Some(left) if !database.exists() => Err(Failure::failed(format!(
+            "there is no database {}, and {} is of one that was lost or moved; nothing was changed. Put it back, or put the latest \
+             backup in its place and run `keybroker recover` (docs/operations.md); to give the old broker up for a new \
+             one, take away root.pem, audit.pub, clients/, tls/ and the mirror {} first",
+            database.display(),
+            left.display(),
+            mirror.display(),
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the store that `[store] url` names.
 ///
 /// # Errors
 /// [`Failure`] with the file, or with host and database.
 pub(super) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    refuse_lost_database(config)?;
     match &config.store.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, Arc::new(SystemClock)).await?)),
         // Leases and deadlines of all replicas are held against one clock: the database's.

@@ -63,6 +63,7 @@ pub(super) struct ClientKey {
 pub async fn command(args: InitArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    assembly::refuse_lost_database(&config)?;
     let token = match &args.softhsm {
         Some(directory) if !directory.join("softhsm2.conf").exists() => {
             SoftHsmToken::create(directory, &config.hsm.token, &Program::of_this_process()?.0)?;
@@ -150,7 +151,8 @@ pub fn install_public(
     let content = pem(label, der);
     if file.exists() && files::read(&file)? != content.as_bytes() {
         return Err(Failure::failed(format!(
-            "{} is not of this token: the configuration names another token than before, or the file was copied",
+            "{} is not of this token and database: the configuration names another token than before, the database that it was \
+             made with was lost, or the file was copied",
             file.display()
         )));
     }

@@ -27,6 +27,7 @@ pub(super) struct RecoverArgs {
 pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
     telemetry::init_logging(&config.log).map_err(Failure::usage)?;
+    assembly::refuse_lost_database(&config)?;
     let _only = only_process(&config)?;
     let broker = assembly::open(&config).await?;
     let recovered = async {
@@ -60,7 +61,7 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
         if matches!(config.store.url, StoreUrl::Postgres(_)) {
             broker.require_that_nobody_serves().await?;
         }
-        let outcome = broker.recover(plan.clone()).await?;
+        let outcome = broker.recover(plan.clone(), broker.holder()).await?;
         output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
         Ok::<(), Failure>(())
     }

@@ -71,6 +71,7 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 /// [`Failure`] if it cannot start.
 pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle) -> Result<(), Failure> {
     // 1.
+    assembly::refuse_lost_database(&config)?;
     let _only = only_process(&config)?;
     let broker = assembly::open(&config).await?;
     broker.root_der()?;

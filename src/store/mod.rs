@@ -162,7 +162,7 @@ pub trait Store: CaRequestStore + RecoveryStore + Send + Sync + 'static {
     /// Looks whether the database has what this process committed last, and whether another one says that it was rolled
     /// back: [`Continuity::standing`] tells.
     async fn look_back(&self) -> Result<()>;
-    /// Fails unless the store can be written to now.
+    /// Fails unless the store can be written to now, and after [`StoreError::Full`] unless something can be added.
     async fn check(&self) -> Result<()>;
 
     // Tenants and what operators configure.

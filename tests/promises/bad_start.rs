@@ -6,10 +6,11 @@
 use crate::support::mano::By;
 use crate::support::process::{Finished, run};
 use crate::support::site::{Options, Site};
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const POOL: &str = "amf-transport";
@@ -229,9 +230,33 @@ async fn a_database_that_cannot_be_used_is_left_as_it_is() {
     said(&stopped.serve_with(&nowhere).await, 1, &["nowhere/keybroker.db"]);
     let directory = stopped.config.replace("sqlite:keybroker.db", "sqlite:profiles");
     said(&stopped.serve_with(&directory).await, 1, &["profiles", "cannot be opened"]);
-    // An empty database is not silently taken for the one that was configured.
-    let empty = stopped.config.replace("sqlite:keybroker.db", "sqlite:empty.db");
-    said(&stopped.serve_with(&empty).await, 1, &["keybroker init"]);
+    stopped.works_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_gone_is_not_made_anew_beside_its_root_or_its_mirror() {
+    let stopped = Stopped::new().await;
+    let site = &stopped.site;
+    let (database, root) = (site.database(), site.root_pem());
+    let (lost, away) = (database.with_extension("lost"), root.with_extension("away"));
+    std::fs::rename(&database, &lost).unwrap();
+    let files = || -> BTreeSet<PathBuf> {
+        std::fs::read_dir(site.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let config = site.config().display().to_string();
+    for left in ["root.pem", "position.json"] {
+        if left != "root.pem" {
+            std::fs::rename(&root, &away).unwrap();
+        }
+        let before = files();
+        for command in ["init", "serve", "recover"] {
+            let refused = site.cli([command, "--config", &config]).await;
+            said(&refused, 1, &["there is no database", left, "nothing was changed", "`keybroker recover`"]);
+        }
+        assert_eq!(files(), before);
+    }
+    std::fs::rename(&away, &root).unwrap();
+    std::fs::rename(&lost, &database).unwrap();
     stopped.works_again().await;
 }
 

@@ -356,6 +356,42 @@ async fn a_mirror_that_lags_too_far_stops_deliveries_until_it_has_caught_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_frozen_with_the_mirrors_lease_holds_up_no_other_and_damages_nothing_when_it_wakes()
+{
+    const MAX_LAG: Duration = Duration::from_secs(25);
+    let (mut first, second, _database) = two_brokers("max_lag = \"25s\"").await;
+    first.full_pool(POOL, 4).await;
+    until_mirrored(&first).await;
+    // Each has a log of its own process: whose pid is in the lease's name has the turn.
+    let held = "SELECT holder FROM leases WHERE name = 'mirror' AND expires_at > 0";
+    let holder = query(&first, held).await.remove(0);
+    let has_it = holder.starts_with(&format!("{}-", first.broker().pid()));
+    let (frozen, mut other) = if has_it { (first, second) } else { (second, first) };
+    frozen.broker().signal(Signal::STOP);
+    // Other work rests for other reasons: as if it had no lease but this one.
+    let others = format!("UPDATE leases SET expires_at = 0 WHERE holder = '{holder}' AND name <> 'mirror'");
+    query(&other, &others).await;
+    let (frozen_at, mut turn) = (Instant::now(), 0);
+    while frozen_at.elapsed() < MAX_LAG + Duration::from_secs(15) {
+        // Something to mirror, and something to deliver.
+        let vnfci = other.register_one(&format!("amf-{turn}"), &SLOTS, By::Certificate).await;
+        let claimed = vnfci.claim_patiently(&other).await;
+        assert!(vnfci.confirm(&other, &claimed).await.unwrap());
+        turn += 1;
+        other.until_available(POOL, 1).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    until_mirrored(&other).await;
+    frozen.broker().signal(Signal::CONT);
+    let vnfci = other.register_one("amf-awake", &SLOTS, By::Certificate).await;
+    vnfci.claim_patiently(&frozen).await;
+    until_ready(&mut other).await;
+    until_mirrored(&other).await;
+    // The replica's mirror is the one of the site that it is a replica of.
+    other.verify(&mirror(&other), &[]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_cannot_be_written_to_at_the_start_stops_deliveries_until_it_can() {
     let audit = "mirror = \"storage/mirror\"";
     let mut site = Site::prepare(Options { audit, ..Options::default() });

@@ -455,7 +455,17 @@ async fn doctor_looks_at_the_mirror_and_changes_nothing() {
     let events = mirror(&site).join("events.jsonl");
     site.until("a first mirror", async |_| events.exists().then_some(())).await;
     assert_eq!(doctor(&site).await["status"], "warn", "beside a running broker");
+    // What a broker that died had not mirrored yet.
+    let position = mirror(&site).join("position.json");
+    let before = std::fs::read(&position).unwrap();
+    site.add_anchor("default", "another", &site.mano_ca).await;
+    site.until("the last event", async |_| (std::fs::read(&position).unwrap() != before).then_some(())).await;
     site.stop().await;
+    let last = std::fs::read(&position).unwrap();
+    std::fs::write(&position, before).unwrap();
+    let lags = doctor(&site).await;
+    assert!(lags["finding"].as_str().unwrap().contains("; it lacks "), "{lags}");
+    std::fs::write(&position, last).unwrap();
     let files = || -> BTreeMap<PathBuf, Vec<u8>> {
         let entries = [site.path().to_owned(), mirror(&site)]
             .into_iter()

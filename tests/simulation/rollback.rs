@@ -31,6 +31,8 @@ impl Simulation {
         let replicas = self.world.stop_all().await;
         self.world.restore();
         self.world.open_again().await;
+        // Whoever had the turn to write the mirror, then or in the backup, is gone.
+        self.world.clock.advance(LEASE_AND_MORE);
         let broker = self.world.start_broker().await;
         if broker.doubt().is_none() {
             // Nothing was done since the backup.
@@ -51,7 +53,7 @@ impl Simulation {
             if plan.findings.is_empty() {
                 break;
             }
-            let recovery = broker.recover(plan);
+            let recovery = broker.recover(plan, "recover");
             if self.random.random_bool(0.6) {
                 let polls = self.random.random_range(1..200);
                 if crate::cut_off(recovery, polls).await.is_none() {

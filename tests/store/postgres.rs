@@ -3,6 +3,7 @@
 
 use super::fixture::{Fixture, end, manual_clock, postgres_options, silent, vnfci_id};
 use crate::postgres::{Cluster, Database};
+use keybroker::audit::event::{Actor, Event, EventKind};
 use keybroker::audit::receipt::DestructionReason;
 use keybroker::ca::pem;
 use keybroker::credential::{EpochChange, EpochState, HolderCopy};
@@ -10,6 +11,7 @@ use keybroker::nfv::EpochId;
 use keybroker::store::postgres::{PostgresOptions, PostgresStore};
 use keybroker::store::records::{ClaimOutcome, ConfirmOutcome, InitialCredentialKind, Quotas, Rearming};
 use keybroker::store::{Store, StoreError};
+use sqlx::{Connection, PgConnection};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,6 +116,46 @@ async fn while_the_server_is_away_the_store_says_so_and_afterwards_works_again()
         assert_eq!(f.store.tenants().await.unwrap().len(), 1);
     }
     f.claim(initial.id, 1).await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_full_counts_as_full_until_something_can_be_added() {
+    let f = Fixture::postgres().await;
+    let full = "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+                CREATE TRIGGER no_room BEFORE INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION no_room()";
+    database(&f).sql(full);
+    // There is room for what is changed in place.
+    f.store.check().await.unwrap();
+    let now = f.store.now().await.unwrap();
+    let event = || Event::new(now, EventKind::PoolUpdated, Actor::broker());
+    for _ in 0..2 {
+        let refused = f.store.append_events(vec![event()]).await;
+        assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+        let checked = f.store.check().await;
+        assert!(matches!(&checked, Err(StoreError::Full(why)) if why.contains("make room")), "{checked:?}");
+    }
+    database(&f).sql("DROP TRIGGER no_room ON events");
+    let before = f.store.unchained_events(1).await.unwrap().1;
+    f.store.check().await.unwrap();
+    assert_eq!(f.store.unchained_events(1).await.unwrap().1, before, "what was tried is undone");
+    f.store.append_events(vec![event()]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_without_a_connection_left_is_named_as_the_cause() {
+    let database = Cluster::own("max_connections = 8").database();
+    let options = PostgresOptions { acquire_timeout: Duration::from_secs(1), ..postgres_options(&database) };
+    let store = PostgresStore::open(options, None).await.unwrap();
+    let mut others = Vec::new();
+    while let Ok(other) = PgConnection::connect(&database.url()).await {
+        others.push(other);
+    }
+    match store.now().await {
+        Err(StoreError::Unavailable(why)) => assert!(why.contains("too many clients"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    drop(others);
 }
 
 #[tokio::test]

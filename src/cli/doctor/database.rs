@@ -2,18 +2,21 @@
 
 use super::Findings;
 use crate::audit::mirror::Mirror;
-use crate::broker::ca_fitness;
-use crate::broker::mirror::{Comparison, compare};
+use crate::broker::mirror::{Comparison, compare, lacks};
 use crate::broker::quotas::Quota;
 use crate::broker::reconcile::another_token;
+use crate::broker::{BrokerError, ca_fitness};
 use crate::cli::assembly;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
 use crate::nfv::TenantId;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
+/// Leases and deadlines are held against the database's clock, certificates and logs have the broker's.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// A tenant that has more than this share of what it may have will soon be refused.
 const QUOTA_WARNING: f64 = 0.9;
 
@@ -50,6 +53,13 @@ pub(super) async fn store(config: &Config, serial: Option<&str>, findings: &mut 
         Err(problem) => return findings.fail("schema", problem.text, "see the finding"),
     };
     findings.ok("schema", "known to this program");
+    if matches!(config.store.url, StoreUrl::Postgres(_)) {
+        let asked = SystemClock.now();
+        match store.now().await {
+            Ok(theirs) => clocks(asked, theirs, SystemClock.now(), findings),
+            Err(error) => findings.fail("clock of the database", error, "see the check store"),
+        }
+    }
     if let Some(serial) = serial {
         match another_token(&*store, serial).await {
             Ok(None) => findings.ok("token of the database", serial),
@@ -62,6 +72,22 @@ pub(super) async fn store(config: &Config, serial: Option<&str>, findings: &mut 
         }
     }
     store.close().await;
+}
+
+/// Whether the database's clock and this machine's say the same.
+fn clocks(asked: Timestamp, theirs: Timestamp, answered: Timestamp, findings: &mut Findings) {
+    const CHECK: &str = "clock of the database";
+    // The database looked at its clock some time between.
+    let apart = asked.since(theirs).max(theirs.since(answered));
+    if apart <= CLOCKS_APART {
+        findings.ok(CHECK, theirs);
+    } else {
+        findings.warn(
+            CHECK,
+            format!("it is {theirs}, and {answered} here: {} s apart", apart.as_secs()),
+            "keep both with NTP: certificates have this machine's time, deadlines and leases the database's",
+        );
+    }
 }
 
 /// Whether it is a database.
@@ -92,7 +118,8 @@ fn sqlite_file(path: &Path, findings: &mut Findings) -> bool {
             );
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let remedy = "run keybroker init, or restore a backup as docs/operations.md says";
+            let remedy =
+                "run keybroker init, or, if there was one, restore a backup as docs/operations.md says";
             findings.fail("store", format!("{} does not exist", path.display()), remedy);
         }
         Err(error) => {
@@ -145,24 +172,39 @@ pub(super) async fn mirror(config: &Config, findings: &mut Findings) {
     let directory = &config.audit.mirror;
     let compared = async {
         let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
-        let compared = compare(&*store, &Mirror::new(directory), None).await;
+        let compared = async {
+            let compared = compare(&*store, &Mirror::new(directory), None).await?;
+            let lacks = match &compared {
+                Comparison::Agrees(Some(position)) => lacks(&*store, position).await?,
+                _ => None,
+            };
+            Ok::<_, BrokerError>((compared, lacks, store.now().await?))
+        };
+        let compared = compared.await;
         store.close().await;
         compared.map_err(|error| error.to_string())
     };
     let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
     match compared.await {
         Err(problem) => findings.fail(CHECK, problem, "see the check store"),
-        Ok(Comparison::RolledBack(sentence)) => findings.fail(
+        Ok((Comparison::RolledBack(sentence), ..)) => findings.fail(
             CHECK,
             format!("the database was rolled back: {sentence}"),
             "stop the broker and run keybroker recover (docs/operations.md); if the mirror is away, put it back instead",
         ),
-        Ok(Comparison::Agrees(None)) => findings.ok(CHECK, "keybroker serve will make it"),
-        Ok(Comparison::Agrees(Some(position))) => {
-            let finding = format!("{} events in {}", position.size, directory.display());
+        Ok((Comparison::Agrees(None), ..)) => findings.ok(CHECK, "keybroker serve will make it"),
+        Ok((Comparison::Agrees(Some(position)), lacks, now)) => {
+            let mut finding = format!("{} events in {}", position.size, directory.display());
+            if let Some((events, oldest)) = lacks {
+                finding += &format!("; it lacks {events}, the oldest of {oldest}");
+            }
             if rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err() {
                 let remedy = "let keybroker's user write to it: events that are not in it would be forgotten unnoticed";
                 findings.fail(CHECK, format!("{finding}, which may not be written to"), remedy);
+            } else if lacks.is_some_and(|(_, oldest)| now.since(oldest) > config.audit.max_lag.0) {
+                let remedy = "if a broker runs, it delivers nothing and /readyz says why: is the mirror's storage full or away, does \
+                              another broker have the lease to write it? If none runs, the next one catches up";
+                findings.warn(CHECK, finding, remedy);
             } else if database.is_some_and(|database| device(directory) == device(database)) {
                 let remedy = "set [audit] mirror to other storage: one snapshot or failed disk would take both";
                 findings.warn(CHECK, format!("{finding}, on the same storage as the database"), remedy);
@@ -199,6 +241,28 @@ pub(super) async fn cas(config: &Config, findings: &mut Findings) {
             findings.warn("CAs", &end, remedy);
         } else {
             findings.ok("CAs", &end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests panic")]
+
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_clock_far_from_the_databases_is_warned_of_whichever_is_ahead() {
+        for (theirs, finding) in
+            [(10_001, ""), (10_008, ""), (17_203, "7200 s apart"), (2_800, "7200 s apart")]
+        {
+            let mut findings = Findings::default();
+            let [asked, theirs, answered] = [10_000, theirs, 10_003].map(Timestamp::from_unix_seconds);
+            clocks(asked, theirs, answered, &mut findings);
+            let (verdict, row) = &findings.0[0];
+            assert_eq!(*verdict == Verdict::Warn, !finding.is_empty(), "{row}");
+            assert!(row["finding"].as_str().unwrap().contains(finding), "{row}");
         }
     }
 }

@@ -21,8 +21,8 @@ pub(super) use error::{answered, is_passing, meaning};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
-use sqlx::Row;
 use sqlx::pool::PoolConnection;
+use sqlx::{ConnectOptions, Row};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -38,6 +38,9 @@ pub type PostgresStore = SqlStore<Postgres>;
 const ATTEMPTS: u32 = 6;
 /// Longest pause before the second attempt; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a server that has no connection left is asked why.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
 
 /// The database's clock, in microseconds since 1970.
 const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
@@ -165,10 +168,24 @@ impl Postgres {
 /// A connection. The broker has worked on the database: whatever is said of it now, that it does not exist or lets nobody in, it
 /// may be back soon, as when another one takes its place.
 async fn acquire(pool: &sqlx::PgPool) -> Result<PoolConnection<sqlx::Postgres>> {
-    pool.acquire().await.map_err(|error| match StoreError::from(error) {
+    let error = match pool.acquire().await {
+        Ok(connection) => return Ok(connection),
+        // The pool tries again while the server takes no further connection, and then knows only that time ran out.
+        Err(sqlx::Error::PoolTimedOut) if pool.size() < pool.options().get_max_connections() => {
+            refused(pool).await.unwrap_or(sqlx::Error::PoolTimedOut)
+        }
+        Err(error) => error,
+    };
+    Err(match StoreError::from(error) {
         StoreError::Unusable(why) => StoreError::Unavailable(why),
         other => other,
     })
+}
+
+/// What the server says to a connection more, if it refuses one soon.
+async fn refused(pool: &sqlx::PgPool) -> Option<sqlx::Error> {
+    let connecting = pool.connect_options();
+    tokio::time::timeout(REFUSED_WITHIN, connecting.connect()).await.ok()?.err()
 }
 
 fn unavailable(why: &str) -> StoreError {

@@ -25,6 +25,10 @@ const OLDEST: i32 = 150_000;
 /// A connection that was idle for longer is asked whether it is alive before it is used.
 const TRUSTED: Duration = Duration::from_secs(1);
 
+/// How long a transaction may be left open between its statements: whoever was stopped there holds up the chain of the log,
+/// which goes no further than what was committed before it.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(15);
+
 /// Where the database is and how it is used.
 #[derive(Clone)]
 pub struct PostgresOptions {
@@ -107,7 +111,7 @@ impl PostgresOptions {
                 ("synchronous_commit", "on".to_owned()),
                 ("statement_timeout", millis(self.statement_timeout)),
                 ("lock_timeout", millis(self.lock_timeout)),
-                ("idle_in_transaction_session_timeout", millis(2 * self.statement_timeout)),
+                ("idle_in_transaction_session_timeout", millis(IDLE_IN_TRANSACTION)),
                 ("timezone", "UTC".to_owned()),
                 // That a table is there already is nothing to be told.
                 ("client_min_messages", "warning".to_owned()),
@@ -185,9 +189,7 @@ impl PostgresStore {
             })
             .connect_lazy_with(session);
         let (changes, places) = (TaskTracker::new(), Arc::default());
-        Self {
-            engine: Postgres { pool, home: Handle::current(), clock, changes, places, silence, continuity },
-        }
+        Self::on(Postgres { pool, home: Handle::current(), clock, changes, places, silence, continuity })
     }
 
     /// Whether a broker could work on the database, and what it finds there; changes nothing.

@@ -40,29 +40,29 @@ pub trait Engine: Send + Sync + 'static {
 /// A change with lease, request and events around it: `change!(self, keep, mutation, |tx, now| body)`.
 macro_rules! change {
     ($self:ident, $keep:ident, $mutation:ident, |$tx:ident, $now:ident| $body:expr) => {
-        change::change(&$self.engine, Keep::$keep, $mutation, move |$tx, $now| {
-            Box::pin(async move {
-                // Not every change needs to know when it is made.
-                let _ = $now;
-                $body.await.map(Into::into)
+        $self.noted(
+            change::change(&$self.engine, Keep::$keep, $mutation, move |$tx, $now| {
+                Box::pin(async move {
+                    // Not every change needs to know when it is made.
+                    let _ = $now;
+                    $body.await.map(Into::into)
+                })
             })
-        })
-        .await
+            .await,
+        )
     };
 }
 
 /// A change with nothing around it.
 macro_rules! write {
     ($self:ident, |$tx:ident, $now:ident| $body:expr) => {{
-        $self
-            .engine
-            .change(move |$tx, $now| {
-                Box::pin(async move {
-                    let _ = $now;
-                    $body.await
-                })
+        let changed = $self.engine.change(move |$tx, $now| {
+            Box::pin(async move {
+                let _ = $now;
+                $body.await
             })
-            .await
+        });
+        $self.noted(changed.await)
     }};
 }
 

@@ -41,6 +41,7 @@ mod recovery;
 mod releases;
 mod renewals;
 mod revocation;
+mod room;
 mod store;
 mod tenants;
 mod terminations;
@@ -51,5 +52,13 @@ mod witnesses;
 
 /// A store in a database. See [`Store`](super::Store) for what it promises; `docs/schema.md` for what is in the database.
 pub struct SqlStore<E> {
-    pub(super) engine: E,
+    engine: E,
+    room: room::Room,
+}
+
+impl<E> SqlStore<E> {
+    /// On a database that was opened.
+    pub(super) fn on(engine: E) -> Self {
+        Self { engine, room: room::Room::default() }
+    }
 }

@@ -29,7 +29,8 @@ impl<E: Engine> Store for SqlStore<E> {
     }
 
     async fn check(&self) -> Result<()> {
-        write!(self, |tx, now| leases::set_mark(tx, "writable_at", &now.to_string()))
+        write!(self, |tx, now| leases::set_mark(tx, "writable_at", &now.to_string()))?;
+        self.try_room().await
     }
 
     async fn add_tenant(&self, tenant: Tenant, mutation: Mutation<()>) -> Result<()> {

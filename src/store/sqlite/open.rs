@@ -114,7 +114,7 @@ impl SqliteStore {
             StoreError::Unusable(format!("the database {} cannot be looked at ({error})", path.display()))
         })?;
         let writer = Writer::start(connection, file);
-        Ok(Self { engine: Sqlite { writer, readers, clock, continuity: Arc::default() } })
+        Ok(Self::on(Sqlite { writer, readers, clock, continuity: Arc::default() }))
     }
 }
 

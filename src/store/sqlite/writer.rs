@@ -162,7 +162,7 @@ async fn serve(
         let committed = group(&mut connection, &file, &mut queue, first, &mut ran).await;
         commits.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = &committed {
-            tracing::warn!(%error, changes = ran.len(), "a group of changes was undone");
+            tracing::debug!(%error, changes = ran.len(), "a group of changes was undone");
             // Fails harmlessly where SQLite has rolled back by itself, as it may when the disk is full.
             drop(connection.command("ROLLBACK").await);
         }
