@@ -299,9 +299,15 @@ impl Broker {
         }
         // In the order in which the logs were begun: their origins are UUIDs of version 7.
         mirrors.sort_by(|(one, _), (other, _)| one.origin.cmp(&other.origin));
+        let brought_back = self.brought_back().await?;
         for (position, mirror) in mirrors {
             let of_this_log = position.origin == origin;
+            // What has happened since says more: rows of such a log are older than all that is known of it.
+            let is_past = brought_back.contains(&position.origin);
             comparison.origins.insert(position.origin);
+            if is_past {
+                continue;
+            }
             if of_this_log {
                 comparison.mirror = Some(LogSide { size: position.size, hash: position.hash });
             }
@@ -340,6 +346,24 @@ impl Broker {
             self.read_fork(&mut comparison, &mirrored).await?;
         }
         Ok(comparison)
+    }
+
+    /// Origins of logs that a recovery ended which this database knows: what they told of is in it.
+    async fn brought_back(&self) -> Result<BTreeSet<String>, BrokerError> {
+        let query =
+            AuditQuery { kind: Some(EventKind::Recovered), limit: u32::MAX >> 1, ..AuditQuery::default() };
+        let mut known: Vec<StoredEvent> = Vec::new();
+        let read =
+            |json: &str| serde_json::from_str(json).map_err(|error| BrokerError::Internal(error.to_string()));
+        for row in self.store.audit_entries(&query).await? {
+            known.push(read(&row.json)?);
+        }
+        for waiting in self.store.unchained_events(u32::MAX >> 1).await?.0 {
+            known.push(read(&waiting.json)?);
+        }
+        let recovered = known.iter().filter(|event| event.kind == EventKind::Recovered);
+        let details = recovered.filter_map(|event| serde_json::from_str(&event.details).ok());
+        Ok(details.map(|details: RecoveredDetails| details.old_origin).collect())
     }
 
     /// The chain's hashes by index, of one batch.

@@ -224,3 +224,34 @@ async fn ended_after_the_backup(database: Option<&Database>) {
     assert!(event["details"]["certificates"][0].as_str().unwrap().contains(&fingerprint), "{event}");
     assert!(!event["details"]["signatures"][0].as_str().unwrap().is_empty(), "{event}");
 }
+
+/// Found by the simulation: the log that the first recovery had put aside said that the VNFCI was armed anew, so that a
+/// release after that counted as one of an earlier arming.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_recovery_brought_back_says_nothing_at_the_next_one() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 3).await;
+    let vnfci = site.register_one("amf-1", &SLOTS, By::Token).await;
+    vnfci.boot(&site).await;
+    let file = site.path().join("backup.db");
+    backup(&site, None, &file).await;
+    rearm(&site, &vnfci).await;
+    site.stop().await;
+    restore(&site, None, &file);
+    let done = recover(&site, &["--yes"]).await;
+    assert_eq!(names(&done["outcome"]["rearm"]), ["default/amf-1"].into(), "{done}");
+
+    site.serve().await;
+    site.until_available(POOL, 3).await;
+    let again = rearm(&site, &vnfci).await.boot(&site).await;
+    backup(&site, None, &file).await;
+    again.release(&site).await.unwrap();
+    site.stop().await;
+    restore(&site, None, &file);
+    let done = recover(&site, &["--yes"]).await;
+    assert_eq!(names(&done["outcome"]["rearm"]), [].into(), "{done}");
+    site.serve().await;
+    assert_eq!(state(&site, "amf-1").await, proto::VnfciState::Released);
+    let receipt = receipt(&mut site, &again).await;
+    assert_eq!(receipt["receipt"]["holder_copy"], "RELEASED_SIGNED", "{receipt}");
+}
