@@ -145,7 +145,8 @@ async fn a_database_that_was_full_counts_as_full_until_something_can_be_added() 
 #[tokio::test]
 async fn a_server_without_a_connection_left_is_named_as_the_cause() {
     let database = Cluster::own("max_connections = 8").database();
-    let options = PostgresOptions { acquire_timeout: Duration::from_secs(1), ..postgres_options(&database) };
+    let mut options = postgres_options(&database);
+    options.acquire_timeout = Duration::from_secs(1);
     let store = PostgresStore::open(options, None).await.unwrap();
     let mut others = Vec::new();
     while let Ok(other) = PgConnection::connect(&database.url()).await {
