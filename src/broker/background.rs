@@ -269,6 +269,12 @@ impl Rounds {
 }
 
 impl Wake {
+    /// Both that fill pools.
+    pub(super) fn filling(&self) {
+        self.producer.notify_one();
+        self.enroller.notify_one();
+    }
+
     /// What ends this work's rest.
     fn of(&self, work: Work) -> Option<&Notify> {
         match work {

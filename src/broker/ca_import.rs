@@ -207,7 +207,6 @@ pub(super) fn no_root(field: &str) -> BrokerError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};

@@ -585,14 +585,6 @@ impl Broker {
     }
 }
 
-impl Wake {
-    /// Both that fill pools.
-    fn filling(&self) {
-        self.producer.notify_one();
-        self.enroller.notify_one();
-    }
-}
-
 impl Request {
     /// The store's key of this request by `caller`.
     fn key(&self, caller: Actor) -> RequestKey {

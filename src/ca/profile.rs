@@ -472,7 +472,6 @@ mod tests {
             ("validty = \"7d\"", "unknown field"),
             ("validity = \"7 days\"", "is not a duration"),
             ("san = [\"{credential}\"]", "uri:..."),
-            ("san = [\"uri:urn:uuid:{credential}\", \"uri:urn:uuid:{credential}\"]", "twice"),
             ("key_type = \"EC\"", "EC_P256"),
             ("issue = \"later\"", "at_claim"),
         ] {
@@ -495,6 +494,7 @@ mod tests {
             ("subject = \"CN={credential}\"\nvalidity = \"1s\"", "between"),
             ("subject = \"CN={credential}\"\nrevocation = \"none\"", "at most 1d"),
             ("subject = \"CN={credential}\"\nsan_critical = true", "without san"),
+            ("subject = \"CN={vdu}\"\nsan = [\"uri:urn:{credential}\", \"uri:urn:{credential}\"]", "twice"),
             ("subject = \"CN={credential}\"\nvalidity = \"10000d\"", "between"),
             ("subject = \"CN={credential}\"\nmin_remaining_at_claim = \"7d\"", "lower"),
             ("subject = \"CN={credential}\"\nvalidity_jitter = \"4d\"", "lower"),

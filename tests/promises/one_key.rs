@@ -176,14 +176,16 @@ async fn a_responders_key_is_made_once_although_the_publisher_changes_meanwhile(
     until_responders(&mut first).await;
     let publisher = || database.sql("SELECT holder FROM leases WHERE name = 'publisher'");
     let before = publisher();
-    // The CA's own key waits for it: the next one that is made is its responder's.
+    // After the CA's own key comes its responder's.
+    let rule = |milliseconds: u32| format!("C_GenerateKeyPair:token delay {milliseconds} times 1");
+    first.faults().set(&format!("{}\n{}", rule(1), rule(40_000)));
     let operator = replica.management("operator").await;
-    let (tenant, name) = ("default".to_owned(), "slow".to_owned());
-    let requested = proto::RequestCaRequest { request_id: request_id(), tenant, name: name.clone() };
-    AdminServiceClient::new(operator.clone()).request_ca(requested).await.unwrap();
-    first.faults().set("C_GenerateKeyPair:token delay 40000 times 1");
-    issue_ca(operator, name, true, request_id()).await.unwrap();
-    until_under_way(&mut first).await;
+    issue_ca(operator, "slow".to_owned(), true, request_id()).await.unwrap();
+    first
+        .until("the responder's key under way", async |site| {
+            (site.faults().injected().len() == 2).then_some(())
+        })
+        .await;
     until(PATIENCE, "another publisher", async || (publisher() != before).then_some(())).await;
     until_responders(&mut first).await;
     // The slow one has made its key, too, or was told of the other's: it learns that it is the publisher no more.

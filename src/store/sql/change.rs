@@ -10,6 +10,10 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a request is remembered.
+const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// What a change came to.
 pub(super) struct Done<T> {
@@ -170,7 +174,8 @@ async fn end_request<T: Serialize>(tx: &mut Connection, request: &RequestKey, ou
     Ok(())
 }
 
-/// Forgets requests made before `before`; says how many.
-pub(super) async fn forget_requests(tx: &mut Connection, before: Timestamp) -> Result<u64> {
-    query("DELETE FROM requests WHERE created_at < $1").bind(before.unix_micros()).execute(tx).await
+/// Forgets requests that were made long before; says how many.
+pub(super) async fn forget_requests(tx: &mut Connection, now: Timestamp) -> Result<u64> {
+    let before = now.minus(REQUEST_MEMORY).unix_micros();
+    query("DELETE FROM requests WHERE created_at < $1").bind(before).execute(tx).await
 }

@@ -6,9 +6,6 @@ use change::{Keep, Once};
 use engine::{Engine, change, read, snapshot, write};
 use std::sync::Arc;
 
-/// How long a request is remembered.
-const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 3600);
-
 #[async_trait]
 impl<E: Engine> Store for SqlStore<E> {
     async fn now(&self) -> Result<Timestamp> {
@@ -596,6 +593,6 @@ impl<E: Engine> Store for SqlStore<E> {
 
     async fn forget_requests(&self, now: Timestamp) -> Result<u64> {
         write!(self, |tx, _now| pools::fold(tx))?;
-        write!(self, |tx, _now| change::forget_requests(tx, now.minus(REQUEST_MEMORY)))
+        write!(self, |tx, _now| change::forget_requests(tx, now))
     }
 }
