@@ -159,11 +159,14 @@ impl Lag {
 impl Broker {
     /// Why the database may not be the latest; none if it is known to be.
     pub fn doubt(&self) -> Option<Withheld> {
+        if let Some(sentence) = self.outlived() {
+            return Some(Withheld { code: CHANGED, sentence });
+        }
         if let Some(verdict) = self.mirror.verdict() {
             return Some(Withheld::clone(&verdict));
         }
         match self.store.continuity().standing() {
-            Standing::Same => None,
+            Standing::Same | Standing::Recovered(_) => None,
             Standing::RolledBack(sentence) => {
                 Some(Withheld { code: ROLLED_BACK, sentence: rolled_back(&sentence) })
             }

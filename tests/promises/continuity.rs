@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-const POOL: &str = "amf-transport";
-const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
+pub(crate) const POOL: &str = "amf-transport";
+pub(crate) const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 /// Nothing but what a test is about stops deliveries.
 const PATIENT_MIRROR: &str = "max_lag = \"1h\"";
 
@@ -30,12 +30,12 @@ async fn readiness(site: &Site) -> (bool, String) {
     (head.starts_with("HTTP/1.1 200"), String::from_utf8(body).unwrap())
 }
 
-async fn until_ready(site: &mut Site) {
+pub(crate) async fn until_ready(site: &mut Site) {
     site.until("readiness", async |site| readiness(site).await.0.then_some(())).await;
 }
 
 /// Until `/readyz` is 503 and says this.
-async fn until_not_ready(site: &mut Site, why: &str) -> String {
+pub(crate) async fn until_not_ready(site: &mut Site, why: &str) -> String {
     site.until(why, async |site| {
         let (ready, body) = readiness(site).await;
         (!ready && body.contains(why)).then_some(body)
@@ -52,7 +52,7 @@ fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
-fn names(list: &Value) -> BTreeSet<&str> {
+pub(crate) fn names(list: &Value) -> BTreeSet<&str> {
     list.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
@@ -84,7 +84,7 @@ fn unblock_mirror(site: &Site) {
     std::fs::rename(site.path().join("events.aside"), &events).unwrap();
 }
 
-async fn recover(site: &Site, flags: &[&str]) -> Value {
+pub(crate) async fn recover(site: &Site, flags: &[&str]) -> Value {
     let config = site.config().display().to_string();
     until(PATIENCE, "the end of leases", async || {
         let arguments = ["recover", "--config", &config, "--yes"].into_iter().chain(flags.iter().copied());
@@ -119,7 +119,7 @@ impl Older {
     }
 }
 
-async fn two_brokers(audit: &'static str) -> (Site, Site, Database) {
+pub(crate) async fn two_brokers(audit: &'static str) -> (Site, Site, Database) {
     let database = Cluster::own("").database();
     let options = Options { store_url: database.url(), audit, ..Options::default() };
     let site = Site::start_with(options).await;

@@ -34,6 +34,7 @@ mod operator_pki;
 mod other_root;
 mod paths;
 mod quotas;
+mod recovering;
 mod recovery;
 mod refusals;
 mod refusals_summed;
