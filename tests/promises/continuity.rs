@@ -3,12 +3,14 @@
 //! Method: an older dump is swapped in by renaming databases, a standby that was cut off is promoted, SQLite's file is
 //! replaced, under brokers that run; the mirror is kept from being written to, so that it shows nothing.
 
-use crate::support::mano::{By, http_exchange};
+use crate::support::mano::{By, http_exchange, request_id};
 use crate::support::postgres::{Cluster, Database};
 use crate::support::settlement::{count, query};
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Claimed, Vnfci, transient};
 use crate::support::{PATIENCE, until};
+use keybroker::api::proto;
+use keybroker::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -438,6 +440,54 @@ async fn whom_a_rolled_back_database_does_not_know_is_told_to_try_again() {
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"));
     let refused = renewing.rebooted().renew(&site, &delivered.keys[0]).await.err().unwrap();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rolled_back_database_forgot_may_be_ended_later_and_is_refused_to_nobody_for_good() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 3).await;
+    let vnfcis = site.register(&["open-then", "known"], &SLOTS, By::Certificate).await;
+    let claimed = vnfcis[0].claim_patiently(&site).await;
+    let file = site.path().join("backup.db");
+    backup(&site, &file).await;
+    assert!(vnfcis[0].confirm(&site, &claimed).await.unwrap());
+    site.register_one("forgotten", &SLOTS, By::Certificate).await;
+    site.stop().await;
+    put_back(&site, &file);
+    site.serve().await;
+    until_not_ready(&mut site, "rolled back").await;
+    let mut nfvo = LifecycleServiceClient::new(site.management("nfvo").await);
+    let terminate = |id: &str| proto::TerminateVnfciRequest {
+        request_id: request_id(),
+        vnfci_id: id.into(),
+        ..Default::default()
+    };
+    let scale_in = |ids: &[&str]| proto::ScaleInRequest {
+        request_id: request_id(),
+        vnfci_ids: ids.iter().map(|id| (*id).into()).collect(),
+        ..Default::default()
+    };
+    let of_one = nfvo.terminate_vnfci(terminate("forgotten")).await.err();
+    // Otherwise it would never hear of the one that it does not know.
+    let of_several = nfvo.scale_in(scale_in(&["known", "forgotten"])).await.err();
+    // In the backup its claim is open.
+    let release = claimed.release(&site).await.err();
+    for refused in [of_one, of_several, release] {
+        let refused = refused.expect("the answer may be another one after the recovery");
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "ROLLED_BACK"));
+    }
+    // Whoever asks is told what there is.
+    let reading = proto::GetVnfciRequest { vnfci_id: "forgotten".into(), ..Default::default() };
+    assert_eq!(nfvo.get_vnfci(reading).await.unwrap_err().code(), Code::NotFound);
+    nfvo.scale_in(scale_in(&["known"])).await.unwrap();
+    assert_eq!(site.vnfci("known").await.state, proto::VnfciState::Terminated as i32);
+    site.stop().await;
+    recover(&site, &[]).await;
+    site.serve().await;
+    until_ready(&mut site).await;
+    let mut nfvo = LifecycleServiceClient::new(site.management("nfvo").await);
+    let refused = nfvo.terminate_vnfci(terminate("forgotten")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "now it is for good");
 }
 
 #[tokio::test(flavor = "multi_thread")]
