@@ -129,7 +129,7 @@ async fn a_process_whose_lease_another_one_took_changes_nothing_more(f: Fixture)
     f.clock.advance(MINUTE / 2);
     f.store.set_mark("mark", "renewed").await.unwrap();
     f.clock.advance(MINUTE / 2);
-    assert_eq!(f.store.held_leases().await.unwrap(), [lease.clone()]);
+    assert_eq!(f.store.held_leases().await.unwrap(), std::slice::from_ref(&lease));
     // It ran out, and nobody wants it.
     f.clock.advance(MINUTE);
     f.store.insert_credentials(f.produce(1), silent().lease(&lease)).await.unwrap();
