@@ -12,6 +12,7 @@ use super::parse;
 use super::proto;
 use super::trace;
 use crate::authorisation::{self, Caller, Denied, Rpc};
+use crate::broker::standing::Asked;
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::nfv::{RequestId, Sha256Hash, labelled_fields};
 use prost::Message;
@@ -209,6 +210,7 @@ impl Gate {
             id,
             body: body(name, &message),
         };
+        let asked = if call.id.is_some() { Asked::Change } else { Asked::Reading };
         let (broker, face) = (Arc::clone(&self.broker), self.face);
         let use_case = async move {
             let _permit = permit;
@@ -222,7 +224,7 @@ impl Gate {
                 }
                 Err((caller, refusal)) => (caller, Err(refusal)),
             };
-            let outcome = outcome.map_err(|error| broker.judged(error));
+            let outcome = outcome.map_err(|error| broker.judged(asked, error));
             if let Err(
                 refusal @ (BrokerError::Refused { .. }
                 | BrokerError::Denied(_)

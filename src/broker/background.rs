@@ -30,7 +30,7 @@ const PUBLISHER_PERIOD: Duration = Duration::from_secs(10);
 const MIRROR_PERIOD: Duration = Duration::from_secs(1);
 /// What clients see of another CA is the same at every broker within that time.
 const AUTHORITIES_PERIOD: Duration = Duration::from_secs(1);
-const ALIVE_PERIOD: Duration = Duration::from_secs(5);
+pub(super) const ALIVE_PERIOD: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for a tenant's own token. What is given up then is as after a crash.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -53,7 +53,8 @@ pub enum Work {
     Mirror,
     /// Looks whether another broker took a CA into use. Of every broker, without a lease.
     Authorities,
-    /// Notes that the broker lives, and measures what tenants have of their quotas. Of every broker, without a lease.
+    /// Shows and notes that the broker lives, and measures what tenants have of their quotas. Of every broker, without a lease
+    /// but the one that shows it.
     Alive,
     /// Commits the sums of refusals. Of every broker, without a lease.
     Refusals,
@@ -229,12 +230,13 @@ impl Rounds {
         }
     }
 
-    async fn take_without_lease(&self, work: Work) -> Result<bool, BrokerError> {
+    async fn take_without_lease(&mut self, work: Work) -> Result<bool, BrokerError> {
         match work {
             Work::Mirror => self.broker.mirror_log(&self.holder).await.map(|()| false),
             Work::Authorities => self.broker.follow_authorities().await.map(|()| false),
             Work::Refusals => self.broker.sum_up_refusals(false).await.map(|()| false),
             _ => {
+                self.held = self.broker.show_presence(&self.holder).await?;
                 self.broker.note_alive().await?;
                 self.broker.measure_quotas().await.map(|()| false)
             }

@@ -43,13 +43,17 @@ pub(super) struct Making<'a> {
     _alone: OwnedMutexGuard<()>,
 }
 
-/// By which name a process holds leases.
+/// By which name a process holds leases, and shows itself among those that share the database.
 pub(super) fn holder(store: &dyn Store) -> String {
     match store.generation() {
         // One process at a time: this one goes on with the leases of the one before, however that ended.
         Some(_) => "embedded".to_owned(),
-        // A name of its own for every start: one that was killed, or that only sleeps, stays another holder.
-        None => format!("{}-{}", std::process::id(), Uuid::now_v7()),
+        // A name of its own for every start: one that was killed, or that only sleeps, stays another holder. An operator is to
+        // find it: machine and process id come first.
+        None => {
+            let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("{}/{}/{}", machine.trim(), std::process::id(), Uuid::now_v7())
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
 use crate::store::continuity::Standing;
+pub(super) use crate::store::records::RECOVERY;
 use crate::store::records::{self, AuditQuery, Lease};
 use crate::store::{Store, StoreError};
 use arc_swap::ArcSwapOption;
@@ -25,8 +26,6 @@ const TURN: &str = "mirror";
 const TURN_LASTS: Duration = Duration::from_secs(10);
 /// Mark that says that there is a mirror, and where.
 pub(super) const MIRROR: &str = "audit_mirror";
-/// Mark of a recovery that was begun, JSON; empty when it is done.
-pub(super) const RECOVERY: &str = "recovery";
 /// Sentences of what a token shows that are told; the log has all.
 const SENTENCES: usize = 3;
 /// Mark of which database this is, as [`crate::store::continuity::Identity`] names it.
@@ -102,12 +101,16 @@ impl Broker {
         let before = continuity.standing();
         let rested = matches!(&before, Standing::Changed(change) if change.left().is_zero());
         self.store.look_back().await?;
+        if self.outlived().is_some() {
+            // What this process remembers says nothing of a database that was recovered since.
+            return Ok(());
+        }
         let mut evidence: Vec<String> = self.compare_mirror().await?.into_iter().collect();
         if let Standing::RolledBack(sentence) = continuity.standing()
             && evidence.is_empty()
         {
             // What only this process remembers the others and the next start must know.
-            self.store.set_mark(records::ROLLED_BACK, &sentence).await?;
+            self.store.note_rollback(&continuity.origin().unwrap_or_default(), &sentence).await?;
             evidence.push(sentence);
         }
         let verdict = match (evidence.is_empty(), self.mirror.token_evidence.load_full()) {

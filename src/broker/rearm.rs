@@ -57,6 +57,7 @@ impl Broker {
         let ids: Vec<VnfciId> = items.iter().flatten().map(|item| item.id.clone()).collect();
         let vnf_instances = self.store.vnf_instances(&tenant, &ids).await?;
         authorise_each(caller, Rpc::RearmVnfcis, &tenant, vnf_instances.values())?;
+        self.knows(ids.iter().all(|id| vnf_instances.contains_key(id)))?;
         // 2.
         let now = self.store.now().await?;
         let mut judged = Vec::with_capacity(items.len());

@@ -20,6 +20,7 @@ use crate::audit::lost::Lost;
 use crate::audit::receipt::DestructionReason;
 use crate::audit::{ChainedEntry, genesis};
 use crate::broker::mirror::{MIRROR, RECOVERY};
+use crate::broker::recovering::{Recovering, SHOWN};
 use crate::broker::sequence::ORIGIN;
 use crate::broker::standing::{CHANGED, Withheld};
 use crate::broker::{Broker, BrokerError};
@@ -40,11 +41,6 @@ use uuid::Uuid;
 const BATCH: u32 = 500;
 /// Mark of what the last recovery did, JSON.
 const LAST: &str = "last_recovery";
-/// Nobody else works on the database: the lease outlasts any recovery.
-const LEASE: Duration = Duration::from_secs(24 * 3_600);
-
-/// For as long as it takes to see that nobody has a lease.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// What a recovery finds and will do.
 #[derive(Debug, Clone, Serialize)]
@@ -165,14 +161,14 @@ impl Broker {
         })
     }
 
-    /// Recovers; see the module. No broker may serve meanwhile. `holder` is whose lease to write the mirror this one goes on
-    /// with, if it was interrupted.
+    /// Recovers; see the module. The plan was made while the right to recover was held.
     ///
     /// # Errors
-    /// Whatever is away, or a token without a tenant's keys: run it again when that is mended. `BROKER_SERVES` while another
-    /// process writes the mirror.
-    pub async fn recover(&self, plan: Plan, holder: &str) -> Result<Outcome, BrokerError> {
-        self.require_the_turn(holder).await?;
+    /// Brokers that live on the database, whatever is away, or a token without a tenant's keys: run it again when that is mended.
+    pub async fn recover(&self, plan: Plan, recovering: &Recovering) -> Result<Outcome, BrokerError> {
+        let lease = &recovering.lease;
+        self.require_that_nobody_serves(recovering, SHOWN).await?;
+        self.require_the_turn(&lease.holder).await?;
         // 1.
         let comparison = self.compare_logs(&plan.origin).await?;
         // 2.
@@ -190,26 +186,23 @@ impl Broker {
             },
         };
         self.note_recovery(&begun).await?;
-        let lease = self.store.acquire_lease("recovery", "recover", LEASE).await?;
-        let lease = lease.ok_or_else(|| {
-            BrokerError::Precondition("another recovery is under way on this database".to_owned())
-        })?;
+        // One that was started meanwhile delivers nothing from here on; what it delivered before was not compared.
+        self.require_that_nobody_serves(recovering, Duration::ZERO).await?;
         // 3.
         crash::reached(Point::RecoveryNoted);
         self.bring_back(&comparison.lost, &comparison.forked, &mut begun).await?;
         crash::reached(Point::RecoveryBroughtBack);
         self.end_again(&comparison.lost, &mut begun).await?;
         crash::reached(Point::RecoveryEnded);
-        self.destroy_open_claims(&mut begun, &lease).await?;
+        self.destroy_open_claims(&mut begun, lease).await?;
         // 4.
-        self.erase_all(&lease).await?;
+        self.erase_all(lease).await?;
         crash::reached(Point::RecoveryErased);
-        self.shred_all(&mut begun, &lease).await?;
+        self.shred_all(&mut begun, lease).await?;
         crash::reached(Point::RecoveryShredded);
-        self.restore_receipts(&comparison.lost, &lease).await?;
+        self.restore_receipts(&comparison.lost, lease).await?;
         // 5.
         let register = self.unknown_vnfcis(&comparison.lost, &mut begun).await?;
-        self.store.release_lease(&lease).await?;
         let done = &begun.done;
         let outcome = Outcome {
             origin: begun.new_origin.clone(),
@@ -221,7 +214,7 @@ impl Broker {
             terminated: done.terminated.iter().cloned().collect(),
             register,
         };
-        self.begin_new_log(&begun, &comparison, &outcome, holder).await?;
+        self.begin_new_log(&begun, &comparison, &outcome, &lease.holder).await?;
         Ok(outcome)
     }
 
@@ -240,23 +233,6 @@ impl Broker {
             pending += self.store.pending_revocations(issuer.id).await?;
         }
         Ok(pending)
-    }
-
-    /// Fails while a broker works on the database. For databases that several share: an embedded one is locked.
-    ///
-    /// # Errors
-    /// [`BrokerError::Unavailable`].
-    pub async fn require_that_nobody_serves(&self) -> Result<(), BrokerError> {
-        // What every broker has chained, one of them under this lease.
-        match self.store.acquire_lease("sequencer", "recover", LOOK).await? {
-            Some(lease) => Ok(self.store.release_lease(&lease).await?),
-            None => Err(BrokerError::Unavailable {
-                code: "BROKER_SERVES",
-                reason: "a broker works on this database: stop all of them first (one that was killed is noticed after 30 s)"
-                    .to_owned(),
-                retry_after: LOOK,
-            }),
-        }
     }
 
     async fn recovery_begun(&self) -> Result<Option<Begun>, BrokerError> {

@@ -153,6 +153,7 @@ impl Broker {
         let ids: Vec<VnfciId> = items.iter().flatten().cloned().collect();
         let vnf_instances = self.store.vnf_instances(&tenant, &ids).await?;
         authorise_each(caller, Rpc::RequestRenewal, &tenant, vnf_instances.values())?;
+        self.knows(ids.iter().all(|id| vnf_instances.contains_key(id)))?;
         let event = Event::new(self.store.now().await?, EventKind::RenewalRequested, caller.actor())
             .tenant(&tenant)
             .request(request.id);

@@ -58,6 +58,7 @@ impl Broker {
             authorise(caller, Rpc::RevokeCertificate, Target { tenant: Some(&tenant), ..Target::default() })?;
         }
         let selected = self.store.select_certificates(&tenant, &selectors).await?;
+        self.knows(!selected.iter().any(Vec::is_empty))?;
         let vnf_instances: BTreeSet<&VnfInstanceId> =
             selected.iter().flatten().map(|record| &record.vnf_instance).collect();
         for vnf_instance in vnf_instances {

@@ -7,12 +7,11 @@ use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
 use crate::store::StoreError;
+pub(super) use crate::store::records::ORIGIN;
 use crate::store::records::{AuditQuery, ChainTip};
 
 /// Events chained in one commit.
 const BATCH: u32 = 1_000;
-/// Name of the mark that holds the log's origin.
-pub(super) const ORIGIN: &str = "audit_origin";
 
 impl Broker {
     /// Chains what was committed since; says whether there may be more.

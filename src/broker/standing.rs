@@ -25,6 +25,15 @@ const SOON: Duration = Duration::from_secs(2);
 /// Rounds remembered while the mirror lags: more than [`MirrorLag::time`] has by default.
 const NOTES: usize = 1_000;
 
+/// What a caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To be told something.
+    Reading,
+    /// That something be changed.
+    Change,
+}
+
 /// Why nothing is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withheld {
@@ -159,11 +168,14 @@ impl Lag {
 impl Broker {
     /// Why the database may not be the latest; none if it is known to be.
     pub fn doubt(&self) -> Option<Withheld> {
+        if let Some(sentence) = self.outlived() {
+            return Some(Withheld { code: CHANGED, sentence });
+        }
         if let Some(verdict) = self.mirror.verdict() {
             return Some(Withheld::clone(&verdict));
         }
         match self.store.continuity().standing() {
-            Standing::Same => None,
+            Standing::Same | Standing::Recovered(_) => None,
             Standing::RolledBack(sentence) => {
                 Some(Withheld { code: ROLLED_BACK, sentence: rolled_back(&sentence) })
             }
@@ -195,11 +207,13 @@ impl Broker {
         self.withheld().map_or(Ok(()), |withheld| Err(withheld.refuse()))
     }
 
-    /// A refusal, as it is told: a database that may not be the latest may have forgotten who is refused, so that nobody is
-    /// refused for good by it. Who is not recognised does not learn why.
-    pub fn judged(&self, refusal: BrokerError) -> BrokerError {
-        match refusal {
-            BrokerError::Refused { code, reason, .. } if self.doubt().is_some() => {
+    /// A refusal, as it is told: a database that may not be the latest may have forgotten who is refused, and what happened to
+    /// that which was to be changed, so that nobody is refused for good by it. Who is not recognised does not learn why.
+    /// Readers are told what the database has.
+    pub fn judged(&self, asked: Asked, refusal: BrokerError) -> BrokerError {
+        let Some(doubt) = self.doubt() else { return refusal };
+        match (asked, refusal) {
+            (_, BrokerError::Refused { code, reason, .. }) => {
                 tracing::warn!(code, reason, "refused by a database that may not be the latest");
                 BrokerError::Unavailable {
                     code: "STORE_UNAVAILABLE",
@@ -207,8 +221,24 @@ impl Broker {
                     retry_after: SOON,
                 }
             }
-            error => error,
+            (
+                Asked::Change,
+                refusal @ (BrokerError::NotFound(_)
+                | BrokerError::AlreadyExists(_)
+                | BrokerError::Precondition(_)
+                | BrokerError::QuotaExceeded(_)),
+            ) => {
+                tracing::warn!(%refusal, "refused by a database that may not be the latest");
+                doubt.refuse()
+            }
+            (_, error) => error,
         }
+    }
+
+    /// Fails if a batch names something that the database does not know and may have forgotten: no answer is for good then, and
+    /// the whole batch is to be sent again.
+    pub(super) fn knows(&self, all: bool) -> Result<(), BrokerError> {
+        if all { Ok(()) } else { self.no_doubt() }
     }
 
     /// Sets the gauges of how far the mirror lags, and whether anything is delivered.

@@ -95,6 +95,7 @@ impl Broker {
         let ids: Vec<VnfciId> = items.iter().flatten().cloned().collect();
         let vnf_instances = self.store.vnf_instances(&tenant, &ids).await?;
         authorise_each(caller, Rpc::ScaleIn, &tenant, vnf_instances.values())?;
+        self.knows(ids.iter().all(|id| vnf_instances.contains_key(id)))?;
         let outcomes = self.terminate(caller, request, &tenant, ids, vnf_instances, storage_wiped).await?;
         let mut outcomes = outcomes.into_iter();
         items

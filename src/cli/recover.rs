@@ -4,6 +4,8 @@ use super::assembly;
 use super::failure::Failure;
 use super::output::OutputArgs;
 use super::serve::only_process;
+use crate::broker::Broker;
+use crate::broker::recovering::Recovering;
 use crate::config::{Config, StoreUrl};
 use crate::telemetry;
 use serde_json::json;
@@ -30,42 +32,63 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
     assembly::refuse_lost_database(&config)?;
     let _only = only_process(&config)?;
     let broker = assembly::open(&config).await?;
-    let recovered = async {
-        let plan = broker.plan_recovery().await?;
-        if plan.findings.is_empty() && !args.force {
-            let last = broker.last_recovery().await?;
-            output.object(&json!({ "done": false, "needed": false, "plan": plan, "last": last }));
-            if args.yes {
-                return Err(Failure::failed(
-                    "nothing was recovered: nothing shows that the database was rolled back; if a backup was restored all the \
-                     same, give --force",
-                ));
-            }
-            return Ok(());
-        }
-        if !args.yes {
-            eprintln!(
-                "keybroker: nothing was changed; every key that waits would be destroyed and every open initial credential \
-                 voided: give --yes to do it"
-            );
-            output.object(&json!({ "done": false, "needed": true, "plan": plan }));
-            return Ok(());
-        }
-        if plan.token_differs && !args.force {
-            return Err(Failure::failed(
-                "nothing was recovered: the database has everything that the mirror has, and the token lacks keys of it. If the \
-                 token is a copy from another time, put back the one that was used last: a recovery would destroy its \
-                 pools. If database and mirror were rolled back together, give --force",
-            ));
-        }
-        if matches!(config.store.url, StoreUrl::Postgres(_)) {
-            broker.require_that_nobody_serves().await?;
-        }
-        let outcome = broker.recover(plan.clone(), broker.holder()).await?;
-        output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
-        Ok::<(), Failure>(())
-    }
-    .await;
+    let recovered = in_turn(&broker, &config, &args, output).await;
     broker.close().await;
     recovered
+}
+
+/// What is to be done is looked at once nobody else can be doing it.
+async fn in_turn(
+    broker: &Broker,
+    config: &Config,
+    args: &RecoverArgs,
+    output: OutputArgs,
+) -> Result<(), Failure> {
+    if !args.yes {
+        return recover(broker, args.force, output, None).await;
+    }
+    let shared = matches!(config.store.url, StoreUrl::Postgres(_));
+    let recovering = broker.begin_recovering(broker.holder(), shared).await?;
+    let recovered = recover(broker, args.force, output, Some(&recovering)).await;
+    broker.end_recovering(recovering).await;
+    recovered
+}
+
+/// Without the right to recover, says only what would be done.
+async fn recover(
+    broker: &Broker,
+    force: bool,
+    output: OutputArgs,
+    recovering: Option<&Recovering>,
+) -> Result<(), Failure> {
+    let plan = broker.plan_recovery().await?;
+    if plan.findings.is_empty() && !force {
+        let last = broker.last_recovery().await?;
+        output.object(&json!({ "done": false, "needed": false, "plan": plan, "last": last }));
+        if recovering.is_some() {
+            return Err(Failure::failed(
+                "nothing was recovered: nothing shows that the database was rolled back; if a backup was restored all the \
+                 same, give --force",
+            ));
+        }
+        return Ok(());
+    }
+    let Some(recovering) = recovering else {
+        eprintln!(
+            "keybroker: nothing was changed; every key that waits would be destroyed and every open initial credential \
+             voided: give --yes to do it"
+        );
+        output.object(&json!({ "done": false, "needed": true, "plan": plan }));
+        return Ok(());
+    };
+    if plan.token_differs && !force {
+        return Err(Failure::failed(
+            "nothing was recovered: the database has everything that the mirror has, and the token lacks keys of it. If the \
+             token is a copy from another time, put back the one that was used last: a recovery would destroy its \
+             pools. If database and mirror were rolled back together, give --force",
+        ));
+    }
+    let outcome = broker.recover(plan.clone(), recovering).await?;
+    output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
+    Ok(())
 }

@@ -64,11 +64,12 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 /// 1. Be the only one; open store and HSM, compare them, report what differs.
 /// 2. Read or issue the listeners' certificates; take the configured issuers into use.
 /// 3. Bind every listener; start the background work; serve.
-/// 4. Until told to stop: reload when told to, renew certificates, look whether the broker is ready.
+/// 4. Until told to stop, or the database was recovered under it: reload when told to, renew certificates, look whether the
+///    broker is ready.
 /// 5. Drain the listeners, end the background work, stop the HSM's workers.
 ///
 /// # Errors
-/// [`Failure`] if it cannot start.
+/// [`Failure`] if it cannot start, or is to be started again because the database was recovered.
 pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle) -> Result<(), Failure> {
     // 1.
     assembly::refuse_lost_database(&config)?;
@@ -122,10 +123,14 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renew = tokio::time::interval(RENEWAL_PERIOD);
     renew.reset();
-    loop {
+    let outlived = loop {
         tokio::select! {
-            () = signals.stop.cancelled() => break,
+            () = signals.stop.cancelled() => break None,
             _ = look.tick() => {
+                if let Some(sentence) = broker.outlived() {
+                    signals.stop.cancel();
+                    break Some(sentence);
+                }
                 readiness.store(Arc::new(ready(&broker).await));
                 running.tell_connections();
                 // Histograms are kept as samples until then.
@@ -144,7 +149,7 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
                 Err(error) => tracing::error!(%error, "not reloaded: what was in force stays"),
             },
         }
-    }
+    };
     // 5.
     tracing::info!("stopping: what is under way is finished");
     let drained = running.finished().await.map_err(Failure::failed);
@@ -152,7 +157,8 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     // It ends by itself, at the latest when its enrolment server does not answer.
     renewing.abort();
     broker.close().await;
-    drained
+    drained?;
+    outlived.map_or(Ok(()), |sentence| Err(Failure::unavailable(sentence)))
 }
 
 /// As [`Broker::ready`], in bounded time.

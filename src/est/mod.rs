@@ -5,6 +5,7 @@
 
 mod path;
 
+use crate::broker::standing::Asked;
 use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::cms::{certs_only, from_base64, to_base64};
 use crate::ca::csr::MAX_REQUEST_BYTES;
@@ -162,13 +163,13 @@ impl Server {
             let enroller = match broker.identify_enroller(&peer, again).await {
                 Ok(enroller) => enroller,
                 Err(refusal) => {
-                    let refusal = broker.judged(refusal);
+                    let refusal = broker.judged(Asked::Change, refusal);
                     broker.record_refusal(None, &peer, name, None, &refusal).await;
                     return Err(refusal);
                 }
             };
             let enrolled = broker.enrol(&enroller, &route.label, &der, on_behalf_of).await;
-            let enrolled = enrolled.map_err(|error| broker.judged(error));
+            let enrolled = enrolled.map_err(|error| broker.judged(Asked::Change, error));
             if let Err(refusal) = &enrolled {
                 // Of other errors it takes no notice.
                 broker.record_refusal(Some(&enroller.caller()), &peer, name, None, refusal).await;

@@ -1,10 +1,12 @@
 //! Whether the database is still the one that this process worked on, in all that it had: one that another takes the place of
 //! (a standby that lagged, a restored backup) under a running broker would deliver a second time what was delivered already.
 //!
-//! Two things are remembered, in memory only. The database's identity is asked of every new connection: another one stops
+//! Three things are remembered, in memory only. The database's identity is asked of every new connection: another one stops
 //! deliveries until it is accepted. And the last events that this process committed, the witnesses: every change that delivers
-//! looks for them in its own transaction, so that it commits only where they are.
+//! looks for them in its own transaction, so that it commits only where they are. And the origin of the log: a database that
+//! was recovered has another one, and witnesses of the log before prove nothing of it. A process outlives no recovery.
 
+use super::records::Lease;
 use super::{Result, StoreError};
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,6 +41,8 @@ pub enum Standing {
     Changed(Change),
     /// It lacks what this process committed, or another one says so: a sentence.
     RolledBack(String),
+    /// It was recovered since this process began: a sentence. What this process remembers is of the log before.
+    Recovered(String),
 }
 
 /// Another database, or another run of the same server.
@@ -84,6 +88,10 @@ struct Known {
     changed_at: Option<Instant>,
     witnesses: VecDeque<Uuid>,
     rolled_back: Option<String>,
+    /// Of the log that this process began with.
+    origin: Option<String>,
+    recovered: Option<String>,
+    under: Option<(Lease, Duration)>,
 }
 
 impl Continuity {
@@ -107,6 +115,7 @@ impl Continuity {
         known.change = Some(change);
         // What the database before lacked this one may have.
         known.rolled_back = None;
+        known.recovered = None;
     }
 
     /// Whether a connection that was made so long ago leads to the database that was seen last.
@@ -134,13 +143,52 @@ impl Continuity {
         self.known().rolled_back.get_or_insert(sentence);
     }
 
+    /// The database has the log of this origin. Says whether it is the one that this process began with: only then are its
+    /// witnesses to be there. A later one was begun by a recovery; an earlier one is of a database from before a recovery.
+    pub(super) fn is_of_log(&self, origin: &str) -> bool {
+        let mut known = self.known();
+        let ours = known.origin.get_or_insert_with(|| origin.to_owned()).clone();
+        if ours == origin {
+            return true;
+        }
+        if *origin > *ours {
+            known.recovered.get_or_insert_with(|| {
+                format!(
+                    "the database was recovered while this broker ran: its log is {origin} now, and was {ours}; this broker \
+                     ends, start it again"
+                )
+            });
+        } else {
+            let sentence = format!("its log is {origin}, from before {ours}, which this broker worked on");
+            known.rolled_back.get_or_insert(sentence);
+        }
+        false
+    }
+
+    /// Of the log that this process began with; none before it looked.
+    pub fn origin(&self) -> Option<String> {
+        self.known().origin.clone()
+    }
+
+    /// From now on every change of this process is made under this lease, which it renews for so long, or not at all; none: as
+    /// before. A lease that ran out and that nobody else took since is good.
+    pub fn work_under(&self, lease: Option<(Lease, Duration)>) {
+        self.known().under = lease;
+    }
+
+    /// The lease that every change is made under.
+    pub(super) fn under(&self) -> Option<(Lease, Duration)> {
+        self.known().under.clone()
+    }
+
     /// Where the database stands.
     pub fn standing(&self) -> Standing {
         let known = self.known();
-        match (&known.rolled_back, &known.change) {
-            (Some(sentence), _) => Standing::RolledBack(sentence.clone()),
-            (None, Some(change)) => Standing::Changed(change.clone()),
-            (None, None) => Standing::Same,
+        match (&known.recovered, &known.rolled_back, &known.change) {
+            (Some(sentence), _, _) => Standing::Recovered(sentence.clone()),
+            (None, Some(sentence), _) => Standing::RolledBack(sentence.clone()),
+            (None, None, Some(change)) => Standing::Changed(change.clone()),
+            (None, None, None) => Standing::Same,
         }
     }
 
@@ -150,6 +198,7 @@ impl Continuity {
             Standing::Same => Ok(()),
             Standing::Changed(change) => Err(StoreError::Changed(change.to_string())),
             Standing::RolledBack(sentence) => Err(StoreError::RolledBack(sentence)),
+            Standing::Recovered(sentence) => Err(StoreError::Changed(sentence)),
         }
     }
 
@@ -215,6 +264,22 @@ mod tests {
         assert_eq!(continuity.require(), Err(StoreError::RolledBack("first".to_owned())));
         continuity.connected(identity("b", 1));
         assert!(matches!(continuity.standing(), Standing::Changed(_)));
+    }
+
+    #[test]
+    fn a_later_log_is_that_of_a_recovery_and_an_earlier_one_that_of_a_rollback() {
+        let continuity = Continuity::default();
+        assert!(continuity.is_of_log("keybroker/2") && continuity.is_of_log("keybroker/2"));
+        assert_eq!(continuity.standing(), Standing::Same);
+        assert!(!continuity.is_of_log("keybroker/1"));
+        assert!(matches!(continuity.require(), Err(StoreError::RolledBack(_))));
+        assert!(!continuity.is_of_log("keybroker/3"));
+        assert!(
+            matches!(continuity.standing(), Standing::Recovered(_)),
+            "what was lost before was lost then"
+        );
+        assert!(matches!(continuity.require(), Err(StoreError::Changed(_))));
+        assert_eq!(continuity.origin().as_deref(), Some("keybroker/2"));
     }
 
     #[test]

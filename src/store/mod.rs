@@ -586,6 +586,6 @@ pub trait Store: CaRequestStore + RecoveryStore + Send + Sync + 'static {
     /// Finishes the changes that were begun and lets go of files and connections. Every later call fails with
     /// `Unavailable`.
     async fn close(&self);
-    /// Forgets requests older than 24 hours; says how many.
+    /// Forgets requests older than 24 hours, and brokers that did not show themselves since; says how many requests.
     async fn forget_requests(&self, now: Timestamp) -> Result<u64>;
 }

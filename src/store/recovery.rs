@@ -1,6 +1,6 @@
-//! What a recovery asks of a store, while no broker serves.
+//! What rollbacks and recoveries ask of a store.
 
-use super::records::{Recovered, Recovery};
+use super::records::{Lease, Recovered, Recovery};
 use super::{Mutation, Result};
 use crate::audit::event::Event;
 use async_trait::async_trait;
@@ -10,9 +10,15 @@ use uuid::Uuid;
 /// Makes marks from what a recovery brought back, inside its transaction. Must be pure and quick.
 pub type Marks = Box<dyn FnOnce(&Recovered) -> Vec<(String, String)> + Send>;
 
-/// The part of a [`super::Store`] that only `keybroker recover` uses.
+/// The part of a [`super::Store`] that is about rollbacks. All but the first two only `keybroker recover` uses, while no broker
+/// serves.
 #[async_trait]
 pub trait RecoveryStore {
+    /// Sets the mark [`super::records::ROLLED_BACK`], if the log has this origin still: of a database that was recovered
+    /// meanwhile nothing is said.
+    async fn note_rollback(&self, origin: &str, sentence: &str) -> Result<()>;
+    /// Leases that somebody has now.
+    async fn held_leases(&self) -> Result<Vec<Lease>>;
     /// Which of these events there are, chained or not.
     async fn known_events(&self, events: Vec<Uuid>) -> Result<HashSet<Uuid>>;
     /// Ends the custody of keys as the log says, or `UNKNOWN` with reason `RECOVERED` if they went out and it says no more;

@@ -3,12 +3,14 @@
 //! Method: an older dump is swapped in by renaming databases, a standby that was cut off is promoted, SQLite's file is
 //! replaced, under brokers that run; the mirror is kept from being written to, so that it shows nothing.
 
-use crate::support::mano::{By, http_exchange};
+use crate::support::mano::{By, http_exchange, request_id};
 use crate::support::postgres::{Cluster, Database};
 use crate::support::settlement::{count, query};
 use crate::support::site::{Options, Site};
 use crate::support::vnfci::{Claimed, Vnfci, transient};
 use crate::support::{PATIENCE, until};
+use keybroker::api::proto;
+use keybroker::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +22,8 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-const POOL: &str = "amf-transport";
-const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
+pub(crate) const POOL: &str = "amf-transport";
+pub(crate) const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 /// Nothing but what a test is about stops deliveries.
 const PATIENT_MIRROR: &str = "max_lag = \"1h\"";
 
@@ -30,12 +32,12 @@ async fn readiness(site: &Site) -> (bool, String) {
     (head.starts_with("HTTP/1.1 200"), String::from_utf8(body).unwrap())
 }
 
-async fn until_ready(site: &mut Site) {
+pub(crate) async fn until_ready(site: &mut Site) {
     site.until("readiness", async |site| readiness(site).await.0.then_some(())).await;
 }
 
 /// Until `/readyz` is 503 and says this.
-async fn until_not_ready(site: &mut Site, why: &str) -> String {
+pub(crate) async fn until_not_ready(site: &mut Site, why: &str) -> String {
     site.until(why, async |site| {
         let (ready, body) = readiness(site).await;
         (!ready && body.contains(why)).then_some(body)
@@ -52,7 +54,7 @@ fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
-fn names(list: &Value) -> BTreeSet<&str> {
+pub(crate) fn names(list: &Value) -> BTreeSet<&str> {
     list.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
@@ -84,7 +86,7 @@ fn unblock_mirror(site: &Site) {
     std::fs::rename(site.path().join("events.aside"), &events).unwrap();
 }
 
-async fn recover(site: &Site, flags: &[&str]) -> Value {
+pub(crate) async fn recover(site: &Site, flags: &[&str]) -> Value {
     let config = site.config().display().to_string();
     until(PATIENCE, "the end of leases", async || {
         let arguments = ["recover", "--config", &config, "--yes"].into_iter().chain(flags.iter().copied());
@@ -119,7 +121,7 @@ impl Older {
     }
 }
 
-async fn two_brokers(audit: &'static str) -> (Site, Site, Database) {
+pub(crate) async fn two_brokers(audit: &'static str) -> (Site, Site, Database) {
     let database = Cluster::own("").database();
     let options = Options { store_url: database.url(), audit, ..Options::default() };
     let site = Site::start_with(options).await;
@@ -474,6 +476,54 @@ async fn whom_a_rolled_back_database_does_not_know_is_told_to_try_again() {
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"));
     let refused = renewing.rebooted().renew(&site, &delivered.keys[0]).await.err().unwrap();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rolled_back_database_forgot_may_be_ended_later_and_is_refused_to_nobody_for_good() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 3).await;
+    let vnfcis = site.register(&["open-then", "known"], &SLOTS, By::Certificate).await;
+    let claimed = vnfcis[0].claim_patiently(&site).await;
+    let file = site.path().join("backup.db");
+    backup(&site, &file).await;
+    assert!(vnfcis[0].confirm(&site, &claimed).await.unwrap());
+    site.register_one("forgotten", &SLOTS, By::Certificate).await;
+    site.stop().await;
+    put_back(&site, &file);
+    site.serve().await;
+    until_not_ready(&mut site, "rolled back").await;
+    let mut nfvo = LifecycleServiceClient::new(site.management("nfvo").await);
+    let terminate = |id: &str| proto::TerminateVnfciRequest {
+        request_id: request_id(),
+        vnfci_id: id.into(),
+        ..Default::default()
+    };
+    let scale_in = |ids: &[&str]| proto::ScaleInRequest {
+        request_id: request_id(),
+        vnfci_ids: ids.iter().map(|id| (*id).into()).collect(),
+        ..Default::default()
+    };
+    let of_one = nfvo.terminate_vnfci(terminate("forgotten")).await.err();
+    // Otherwise it would never hear of the one that it does not know.
+    let of_several = nfvo.scale_in(scale_in(&["known", "forgotten"])).await.err();
+    // In the backup its claim is open.
+    let release = claimed.release(&site).await.err();
+    for refused in [of_one, of_several, release] {
+        let refused = refused.expect("the answer may be another one after the recovery");
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "ROLLED_BACK"));
+    }
+    // Whoever asks is told what there is.
+    let reading = proto::GetVnfciRequest { vnfci_id: "forgotten".into(), ..Default::default() };
+    assert_eq!(nfvo.get_vnfci(reading).await.unwrap_err().code(), Code::NotFound);
+    nfvo.scale_in(scale_in(&["known"])).await.unwrap();
+    assert_eq!(site.vnfci("known").await.state, proto::VnfciState::Terminated as i32);
+    site.stop().await;
+    recover(&site, &[]).await;
+    site.serve().await;
+    until_ready(&mut site).await;
+    let mut nfvo = LifecycleServiceClient::new(site.management("nfvo").await);
+    let refused = nfvo.terminate_vnfci(terminate("forgotten")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "now it is for good");
 }
 
 #[tokio::test(flavor = "multi_thread")]

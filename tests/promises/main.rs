@@ -37,6 +37,7 @@ mod other_root;
 mod paths;
 mod quotas;
 mod recovered_ends;
+mod recovering;
 mod recovery;
 mod refusals;
 mod refusals_summed;

@@ -48,22 +48,28 @@ impl Simulation {
         drop(broker);
         // 3.
         loop {
+            // Each attempt is a process of its own.
+            self.world.store.close().await;
+            self.world.open_again().await;
             let broker = self.world.start_broker().await;
+            let recovering = broker.begin_recovering("recover", false).await.unwrap();
             let plan = broker.plan_recovery().await.unwrap();
             if plan.findings.is_empty() {
+                broker.end_recovering(recovering).await;
                 break;
             }
-            let recovery = broker.recover(plan, "recover");
+            let recovery = broker.recover(plan, &recovering);
             if self.random.random_bool(0.6) {
                 let polls = self.random.random_range(1..200);
                 if crate::cut_off(recovery, polls).await.is_none() {
                     self.model.count("recovery cut off");
-                    // Its lease outlasts any recovery; the same command takes it again.
+                    // Its lease runs out.
                     self.world.clock.advance(LEASE_AND_MORE);
                 }
             } else {
                 recovery.await.unwrap();
             }
+            broker.end_recovering(recovering).await;
         }
         self.world.checked = (0, None);
         self.world.start_all(replicas).await;

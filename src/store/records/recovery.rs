@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Mark of the origin of the log: a UUID of version 7 after `keybroker/`, so that a later log has a greater one.
+pub const ORIGIN: &str = "audit_origin";
+/// Mark of a recovery that was begun, JSON; empty when it is done.
+pub const RECOVERY: &str = "recovery";
+/// Beginning of the names of leases with which brokers show that they live, whether they deliver or not; the holder's name
+/// comes after it.
+pub const PRESENCE: &str = "broker/";
 /// Mark with which a broker tells all others, in a sentence, that the database was rolled back; empty once it was recovered.
 pub const ROLLED_BACK: &str = "rolled_back";
 

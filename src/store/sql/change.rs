@@ -83,6 +83,8 @@ where
     // Shared by the attempts: the one that gets as far as to the events makes them.
     let events = Once::new(events);
     let noting = Arc::clone(&continuity);
+    let under = continuity.under();
+    let lease = lease.filter(|lease| under.as_ref().is_none_or(|(under, _)| under != lease));
     let changed = engine
         .change(move |tx, now| {
             Box::pin(async move {
@@ -91,6 +93,9 @@ where
                     continuity.require()?;
                     seen = witnesses::look(tx, &continuity).await?;
                     continuity.require()?;
+                }
+                if let Some((lease, duration)) = &under {
+                    leases::keep(tx, lease, *duration, now).await?;
                 }
                 if let Some(lease) = &lease {
                     leases::check(tx, lease, now).await?;
@@ -174,8 +179,10 @@ async fn end_request<T: Serialize>(tx: &mut Connection, request: &RequestKey, ou
     Ok(())
 }
 
-/// Forgets requests that were made long before; says how many.
+/// Forgets requests that were made long before, and brokers that showed themselves last before then; says how many
+/// requests.
 pub(super) async fn forget_requests(tx: &mut Connection, now: Timestamp) -> Result<u64> {
-    let before = now.minus(REQUEST_MEMORY).unix_micros();
-    query("DELETE FROM requests WHERE created_at < $1").bind(before).execute(tx).await
+    let before = now.minus(REQUEST_MEMORY);
+    leases::forget_presences(&mut *tx, before).await?;
+    query("DELETE FROM requests WHERE created_at < $1").bind(before.unix_micros()).execute(tx).await
 }

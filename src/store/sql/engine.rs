@@ -56,9 +56,12 @@ macro_rules! change {
 /// A change with nothing around it.
 macro_rules! write {
     ($self:ident, |$tx:ident, $now:ident| $body:expr) => {{
+        let under = $self.engine.continuity().under();
         let changed = $self.engine.change(move |$tx, $now| {
             Box::pin(async move {
-                let _ = $now;
+                if let Some((lease, duration)) = &under {
+                    crate::store::sql::leases::keep($tx, lease, *duration, $now).await?;
+                }
                 $body.await
             })
         });

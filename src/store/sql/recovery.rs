@@ -14,7 +14,7 @@ use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::nfv::{CredentialId, InitialCredentialId};
 use crate::store::records::{
-    ClaimState, CustodyEnd, DestroyedKeys, Recovered, Recovery, VnfciState, Withdrawn,
+    ClaimState, CustodyEnd, DestroyedKeys, Lease, Recovered, Recovery, VnfciState, Withdrawn,
 };
 use crate::store::{Marks, Mutation, RecoveryStore, Result, StoreError};
 use async_trait::async_trait;
@@ -28,6 +28,16 @@ const NUMBERS: i64 = 1_000;
 
 #[async_trait]
 impl<E: Engine> RecoveryStore for SqlStore<E> {
+    async fn note_rollback(&self, origin: &str, sentence: &str) -> Result<()> {
+        let (origin, sentence) = (origin.to_owned(), sentence.to_owned());
+        write!(self, |tx, now| leases::note_rollback(tx, &origin, &sentence))
+    }
+
+    async fn held_leases(&self) -> Result<Vec<Lease>> {
+        let now = self.engine.now().await?;
+        read!(self, |tx| leases::held(tx, now))
+    }
+
     async fn known_events(&self, events: Vec<Uuid>) -> Result<HashSet<Uuid>> {
         read!(self, |tx| known_events(tx, &events))
     }
