@@ -18,6 +18,8 @@ use std::time::Duration;
 /// A root lasts 20 years, a sub-CA 5.
 pub(super) const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
 const SUB_CA_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
+/// Value of the mark with a CA key's name: it was made for a CA of this database.
+const FOR_A_CA: &str = "CA";
 
 /// A CA, ready to issue.
 #[derive(Debug)]
@@ -264,13 +266,13 @@ impl Broker {
         if let Some(root) = self.authorities.load().root() {
             return Ok(root);
         }
-        let key = ObjectId::Root(1);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let (generation, key) = self.free_key(1, ObjectId::Root).await?;
+        let spki = self.ensure_ca_key(&key).await?;
         let now = self.store.now().await?;
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
         crash::reached(Point::RootCertified);
-        self.record_authority(None, &CaName::main(), 1, &key, certificate_der, Vec::new()).await?;
+        self.record_authority(None, &CaName::main(), generation, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
@@ -287,17 +289,26 @@ impl Broker {
         let root = self.authorities.load().root();
         let root = root
             .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
-        let key = ObjectId::SubCa(tenant.clone(), 1);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let (generation, key) = self.next_key(tenant).await?;
+        let spki = self.ensure_ca_key(&key).await?;
         let now = self.store.now().await?;
         let tbs = root
             .ca
-            .sub_ca(tenant, CaName::main().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
+            .sub_ca(
+                tenant,
+                CaName::main().as_str(),
+                generation,
+                &spki,
+                SUB_CA_VALIDITY,
+                now,
+                &mut rand::rng(),
+            )
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         crash::reached(Point::TenantCertified);
         let chain = vec![root.certificate_der.clone()];
-        self.record_authority(Some(tenant), &CaName::main(), 1, &key, certificate_der, chain).await?;
+        self.record_authority(Some(tenant), &CaName::main(), generation, &key, certificate_der, chain)
+            .await?;
         self.issuing(tenant).await
     }
 
@@ -324,6 +335,31 @@ impl Broker {
         };
         let event = Event::new(now, EventKind::IssuerAdded, Actor::broker());
         self.take_into_use(record, event, None).await.map(|_| ())
+    }
+
+    /// The first key from a generation on that a new CA may have: there is none yet, or this database noted that it had it
+    /// made. Any other is of a CA that the database forgot, and is not taken for another one.
+    pub(super) async fn free_key(
+        &self,
+        from: u32,
+        key: impl Fn(u32) -> ObjectId,
+    ) -> Result<(u32, ObjectId), BrokerError> {
+        // Ends at the latest after the last key of a finite token.
+        let mut generation = from;
+        loop {
+            let key = key(generation);
+            let noted = self.store.mark(&key.to_string()).await?.is_some_and(|mark| mark == FOR_A_CA);
+            if noted || self.hsm.public_key(&key).await?.is_none() {
+                return Ok((generation, key));
+            }
+            generation += 1;
+        }
+    }
+
+    /// As [`Self::ensure_key_pair`], for the key of a CA: that it is made for this database is noted before.
+    pub(super) async fn ensure_ca_key(&self, key: &ObjectId) -> Result<Vec<u8>, BrokerError> {
+        self.store.set_mark(&key.to_string(), FOR_A_CA).await?;
+        self.ensure_key_pair(key, SignatureAlgorithm::EcdsaP256Sha256).await
     }
 
     /// The public key (SubjectPublicKeyInfo, DER) of a key pair on the token, made now if it is missing: a crash between

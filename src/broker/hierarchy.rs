@@ -15,10 +15,12 @@ use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
-use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::hsm::{Lane, ObjectId};
 use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId, labelled_fields};
 use crate::store::records::IssuerRecord;
 use crate::store::{Mutation, RequestKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,8 +148,8 @@ impl Broker {
             _ => {}
         }
         let root = self.certifier(&tenant, current.as_deref(), &certifier)?;
-        let (generation, key) = self.next_key(&tenant);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let (generation, key) = self.next_key(&tenant).await?;
+        let spki = self.ensure_ca_key(&key).await?;
         let now = self.store.now().await?;
         let (tbs, signer, chain_der) = match &root {
             Some(root) => {
@@ -224,8 +226,8 @@ impl Broker {
         let authorised = authorise(caller, Rpc::RequestCa, target)?;
         let _one_at_a_time = self.ca_making.lock().await;
         self.current_ca(&tenant, &name).await?;
-        let (generation, key) = self.next_key(&tenant);
-        let spki = self.ensure_key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let (generation, key) = self.next_key(&tenant).await?;
+        let spki = self.ensure_ca_key(&key).await?;
         let tbs = TbsRequest::sub_ca(&tenant, name.as_str(), generation, &spki).map_err(unissued)?;
         let signatures = self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
         let signature = signatures.first().ok_or_else(|| BrokerError::Internal("no signature".to_owned()))?;
@@ -284,7 +286,7 @@ impl Broker {
                 format!("is valid from {} to {}, and it is {now}", facts.not_before, facts.not_after);
             return Err(invalid("certificate_der", period));
         }
-        let (generation, key) = self.next_key(&tenant);
+        let (generation, key) = self.next_key(&tenant).await?;
         if self.hsm.public_key(&key).await?.is_none_or(|spki| spki != facts.public_key_der) {
             let problem = format!(
                 "is not for the key {key} that waits for a certificate: have the request of `keybroker ca csr` signed"
@@ -398,11 +400,11 @@ impl Broker {
     }
 
     /// The tenant's next CA key.
-    fn next_key(&self, tenant: &TenantId) -> (u32, ObjectId) {
+    pub(super) async fn next_key(&self, tenant: &TenantId) -> Result<(u32, ObjectId), BrokerError> {
         let all = self.authorities.load().all();
         let of_tenant = all.iter().filter(|authority| authority.tenant.as_ref() == Some(tenant));
-        let generation = of_tenant.map(|authority| authority.generation).max().unwrap_or(0) + 1;
-        (generation, ObjectId::SubCa(tenant.clone(), generation))
+        let newest = of_tenant.map(|authority| authority.generation).max().unwrap_or(0);
+        self.free_key(newest + 1, |generation| ObjectId::SubCa(tenant.clone(), generation)).await
     }
 
     /// From a CA's issuer up to and including a root that is configured or our own. What was given beside it is not used.
@@ -454,17 +456,7 @@ impl Broker {
         event: Event,
         request: Option<RequestKey>,
     ) -> Result<Ca, BrokerError> {
-        let facts = CertificateFacts::parse(&record.certificate_der)
-            .map_err(|error| BrokerError::Internal(error.to_string()))?;
-        let mut event = event.details(details::json(&IssuerDetails {
-            issuer: record.id,
-            name: record.name.clone(),
-            generation: record.generation,
-            key_label: record.key.clone(),
-            certificate: facts.fingerprint,
-            serial: hex::encode(&facts.serial),
-            not_after: facts.not_after,
-        }));
+        let mut event = event.details(details::json(&told(&record)?));
         event.tenant = record.tenant.clone();
         let id = record.id;
         let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) };
@@ -495,6 +487,27 @@ impl Broker {
             not_after: authority.ca.not_after(),
         }
     }
+}
+
+/// A CA as the log tells of it, in full: whoever has the log has its certificate.
+pub(super) fn told(record: &IssuerRecord) -> Result<IssuerDetails, BrokerError> {
+    let facts = CertificateFacts::parse(&record.certificate_der)
+        .map_err(|error| BrokerError::Internal(error.to_string()))?;
+    let chain = std::iter::once(&record.certificate_der).chain(&record.chain_der);
+    Ok(IssuerDetails {
+        issuer: record.id,
+        name: record.name.clone(),
+        generation: record.generation,
+        key_label: match &record.external {
+            Some(external) => format!("issuer.{external}"),
+            None => record.key.clone(),
+        },
+        certificate: facts.fingerprint,
+        serial: hex::encode(&facts.serial),
+        not_after: facts.not_after,
+        external: record.external.clone(),
+        chain: chain.map(|der| STANDARD.encode(der)).collect(),
+    })
 }
 
 /// The id of the CA that a request makes: repeated, it finds what it made, and no second key is made for it.

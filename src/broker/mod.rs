@@ -25,6 +25,7 @@ mod generate;
 pub mod hierarchy;
 pub mod initialise;
 mod listeners;
+pub mod lost_issuers;
 pub mod mirror;
 pub mod ocsp;
 pub mod pools;

@@ -2,10 +2,12 @@
 
 use crate::audit::details::{self, BrokerStartedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
+use crate::broker::authorities::Authority;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::credential::EpochState;
 use crate::hsm::ObjectId;
+use crate::nfv::TenantId;
 use crate::store::{Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
@@ -152,9 +154,7 @@ impl Broker {
                     }
                     Some(_) => {}
                 },
-                ObjectId::Ocsp(tenant, generation)
-                    if !self.has_authority(&ObjectId::SubCa(tenant.clone(), *generation)) =>
-                {
+                ObjectId::Ocsp(tenant, generation) if !self.has_generation(tenant, *generation) => {
                     findings.push(format!("{id} is on the token and its CA is unknown to the database"));
                 }
                 ObjectId::Root(_) | ObjectId::SubCa(..) if !self.has_authority(id) => {
@@ -196,6 +196,12 @@ impl Broker {
         }
         let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
         Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
+    }
+
+    /// A responder's key has its CA's generation, which that of the CA's key need not be once a recovery brought it back.
+    fn has_generation(&self, tenant: &TenantId, generation: u32) -> bool {
+        let of = |ca: &Authority| ca.tenant.as_ref() == Some(tenant) && ca.generation == generation;
+        self.authorities.load().all().iter().any(|ca| of(ca))
     }
 
     fn has_authority(&self, key: &ObjectId) -> bool {

@@ -61,6 +61,9 @@ pub(super) async fn command(args: RecoverArgs, output: OutputArgs) -> Result<(),
             broker.require_that_nobody_serves().await?;
         }
         let outcome = broker.recover(plan.clone()).await?;
+        for lost in &outcome.lost_issuers {
+            eprintln!("keybroker: {lost}");
+        }
         output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
         Ok::<(), Failure>(())
     }

@@ -32,6 +32,7 @@ mod operator_pki;
 mod other_root;
 mod paths;
 mod quotas;
+mod recovered_cas;
 mod recovered_ends;
 mod recovery;
 mod refusals;

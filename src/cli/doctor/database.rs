@@ -3,6 +3,7 @@
 use super::Findings;
 use crate::audit::mirror::Mirror;
 use crate::broker::ca_fitness;
+use crate::broker::lost_issuers::LostCa;
 use crate::broker::mirror::{Comparison, compare};
 use crate::broker::quotas::Quota;
 use crate::broker::reconcile::another_token;
@@ -10,6 +11,7 @@ use crate::cli::assembly;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::nfv::TenantId;
+use crate::store::records::LOST_ISSUERS;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -173,7 +175,7 @@ pub(super) async fn mirror(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// When the CAs that issue end.
+/// CAs that a recovery could not bring back; when those that issue end.
 pub(super) async fn cas(config: &Config, findings: &mut Findings) {
     // The check of the store says that there is none.
     if matches!(&config.store.url, StoreUrl::Sqlite(database) if !database.exists()) {
@@ -182,14 +184,20 @@ pub(super) async fn cas(config: &Config, findings: &mut Findings) {
     let ends = async {
         let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
         let ends = ca_fitness::ends(&*store).await;
+        let lost = store.mark(LOST_ISSUERS).await;
         store.close().await;
-        ends.map_err(|error| error.to_string())
+        Ok::<_, String>((ends.map_err(|error| error.to_string())?, lost.map_err(|error| error.to_string())?))
     };
-    let ends = match ends.await {
-        Ok(ends) => ends,
+    let (ends, lost) = match ends.await {
+        Ok(read) => read,
         Err(problem) => return findings.fail("CAs", problem, "see the check store"),
     };
     let now = SystemClock.now();
+    let lost: Vec<LostCa> = lost.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+    for ca in lost.iter().filter(|ca| ca.not_after > now) {
+        let remedy = "have the CA above it revoke its certificate, the own root has; see `recover` in docs/operations.md";
+        findings.fail("CAs", ca, remedy);
+    }
     let remedy =
         "give it a new key and certificate: keybroker ca rollover, or ca csr and ca import (docs/ca.md)";
     for end in ends {
