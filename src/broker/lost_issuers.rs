@@ -11,6 +11,7 @@ use crate::ca::{CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
 use crate::hsm::ObjectId;
 use crate::nfv::{IssuerId, Sha256Hash, TenantId};
+use crate::store::Store;
 use crate::store::records::{IssuerRecord, LOST_ISSUERS};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -63,6 +64,17 @@ impl fmt::Display for LostCa {
     }
 }
 
+/// Those that earlier recoveries named, read from a store that nobody may be serving.
+///
+/// # Errors
+/// The store's.
+pub async fn named(store: &dyn Store) -> Result<Vec<LostCa>, BrokerError> {
+    match store.mark(LOST_ISSUERS).await?.filter(|json| !json.is_empty()) {
+        Some(json) => serde_json::from_str(&json).map_err(|error| BrokerError::Internal(error.to_string())),
+        None => Ok(Vec::new()),
+    }
+}
+
 impl Broker {
     /// 1. Each with the highest number of its CRLs that is known, 0 if none is.
     pub(super) async fn issuers_to_bring_back(
@@ -108,8 +120,8 @@ impl Broker {
     pub(super) async fn lost_issuers(&self, lost: &Lost, forked: &Lost) -> Result<Vec<LostCa>, BrokerError> {
         let now = self.store.now().await?;
         let known = self.known_issuers().await?;
-        let named: Vec<LostCa> = self.noted(LOST_ISSUERS).await?.unwrap_or_default();
-        let mut all: BTreeMap<IssuerId, LostCa> = named.into_iter().map(|ca| (ca.issuer, ca)).collect();
+        let mut all: BTreeMap<IssuerId, LostCa> =
+            named(&*self.store).await?.into_iter().map(|ca| (ca.issuer, ca)).collect();
         for issuer in lost.issuers.values().filter(|issuer| !known.contains(&issuer.details.issuer)) {
             let why = self.record_of(issuer).await?.err().unwrap_or_default();
             let details = &issuer.details;

@@ -275,7 +275,7 @@ impl Broker {
     }
 
     /// What a mark holds as JSON; an empty one is as good as none.
-    pub(super) async fn noted<T: DeserializeOwned>(&self, mark: &str) -> Result<Option<T>, BrokerError> {
+    async fn noted<T: DeserializeOwned>(&self, mark: &str) -> Result<Option<T>, BrokerError> {
         match self.store.mark(mark).await? {
             Some(json) if !json.is_empty() => serde_json::from_str(&json)
                 .map(Some)

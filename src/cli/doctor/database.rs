@@ -2,8 +2,9 @@
 
 use super::Findings;
 use crate::audit::mirror::Mirror;
+use crate::broker::BrokerError;
 use crate::broker::ca_fitness;
-use crate::broker::lost_issuers::LostCa;
+use crate::broker::lost_issuers;
 use crate::broker::mirror::{Comparison, compare};
 use crate::broker::quotas::Quota;
 use crate::broker::reconcile::another_token;
@@ -11,7 +12,6 @@ use crate::cli::assembly;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::nfv::TenantId;
-use crate::store::records::LOST_ISSUERS;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -183,19 +183,20 @@ pub(super) async fn cas(config: &Config, findings: &mut Findings) {
     }
     let ends = async {
         let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
-        let ends = ca_fitness::ends(&*store).await;
-        let lost = store.mark(LOST_ISSUERS).await;
+        let read = async {
+            Ok::<_, BrokerError>((ca_fitness::ends(&*store).await?, lost_issuers::named(&*store).await?))
+        };
+        let read = read.await;
         store.close().await;
-        Ok::<_, String>((ends.map_err(|error| error.to_string())?, lost.map_err(|error| error.to_string())?))
+        read.map_err(|error| error.to_string())
     };
     let (ends, lost) = match ends.await {
         Ok(read) => read,
         Err(problem) => return findings.fail("CAs", problem, "see the check store"),
     };
     let now = SystemClock.now();
-    let lost: Vec<LostCa> = lost.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
     for ca in lost.iter().filter(|ca| ca.not_after > now) {
-        let remedy = "have the CA above it revoke its certificate, the own root has; see `recover` in docs/operations.md";
+        let remedy = "have the CA above it revoke its certificate, as the own roots have; see `recover` in docs/operations.md";
         findings.fail("CAs", ca, remedy);
     }
     let remedy =
