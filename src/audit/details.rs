@@ -137,6 +137,12 @@ details! {
         serial: String,
         /// End of its validity.
         not_after: Timestamp,
+        /// The configured issuer that it stands behind; absent for a CA of the broker.
+        #[serde(default)]
+        external: Option<IssuerName>,
+        /// Its certificate, then its issuers' up to and including the root, DER, base64: a database that forgot it can have it back.
+        #[serde(default)]
+        chain: Vec<String>,
     }
 
     /// `ISSUER_CLIENT_RENEWED`
@@ -510,6 +516,9 @@ details! {
         common_size: u64,
         /// Certificates that the mirror says were withdrawn or delivered, and the database does not know.
         unknown_certificates: u64,
+        /// CAs that it tells of and that could not be brought back.
+        #[serde(default)]
+        lost_issuers: Vec<IssuerId>,
     }
 
     /// One side of a comparison within [`RecoveredDetails`].

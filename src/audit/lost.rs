@@ -5,8 +5,8 @@
 use super::chain::{ChainedEntry, StoredEvent};
 use super::details::{
     ClaimDetails, ConfirmedDetails, CrlDetails, EnrolmentDetails, ErasedDetails, IssuedDetails,
-    ProducedDetails, RearmedDetails, RearmedVnfci, RegisteredDetails, ReleasedDetails, RevocationDetails,
-    TerminatedDetails, json,
+    IssuerDetails, ProducedDetails, RearmedDetails, RearmedVnfci, RegisteredDetails, ReleasedDetails,
+    RevocationDetails, TerminatedDetails, json,
 };
 use super::event::{Actor, EventKind};
 use super::receipt::DestructionReason;
@@ -127,6 +127,17 @@ pub struct LostRenewal {
     pub details: String,
 }
 
+/// A CA that came into use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostIssuer {
+    /// Whose; none for a root.
+    pub tenant: Option<TenantId>,
+    /// What the event said.
+    pub details: IssuerDetails,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// What the rows say, all of it.
 #[derive(Debug, Default)]
 pub struct Lost {
@@ -150,6 +161,8 @@ pub struct Lost {
     pub renewals: Vec<LostRenewal>,
     /// Destruction receipts as they were given out, JSON.
     pub receipts: BTreeMap<CredentialId, String>,
+    /// CAs that came into use.
+    pub issuers: BTreeMap<IssuerId, LostIssuer>,
     /// The highest CRL number of each issuer.
     pub crl_numbers: BTreeMap<IssuerId, u64>,
     /// Rows whose details could not be read.
@@ -272,6 +285,11 @@ impl Lost {
                         self.armed_anew(tenant, one, event.time);
                     }
                 }
+            }
+            EventKind::IssuerAdded => {
+                let details: IssuerDetails = details(event)?;
+                let (tenant, at) = (event.tenant.clone(), event.time);
+                self.issuers.entry(details.issuer).or_insert(LostIssuer { tenant, details, at });
             }
             EventKind::CrlSigned => {
                 let details: CrlDetails = details(event)?;

@@ -9,7 +9,7 @@ use crate::ca::path::Certificate;
 use crate::ca::{self, SigningCa, Tbs};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
-use crate::hsm::{Lane, ObjectId, SignatureAlgorithm};
+use crate::hsm::{Lane, ObjectId};
 use crate::nfv::{CaName, IssuerId, IssuerName, TenantId};
 use crate::store::records::{IssuerRecord, NewCertificate};
 use std::collections::HashMap;
@@ -173,6 +173,7 @@ impl Broker {
     /// Reads the CA certificates from the store again. A CA that was not known before, whoever took it into use, has its CRL
     /// and its responder made, and the listeners' certificates may have to follow it.
     pub(super) async fn load_authorities(&self) -> Result<(), BrokerError> {
+        let _one_at_a_time = self.authorities_reading.lock().await;
         let settings = self.settings.load_full();
         let http_url = &settings.http_url;
         let mut by_id = HashMap::new();
@@ -289,13 +290,13 @@ impl Broker {
         if let Some(root) = self.authorities.load().root() {
             return Ok(root);
         }
-        let key = ObjectId::Root(1);
-        let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let (generation, key) = self.free_key(1, ObjectId::Root).await?;
+        let spki = making.ca_key(&key).await?;
         let now = self.store.now().await?;
         let tbs = ca::issue::root(name, &spki, ROOT_VALIDITY, now, &mut rand::rng()).map_err(unissued)?;
         let certificate_der = self.sign_certificate(&key, &tbs).await?;
         crash::reached(Point::RootCertified);
-        self.record_authority(making, None, &key, certificate_der, Vec::new()).await?;
+        self.record_authority(making, None, generation, &key, certificate_der, Vec::new()).await?;
         self.authorities.load().root().ok_or_else(|| BrokerError::Internal("the root is gone".to_owned()))
     }
 
@@ -314,17 +315,25 @@ impl Broker {
         let root = self.authorities.load().root();
         let root = root
             .ok_or_else(|| BrokerError::Precondition("there is no root; run `keybroker init`".to_owned()))?;
-        let key = ObjectId::SubCa(tenant.clone(), 1);
-        let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+        let (generation, key) = self.next_key(tenant).await?;
+        let spki = making.ca_key(&key).await?;
         let now = self.store.now().await?;
         let tbs = root
             .ca
-            .sub_ca(tenant, CaName::main().as_str(), 1, &spki, SUB_CA_VALIDITY, now, &mut rand::rng())
+            .sub_ca(
+                tenant,
+                CaName::main().as_str(),
+                generation,
+                &spki,
+                SUB_CA_VALIDITY,
+                now,
+                &mut rand::rng(),
+            )
             .map_err(unissued)?;
         let certificate_der = self.sign_certificate(&root.key, &tbs).await?;
         crash::reached(Point::TenantCertified);
         let chain = vec![root.certificate_der.clone()];
-        self.record_authority(making, Some(tenant), &key, certificate_der, chain).await?;
+        self.record_authority(making, Some(tenant), generation, &key, certificate_der, chain).await?;
         self.issuing(tenant).await
     }
 
@@ -333,6 +342,7 @@ impl Broker {
         &self,
         making: &Making<'_>,
         tenant: Option<&TenantId>,
+        generation: u32,
         key: &ObjectId,
         certificate_der: Vec<u8>,
         chain_der: Vec<Vec<u8>>,
@@ -343,7 +353,7 @@ impl Broker {
             tenant: tenant.cloned(),
             name: CaName::main(),
             external: None,
-            generation: 1,
+            generation,
             key: key.to_string(),
             certificate_der,
             chain_der,

@@ -1,16 +1,17 @@
 //! What the mirror says and a rolled-back database forgot is brought back: a part of [`super::recover`].
 //!
-//! 1. In one commit: keys end as they had ended, or with reason `RECOVERED` if they only went out; certificates are withdrawn;
+//! 1. In one commit: CAs are there again (`lost_issuers`); keys end as they had ended, or with reason `RECOVERED` if they only went out; certificates are withdrawn;
 //!    a claim that was given back or renewed is so again. What was given back, armed anew or renewed is recorded as it
 //!    was, by the broker; other ends as `KEYS_ERASED`, withdrawals as `REVOCATION_REQUESTED`.
 //! 2. VNFCIs that MANO ended are ended again.
 //! 3. Once every KEK is destroyed: destruction receipts that were given out are kept again, so that no key gets a second one.
 
 use crate::audit::AuditPublicKey;
-use crate::audit::details::{self, ErasedDetails, RevocationDetails, TerminatedDetails};
+use crate::audit::details::{self, ErasedDetails, IssuerDetails, RevocationDetails, TerminatedDetails};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
 use crate::audit::lost::{Lost, LostEnd, LostRearming, LostRelease, LostRenewal};
 use crate::audit::receipt::{DestructionReason, SignedReceipt};
+use crate::broker::hierarchy::told;
 use crate::broker::mirror::RECOVERY;
 use crate::broker::recover::{Begun, name};
 use crate::broker::{Broker, BrokerError};
@@ -43,7 +44,10 @@ impl Broker {
             let overlap = settings.tenant(&renewal.tenant).renewal_overlap;
             (renewal.clone(), overlap)
         });
+        let issuers = self.issuers_to_bring_back(lost).await?;
         let recovery = Recovery {
+            issuers: issuers.iter().map(|(record, number)| (record.clone(), *number)).collect(),
+            lost_issuers: self.withdrawn_by_own_roots(lost, &issuers).await?,
             keys: keys.collect(),
             renewals: renewals.collect(),
             releases: lost.releases.clone(),
@@ -52,6 +56,10 @@ impl Broker {
         };
         let base = Event::new(self.store.now().await?, EventKind::KeysErased, Actor::broker());
         let told = Told {
+            issuers: issuers
+                .into_iter()
+                .map(|(record, _)| told(&record).map(|told| (record.tenant, told)))
+                .collect::<Result<_, _>>()?,
             releases: lost.releases.clone(),
             renewals: lost.renewals.clone(),
             rearmed: lost.rearmed.clone(),
@@ -59,6 +67,7 @@ impl Broker {
         let mutation = Mutation::new(move |recovered: &Recovered| events(&base, &told, recovered));
         begun.done.rearm.extend(lost.armed.iter().chain(&forked.armed).map(name));
         let with = |mut begun: Begun, recovered: &Recovered| {
+            begun.done.issuers.extend(recovered.issuers.iter().map(|(issuer, _)| *issuer));
             begun.done.unknown_certificates += recovered.unknown_serials;
             begun.done.rearm.extend(recovered.voided.iter().map(name));
             begun
@@ -69,7 +78,7 @@ impl Broker {
         });
         let recovered = self.store.recover(recovery, marks, mutation).await?;
         *begun = with(begun.clone(), &recovered);
-        Ok(())
+        self.load_authorities().await
     }
 
     /// 2.
@@ -138,6 +147,7 @@ impl Broker {
 
 /// What the mirror tells that is recorded again as it was.
 struct Told {
+    issuers: Vec<(Option<TenantId>, IssuerDetails)>,
     releases: Vec<LostRelease>,
     renewals: Vec<LostRenewal>,
     rearmed: BTreeMap<(TenantId, VnfciId), LostRearming>,
@@ -152,6 +162,14 @@ fn events(base: &Event, told: &Told, recovered: &Recovered) -> Vec<Event> {
         new(kind, serde_json::from_str(json).unwrap_or_default()).tenant(tenant).vnfci(vnfci)
     };
     let mut events = Vec::new();
+    for (tenant, issuer) in &told.issuers {
+        let back = recovered.issuers.iter().find(|(id, _)| *id == issuer.issuer);
+        events.extend(back.map(|&(_, generation)| {
+            let details = IssuerDetails { generation, ..issuer.clone() };
+            let event = new(EventKind::IssuerAdded, details::json(&details));
+            Event { tenant: tenant.clone(), ..event }
+        }));
+    }
     for renewal in told.renewals.iter().filter(|renewal| recovered.renewed.contains(&renewal.by)) {
         // Of its keys those that the database has.
         let keys = recovered.ended.iter().map(|(key, _)| key).filter(|key| renewal.keys.contains(&key.id));

@@ -17,14 +17,39 @@ use std::sync::Arc;
 
 /// Certificates between a sub-CA and its root that an import may bring.
 const CHAIN_MAX: usize = 8;
+/// Value of the mark with a CA key's name: it was made for a CA of this database.
+pub(super) const FOR_A_CA: &str = "CA";
 
 impl Broker {
     /// The tenant's next CA key: neither in use nor kept for a CA that requested it.
     pub(super) async fn next_key(&self, tenant: &TenantId) -> Result<(u32, ObjectId), BrokerError> {
         let requested = self.store.ca_requests(tenant).await?;
         let requested = requested.iter().map(|request| request.generation).max().unwrap_or(0);
-        let generation = self.trust_chain_version(tenant).max(requested) + 1;
-        Ok((generation, ObjectId::SubCa(tenant.clone(), generation)))
+        let newest = self.trust_chain_version(tenant).max(requested);
+        self.free_key(newest + 1, |generation| ObjectId::SubCa(tenant.clone(), generation)).await
+    }
+
+    /// The first key from a generation on that a new CA may have: there is none yet, or this database had it made for one. Any
+    /// other is of a CA that the database forgot, and is not taken for another one.
+    pub(super) async fn free_key(
+        &self,
+        from: u32,
+        key: impl Fn(u32) -> ObjectId,
+    ) -> Result<(u32, ObjectId), BrokerError> {
+        // Ends at the latest after the last key of a finite token.
+        let mut generation = from;
+        loop {
+            let key = key(generation);
+            if self.is_for_a_ca(&key).await? || self.hsm.public_key(&key).await?.is_none() {
+                return Ok((generation, key));
+            }
+            generation += 1;
+        }
+    }
+
+    /// Whether this database noted that it has a key made for a CA.
+    pub(super) async fn is_for_a_ca(&self, key: &ObjectId) -> Result<bool, BrokerError> {
+        Ok(self.store.mark(&key.to_string()).await?.is_some_and(|mark| mark == FOR_A_CA))
     }
 
     /// The key that a request of this CA is for: the one that waits for a certificate already, else the next one.
@@ -142,15 +167,18 @@ impl Broker {
         chain(certificate_der, given, roots, now)
     }
 
-    /// The requested keys of a tenant that have no certificate yet.
+    /// The requested keys of a tenant that have no certificate yet. One whose note a recovery took back is of a CA that the
+    /// database forgot.
     async fn waiting_keys(&self, tenant: &TenantId) -> Result<Vec<(CaKeyRequest, ObjectId)>, BrokerError> {
         let in_use: Vec<ObjectId> = self.of_tenant(tenant).iter().map(|known| known.key.clone()).collect();
-        let requests = self.store.ca_requests(tenant).await?.into_iter();
-        let keyed = requests.map(|request| {
+        let mut waiting = Vec::new();
+        for request in self.store.ca_requests(tenant).await? {
             let key = ObjectId::SubCa(tenant.clone(), request.generation);
-            (request, key)
-        });
-        Ok(keyed.filter(|(_, key)| !in_use.contains(key)).collect())
+            if !in_use.contains(&key) && self.is_for_a_ca(&key).await? {
+                waiting.push((request, key));
+            }
+        }
+        Ok(waiting)
     }
 
     fn of_tenant(&self, tenant: &TenantId) -> Vec<Arc<Authority>> {

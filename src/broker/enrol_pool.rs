@@ -1,11 +1,12 @@
 //! Pools whose certificates come from a CA outside of the broker (SEC 005 8.1.2.3 steps 1 to 8).
 
-use crate::audit::details::{self, CertificateRejectedDetails, IssuerClientDetails, IssuerDetails};
+use crate::audit::details::{self, CertificateRejectedDetails, IssuerClientDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::at_claim;
 use crate::broker::background::LEASE;
 use crate::broker::enrol_rounds::Enrolments;
+use crate::broker::hierarchy::told;
 use crate::broker::produce::Batch;
 use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError};
@@ -468,8 +469,6 @@ impl Broker {
         }
         let generation =
             authorities.external(tenant, filling.name).map(|ca| ca.generation).max().unwrap_or(0) + 1;
-        let facts =
-            CertificateFacts::parse(certificate_der).map_err(|e| BrokerError::Internal(e.to_string()))?;
         let now = self.store.now().await?;
         let record = IssuerRecord {
             id: IssuerId::generate(),
@@ -483,18 +482,10 @@ impl Broker {
             chain_der: above.unwrap_or_default().to_vec(),
             created_at: now,
         };
-        let (id, name) = (record.id, record.name.clone());
-        let event = Event::new(now, EventKind::IssuerAdded, Actor::broker()).tenant(tenant).details(
-            details::json(&IssuerDetails {
-                issuer: id,
-                name,
-                generation,
-                key_label: format!("issuer.{}", filling.name),
-                certificate: facts.fingerprint,
-                serial: hex::encode(&facts.serial),
-                not_after: facts.not_after,
-            }),
-        );
+        let id = record.id;
+        let event = Event::new(now, EventKind::IssuerAdded, Actor::broker())
+            .tenant(tenant)
+            .details(details::json(&told(&record)?));
         self.store.add_issuer(record, Mutation::new(move |()| vec![event])).await?;
         crash::reached(Point::IssuerCaRecorded);
         self.load_authorities().await?;

@@ -17,10 +17,12 @@ use crate::ca::request::{CaRequest, TbsRequest};
 use crate::ca::{self, CertificateFacts, SigningCa};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
-use crate::hsm::{Lane, SignatureAlgorithm};
+use crate::hsm::Lane;
 use crate::nfv::{CaName, IssuerId, Sha256Hash, TenantId, labelled_fields};
 use crate::store::records::{CaKeyRequest, IssuerRecord};
 use crate::store::{Mutation, RequestKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +150,7 @@ impl Broker {
             }
             let root = self.certifier(&tenant, current.as_deref(), &certifier)?;
             let (generation, key) = self.next_key(&tenant).await?;
-            let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+            let spki = making.ca_key(&key).await?;
             let now = self.store.now().await?;
             let (tbs, signer, chain_der) = match &root {
                 Some(root) => {
@@ -229,7 +231,7 @@ impl Broker {
         let made = async {
             self.current_ca(&tenant, &name).await?;
             let (generation, key) = self.requested_key(&tenant, &name).await?;
-            let spki = making.key_pair(&key, SignatureAlgorithm::EcdsaP256Sha256).await?;
+            let spki = making.ca_key(&key).await?;
             let tbs = TbsRequest::sub_ca(&tenant, name.as_str(), generation, &spki).map_err(unissued)?;
             let signatures =
                 self.hsm.sign(Lane::Interactive, &key, tbs.algorithm, vec![tbs.der.clone()]).await?;
@@ -413,17 +415,7 @@ impl Broker {
         event: Event,
         request: Option<RequestKey>,
     ) -> Result<Ca, BrokerError> {
-        let facts = CertificateFacts::parse(&record.certificate_der)
-            .map_err(|error| BrokerError::Internal(error.to_string()))?;
-        let mut event = event.details(details::json(&IssuerDetails {
-            issuer: record.id,
-            name: record.name.clone(),
-            generation: record.generation,
-            key_label: record.key.clone(),
-            certificate: facts.fingerprint,
-            serial: hex::encode(&facts.serial),
-            not_after: facts.not_after,
-        }));
+        let mut event = event.details(details::json(&told(&record)?));
         event.tenant = record.tenant.clone();
         let id = record.id;
         let mutation = Mutation { request, ..Mutation::new(move |()| vec![event]) }.lease(&making.lease);
@@ -452,6 +444,27 @@ impl Broker {
             not_after: authority.ca.not_after(),
         }
     }
+}
+
+/// A CA as the log tells of it, in full: whoever has the log has its certificate.
+pub(super) fn told(record: &IssuerRecord) -> Result<IssuerDetails, BrokerError> {
+    let facts = CertificateFacts::parse(&record.certificate_der)
+        .map_err(|error| BrokerError::Internal(error.to_string()))?;
+    let chain = std::iter::once(&record.certificate_der).chain(&record.chain_der);
+    Ok(IssuerDetails {
+        issuer: record.id,
+        name: record.name.clone(),
+        generation: record.generation,
+        key_label: match &record.external {
+            Some(external) => format!("issuer.{external}"),
+            None => record.key.clone(),
+        },
+        certificate: facts.fingerprint,
+        serial: hex::encode(&facts.serial),
+        not_after: facts.not_after,
+        external: record.external.clone(),
+        chain: chain.map(|der| STANDARD.encode(der)).collect(),
+    })
 }
 
 /// The id of the CA that a request makes: repeated, it finds what it made, and no second key is made for it.

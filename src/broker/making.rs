@@ -9,6 +9,7 @@
 //!
 //! KEKs have names of their own instead, which the database gives out (`epochs`).
 
+use crate::broker::ca_import::FOR_A_CA;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
 use crate::hsm::{ObjectId, SignatureAlgorithm};
@@ -130,6 +131,20 @@ impl Making<'_> {
             sleep(LOOK).await;
         }
         Err(unavailable(format!("{key} is on the token, and the HSM's workers do not see it yet")))
+    }
+
+    /// As [`Self::key_pair`], for the key of a CA: that this database has it made is noted before. One that is there without
+    /// such a note is of a CA that the database forgot, and is not taken for another one.
+    pub(super) async fn ca_key(&self, key: &ObjectId) -> Result<Vec<u8>, BrokerError> {
+        if !self.broker.is_for_a_ca(key).await? {
+            if !self.is_missing(key).await? {
+                let problem =
+                    "is on the token, for a CA that this database does not know; ask again for another key";
+                return Err(unavailable(format!("{key} {problem}")));
+            }
+            self.broker.store.set_mark(&key.to_string(), FOR_A_CA).await?;
+        }
+        self.key_pair(key, SignatureAlgorithm::EcdsaP256Sha256).await
     }
 
     /// A tenant's HMAC key on the token, made now if it is missing.

@@ -27,6 +27,7 @@ mod generate;
 pub mod hierarchy;
 pub mod initialise;
 mod listeners;
+pub mod lost_issuers;
 mod making;
 pub mod mirror;
 pub mod ocsp;
@@ -175,6 +176,8 @@ pub struct Broker {
     profiles: ArcSwap<profiles::Profiles>,
     /// CA certificates; owner: `authorities`.
     authorities: ArcSwap<authorities::Authorities>,
+    /// One reading of them at a time: none replaces a later one.
+    authorities_reading: tokio::sync::Mutex<()>,
     /// CAs outside of the broker; owner: `enrol_pool`.
     issuers: ArcSwap<enrol_pool::ExternalIssuers>,
     /// Anchors' certificates and CRLs, parsed; owner: `anchors`.
@@ -440,6 +443,7 @@ impl Broker {
             holder: making::holder(&*store),
             profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
+            authorities_reading: tokio::sync::Mutex::default(),
             store,
             generating: generate::places(&hsm),
             hsm,

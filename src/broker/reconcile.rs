@@ -201,6 +201,7 @@ impl Broker {
         self.authorities.load().all().iter().any(|authority| authority.key == *key)
     }
 
+    /// A responder's key has its CA's generation, which that of the CA's key need not be.
     fn has_generation(&self, tenant: &TenantId, generation: u32) -> bool {
         let all = self.authorities.load().all();
         all.iter().any(|known| known.tenant.as_ref() == Some(tenant) && known.generation == generation)

@@ -19,6 +19,7 @@ use crate::audit::export::{ExportError, ExportReader};
 use crate::audit::lost::Lost;
 use crate::audit::receipt::DestructionReason;
 use crate::audit::{ChainedEntry, genesis};
+use crate::broker::lost_issuers::LostCa;
 use crate::broker::mirror::{MIRROR, RECOVERY};
 use crate::broker::recovering::{Recovering, SHOWN};
 use crate::broker::sequence::ORIGIN;
@@ -29,8 +30,8 @@ use crate::crash::{self, Point};
 use crate::credential::{EpochState, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
-use crate::nfv::{ClaimId, EpochId, Sha256Hash, TenantId, VnfciId};
-use crate::store::records::{self, AuditQuery, Lease, Page, PoolFilter, VnfciFilter};
+use crate::nfv::{ClaimId, EpochId, IssuerId, Sha256Hash, TenantId, VnfciId};
+use crate::store::records::{self, AuditQuery, LOST_ISSUERS, Lease, Page, PoolFilter, VnfciFilter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -41,6 +42,9 @@ use uuid::Uuid;
 const BATCH: u32 = 500;
 /// Mark of what the last recovery did, JSON.
 const LAST: &str = "last_recovery";
+/// Mark of the logs whose mirrors the last recovery read, JSON: how far each went, by origin. A database from before that
+/// recovery does not have it.
+const DEALT_WITH: &str = "recovered_logs";
 
 /// What a recovery finds and will do.
 #[derive(Debug, Clone, Serialize)]
@@ -88,6 +92,12 @@ pub struct Outcome {
     pub rearm: Vec<String>,
     /// VNFCIs that MANO is to announce again: the database does not know them.
     pub register: Vec<String>,
+    /// CAs that the database has again.
+    #[serde(default)]
+    pub issuers: Vec<IssuerId>,
+    /// CAs that it could not have again, with the certificates of theirs that are not revoked by a list of theirs.
+    #[serde(default)]
+    pub lost_issuers: Vec<LostCa>,
 }
 
 /// Kept from when a recovery begins until it is done.
@@ -112,6 +122,8 @@ pub(super) struct Done {
     claims: BTreeSet<ClaimId>,
     pub(super) terminated: BTreeSet<String>,
     pub(super) rearm: BTreeSet<String>,
+    #[serde(default)]
+    pub(super) issuers: BTreeSet<IssuerId>,
 }
 
 /// How far database and mirror go, and what the mirror says beyond.
@@ -121,8 +133,8 @@ struct Comparison {
     common: u64,
     /// Leading events that both have chained alike.
     alike: u64,
-    /// Of every mirror that was read.
-    origins: BTreeSet<String>,
+    /// Of every mirror that there is, by origin.
+    logs: BTreeMap<String, LogSide>,
     lost: Lost,
     /// What the database delivered after the last row that both have alike, and the mirror does not know.
     forked: Lost,
@@ -175,7 +187,7 @@ impl Broker {
         let new_origin = format!("keybroker/{}", Uuid::now_v7());
         let mut begun = match self.recovery_begun().await? {
             // The backup is from the middle of a recovery that was finished: its new log is an old one now.
-            Some(begun) if comparison.origins.contains(&begun.new_origin) => Begun { new_origin, ..begun },
+            Some(begun) if comparison.logs.contains_key(&begun.new_origin) => Begun { new_origin, ..begun },
             Some(begun) => begun,
             None => Begun {
                 old_origin: plan.origin,
@@ -213,6 +225,8 @@ impl Broker {
             rearm: done.rearm.difference(&done.terminated).cloned().collect(),
             terminated: done.terminated.iter().cloned().collect(),
             register,
+            issuers: done.issuers.iter().copied().collect(),
+            lost_issuers: self.lost_issuers(&comparison.lost, &comparison.forked).await?,
         };
         self.begin_new_log(&begun, &comparison, &outcome, &lease.holder).await?;
         Ok(outcome)
@@ -253,7 +267,8 @@ impl Broker {
         Ok(self.store.set_mark(RECOVERY, &details::json(begun).to_string()).await?)
     }
 
-    /// Holds what every mirror says, of this log and of those that earlier recoveries ended, against the events that the
+    /// Holds what every mirror says, of this log and of those that were put aside, unless an earlier recovery of this database
+    /// saw to them, against the events that the
     /// database has.
     async fn compare_logs(&self, origin: &str) -> Result<Comparison, BrokerError> {
         let unreadable = |error: ExportError| BrokerError::Precondition(error.to_string());
@@ -264,10 +279,12 @@ impl Broker {
             mirror: None,
             common: 0,
             alike: 0,
-            origins: BTreeSet::new(),
+            logs: BTreeMap::new(),
             lost: Lost::default(),
             forked: Lost::default(),
         };
+        // What an earlier recovery of this database saw to is not seen to again: VNFCIs have gone on since.
+        let dealt_with: BTreeMap<String, LogSide> = self.noted(DEALT_WITH).await?.unwrap_or_default();
         let mut mirrored = HashSet::new();
         let mut mirrors = Vec::new();
         for mirror in self.mirror.files().with_archives().map_err(unreadable)? {
@@ -275,17 +292,16 @@ impl Broker {
         }
         // In the order in which the logs were begun: their origins are UUIDs of version 7.
         mirrors.sort_by(|(one, _), (other, _)| one.origin.cmp(&other.origin));
-        let brought_back = self.brought_back().await?;
         for (position, mirror) in mirrors {
             let of_this_log = position.origin == origin;
-            // What has happened since says more: rows of such a log are older than all that is known of it.
-            let is_past = brought_back.contains(&position.origin);
-            comparison.origins.insert(position.origin);
-            if is_past {
-                continue;
-            }
+            let side = LogSide { size: position.size, hash: position.hash };
+            let is_dealt_with = !of_this_log && dealt_with.get(&position.origin) == Some(&side);
             if of_this_log {
-                comparison.mirror = Some(LogSide { size: position.size, hash: position.hash });
+                comparison.mirror = Some(side.clone());
+            }
+            comparison.logs.insert(position.origin, side);
+            if is_dealt_with {
+                continue;
             }
             let rows = usize::try_from(position.size).unwrap_or(usize::MAX);
             let mut rows = ExportReader::open(mirror.directory()).map_err(unreadable)?.take(rows);
@@ -322,24 +338,6 @@ impl Broker {
             self.read_fork(&mut comparison, &mirrored).await?;
         }
         Ok(comparison)
-    }
-
-    /// Origins of logs that a recovery ended which this database knows: what they told of is in it.
-    async fn brought_back(&self) -> Result<BTreeSet<String>, BrokerError> {
-        let query =
-            AuditQuery { kind: Some(EventKind::Recovered), limit: u32::MAX >> 1, ..AuditQuery::default() };
-        let mut known: Vec<StoredEvent> = Vec::new();
-        let read =
-            |json: &str| serde_json::from_str(json).map_err(|error| BrokerError::Internal(error.to_string()));
-        for row in self.store.audit_entries(&query).await? {
-            known.push(read(&row.json)?);
-        }
-        for waiting in self.store.unchained_events(u32::MAX >> 1).await?.0 {
-            known.push(read(&waiting.json)?);
-        }
-        let recovered = known.iter().filter(|event| event.kind == EventKind::Recovered);
-        let details = recovered.filter_map(|event| serde_json::from_str(&event.details).ok());
-        Ok(details.map(|details: RecoveredDetails| details.old_origin).collect())
     }
 
     /// The chain's hashes by index, of one batch.
@@ -486,17 +484,28 @@ impl Broker {
             mirror: comparison.mirror.clone(),
             common_size: comparison.common,
             unknown_certificates: begun.done.unknown_certificates,
+            lost_issuers: outcome.lost_issuers.iter().map(|ca| ca.issuer).collect(),
         };
         let event = Event::new(self.store.now().await?, EventKind::Recovered, Actor::broker())
             .details(details::json(&details));
         let mark = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let marks = vec![
+        let mut marks = vec![
+            mark(DEALT_WITH, &details::json(&comparison.logs).to_string()),
+            mark(LOST_ISSUERS, &details::json(&outcome.lost_issuers).to_string()),
             mark(ORIGIN, &begun.new_origin),
             mark(MIRROR, ""),
             mark(RECOVERY, ""),
             mark(records::ROLLED_BACK, ""),
             mark(LAST, &details::json(outcome).to_string()),
         ];
+        // Their keys are of no other CA, even if this database had had them made.
+        marks.extend(
+            outcome
+                .lost_issuers
+                .iter()
+                .filter(|ca| !ca.key_label.is_empty())
+                .map(|ca| mark(&ca.key_label, "")),
+        );
         self.store.restart_chain(event, marks).await?;
         crash::reached(Point::RecoveryRestarted);
         self.mirror.set_token_evidence(Vec::new());

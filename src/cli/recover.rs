@@ -89,6 +89,9 @@ async fn recover(
         ));
     }
     let outcome = broker.recover(plan.clone(), recovering).await?;
+    for lost in &outcome.lost_issuers {
+        eprintln!("keybroker: {lost}");
+    }
     output.object(&json!({ "done": true, "needed": true, "plan": plan, "outcome": outcome }));
     Ok(())
 }

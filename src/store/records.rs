@@ -33,7 +33,7 @@ pub use enrolment::{
 };
 pub use log::{AuditEntry, AuditQuery, ChainTip, UnchainedEvent};
 pub use quota::{Quota, QuotaExceeded, Quotas};
-pub use recovery::{ORIGIN, PRESENCE, RECOVERY, ROLLED_BACK, Recovered, Recovery, Withdrawn};
+pub use recovery::{LOST_ISSUERS, ORIGIN, PRESENCE, RECOVERY, ROLLED_BACK, Recovered, Recovery, Withdrawn};
 
 pub use crate::identity::{InitialCredential, InitialCredentialKind, InitialCredentialState};
 

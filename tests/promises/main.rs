@@ -36,6 +36,7 @@ mod operator_pki;
 mod other_root;
 mod paths;
 mod quotas;
+mod recovered_cas;
 mod recovered_ends;
 mod recovering;
 mod recovery;

@@ -21,7 +21,7 @@ const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 
 /// MANO arms a VNFCI anew, with a token.
-async fn rearm(site: &Site, vnfci: &Vnfci) -> Vnfci {
+pub(crate) async fn rearm(site: &Site, vnfci: &Vnfci) -> Vnfci {
     let kind = proto::initial_credential::Kind::Token(proto::TokenInitialCredential {});
     let request = proto::RearmVnfcisRequest {
         request_id: request_id(),
@@ -50,7 +50,7 @@ async fn terminate_wiped(site: &Site, id: &str) {
     client.terminate_vnfci(request).await.unwrap();
 }
 
-async fn state(site: &Site, id: &str) -> proto::VnfciState {
+pub(crate) async fn state(site: &Site, id: &str) -> proto::VnfciState {
     site.vnfci(id).await.state()
 }
 

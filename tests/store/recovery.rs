@@ -9,8 +9,8 @@ use keybroker::credential::{CertificateState, HolderCopy, KeyState, RevocationRe
 use keybroker::identity::InitialCredentialState;
 use keybroker::nfv::{ClaimId, CredentialId, InitialCredentialId, IssuerId};
 use keybroker::store::records::{
-    AuditQuery, ChainTip, ClaimRecord, ClaimState, CrlEntry, CrlHead, CrlRecord, CustodyEnd, Recovered,
-    Recovery, VnfciState,
+    AuditQuery, ChainTip, ClaimRecord, ClaimState, CrlEntry, CrlHead, CrlRecord, CustodyEnd, IssuerRecord,
+    Recovered, Recovery, VnfciState,
 };
 use keybroker::store::{Marks, Mutation};
 use std::collections::{BTreeMap, HashSet};
@@ -27,6 +27,8 @@ promises![
     what_was_renewed_after_the_backup_is_in_its_overlap,
     a_stated_reason_withdraws_and_leaves_the_key,
     certificates_that_are_unknown_are_listed_until_they_expire,
+    a_certificate_made_after_the_backup_for_a_known_key_is_listed,
+    a_ca_is_back_once_with_what_it_certified_and_beyond_its_crl_numbers,
     open_initial_credentials_are_void_and_others_stay,
     crl_numbers_pass_every_one_that_was_signed_and_all_are_due,
     a_recovery_its_events_and_its_marks_commit_together,
@@ -292,6 +294,53 @@ async fn open_initial_credentials_are_void_and_others_stay(f: Fixture) {
     assert_eq!(state("spent").await, InitialCredentialState::Spent);
     assert_eq!(state("claimed").await, InitialCredentialState::Void);
     assert_eq!(state("waiting").await, InitialCredentialState::Void);
+}
+
+async fn a_certificate_made_after_the_backup_for_a_known_key_is_listed(f: Fixture) {
+    let ids = f.fill(1).await;
+    let of_backup = ids[0].0.as_bytes().to_vec();
+    let certificates = vec![certificate(&f, &of_backup), certificate(&f, &[7; 16])];
+    let recovery = || of(vec![(ids[0], went_out(&f), certificates.clone())]);
+    let done = recover(&f, recovery()).await;
+    assert_eq!((done.revoked, done.unknown_serials), (1, 1));
+    let listed: HashSet<String> = f.listed_serials().await.into_iter().collect();
+    assert_eq!(listed, [hex::encode(&of_backup), hex::encode([7; 16])].into());
+    assert_eq!(recover(&f, recovery()).await.unknown_serials, 0);
+}
+
+async fn a_ca_is_back_once_with_what_it_certified_and_beyond_its_crl_numbers(f: Fixture) {
+    let forgotten = |generation| IssuerRecord {
+        id: IssuerId::generate(),
+        tenant: Some(f.tenant.clone()),
+        name: "main".parse().unwrap(),
+        external: None,
+        generation,
+        key: format!("keybroker:ca:default:{generation}"),
+        certificate_der: vec![0x30, 1],
+        chain_der: vec![vec![0x30, 2]],
+        created_at: f.now(),
+    };
+    // Another CA has the generation of the first.
+    let (taken, free) = (forgotten(1), forgotten(5));
+    let of_taken = LostCertificate { issuer: taken.id, ..certificate(&f, &[7; 16]) };
+    let recovery = || Recovery {
+        issuers: vec![(taken.clone(), 40), (free.clone(), 0)],
+        lost_issuers: vec![certificate(&f, &[9; 16])],
+        ..of(vec![(CredentialId::generate(), went_out(&f), vec![of_taken.clone()])])
+    };
+    let done = recover(&f, recovery()).await;
+    assert_eq!((done.issuers, done.unknown_serials), (vec![(taken.id, 2), (free.id, 5)], 1));
+    let back = f.store.issuers().await.unwrap();
+    let back: Vec<&IssuerRecord> = back.iter().filter(|issuer| issuer.id == taken.id).collect();
+    assert_eq!(back, [&IssuerRecord { generation: 2, ..taken.clone() }]);
+    let entries = f.store.crl_entries(taken.id, f.now()).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.serial.clone()).collect::<Vec<_>>(), [vec![7; 16]]);
+    let heads = f.store.crl_heads(taken.id).await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.number).collect::<Vec<_>>(), [1_040]);
+    assert_eq!(f.store.latest_crl(taken.id, 0).await.unwrap(), None, "there is none to serve yet");
+    assert_eq!(f.listed_serials().await, [hex::encode([9; 16])], "of the CA that is not back, by its root");
+    let again = recover(&f, recovery()).await;
+    assert_eq!((again.issuers, again.unknown_serials), (Vec::new(), 0));
 }
 
 async fn crl_numbers_pass_every_one_that_was_signed_and_all_are_due(f: Fixture) {

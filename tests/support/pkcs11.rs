@@ -1,6 +1,6 @@
 //! What a token holds, as `pkcs11-tool` of OpenSC lists it.
 
-use super::process::run_with;
+use super::process::{Finished, run_with};
 use super::site::Site;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,17 +24,7 @@ const MECHANISM: &str = ", type 7";
 
 /// Every object of one of the module's tokens that the token stores.
 pub async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec<Object> {
-    let pin = std::fs::read_to_string(pin_file).unwrap();
-    let module = site.token.module.display().to_string();
-    let configuration = site.token.configuration.display().to_string();
-    let arguments = ["--module", &module, "--token-label", token, "--login", "--pin", pin.trim()];
-    let listed = run_with(
-        "pkcs11-tool",
-        arguments.into_iter().chain(["--list-objects"]),
-        &[(site.token.variable, &configuration)],
-    )
-    .await
-    .ok();
+    let listed = pkcs11_tool(site, token, pin_file, &["--list-objects"]).await;
     let mut objects: Vec<Object> = Vec::new();
     for line in listed.out.lines() {
         match (line.starts_with(' '), objects.last_mut()) {
@@ -50,6 +40,23 @@ pub async fn objects_on(site: &Site, token: &str, pin_file: &Path) -> Vec<Object
     }
     objects.retain(|object| !object.class.ends_with(MECHANISM));
     objects
+}
+
+/// Takes a key pair off a site's token.
+pub async fn delete_key_pair(site: &Site, label: &str) {
+    for class in ["privkey", "pubkey"] {
+        let arguments = ["--delete-object", "--type", class, "--label", label];
+        pkcs11_tool(site, &site.token.label, &site.token.pin_file, &arguments).await;
+    }
+}
+
+async fn pkcs11_tool(site: &Site, token: &str, pin_file: &Path, action: &[&str]) -> Finished {
+    let pin = std::fs::read_to_string(pin_file).unwrap();
+    let module = site.token.module.display().to_string();
+    let configuration = site.token.configuration.display().to_string();
+    let arguments = ["--module", &module, "--token-label", token, "--login", "--pin", pin.trim()];
+    let arguments = arguments.into_iter().chain(action.iter().copied());
+    run_with("pkcs11-tool", arguments, &[(site.token.variable, &configuration)]).await.ok()
 }
 
 impl Object {

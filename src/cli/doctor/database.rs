@@ -5,7 +5,7 @@ use crate::audit::mirror::Mirror;
 use crate::broker::mirror::{Comparison, compare, lacks};
 use crate::broker::quotas::Quota;
 use crate::broker::reconcile::another_token;
-use crate::broker::{BrokerError, ca_fitness};
+use crate::broker::{BrokerError, ca_fitness, lost_issuers};
 use crate::cli::assembly;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
@@ -215,7 +215,7 @@ pub(super) async fn mirror(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// When the CAs that issue end.
+/// CAs that a recovery could not bring back; when those that issue end.
 pub(super) async fn cas(config: &Config, findings: &mut Findings) {
     // The check of the store says that there is none.
     if matches!(&config.store.url, StoreUrl::Sqlite(database) if !database.exists()) {
@@ -223,15 +223,22 @@ pub(super) async fn cas(config: &Config, findings: &mut Findings) {
     }
     let ends = async {
         let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
-        let ends = ca_fitness::ends(&*store).await;
+        let read = async {
+            Ok::<_, BrokerError>((ca_fitness::ends(&*store).await?, lost_issuers::named(&*store).await?))
+        };
+        let read = read.await;
         store.close().await;
-        ends.map_err(|error| error.to_string())
+        read.map_err(|error| error.to_string())
     };
-    let ends = match ends.await {
-        Ok(ends) => ends,
+    let (ends, lost) = match ends.await {
+        Ok(read) => read,
         Err(problem) => return findings.fail("CAs", problem, "see the check store"),
     };
     let now = SystemClock.now();
+    for ca in lost.iter().filter(|ca| ca.not_after > now) {
+        let remedy = "have the CA above it revoke its certificate, as the own roots have; see `recover` in docs/operations.md";
+        findings.fail("CAs", ca, remedy);
+    }
     let remedy =
         "give it a new key and certificate: keybroker ca rollover, or ca csr and ca import (docs/ca.md)";
     for end in ends {

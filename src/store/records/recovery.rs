@@ -1,5 +1,6 @@
 //! What a recovery brings back into a database that was rolled back.
 
+use super::IssuerRecord;
 use crate::audit::event::EventCredential;
 use crate::audit::lost::{LostCertificate, LostEnd, LostKey, LostRearming, LostRelease, LostRenewal};
 use crate::credential::RevocationReason;
@@ -18,9 +19,17 @@ pub const PRESENCE: &str = "broker/";
 /// Mark with which a broker tells all others, in a sentence, that the database was rolled back; empty once it was recovered.
 pub const ROLLED_BACK: &str = "rolled_back";
 
+/// Mark of the CAs that no recovery could bring back, JSON.
+pub const LOST_ISSUERS: &str = "lost_issuers";
+
 /// What the mirrored log says and the database does not know.
 #[derive(Debug, Default)]
 pub struct Recovery {
+    /// CAs that the database does not have, each with the highest number of its CRLs, 0 if none is known.
+    pub issuers: Vec<(IssuerRecord, u64)>,
+    /// Certificates of CAs that cannot be brought back, and of whom the log does not say which root signed them: any own root
+    /// that there is withdraws them.
+    pub lost_issuers: Vec<LostCertificate>,
     /// Keys that went out, or whose certificates were withdrawn, with the certificates that the log tells of.
     pub keys: Vec<(CredentialId, LostKey, Vec<LostCertificate>)>,
     /// Renewals that were confirmed, each with its overlap, for those that the database does not have.
@@ -47,6 +56,9 @@ pub struct Withdrawn {
 /// What bringing it back came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
+    /// CAs that the database has again, with the generation that each has now: its own, or the next one if that is taken.
+    #[serde(default)]
+    pub issuers: Vec<(IssuerId, u32)>,
     /// Keys whose custody ended now.
     pub ended: Vec<(EventCredential, LostEnd)>,
     /// Keys whose certificates were withdrawn now for a reason that somebody had stated.

@@ -1,4 +1,4 @@
-//! What a recovery changes: tables `credentials`, `certificates`, `revoked_serials`, `claims`, `vnfcis`,
+//! What a recovery changes: tables `issuers`, `credentials`, `certificates`, `revoked_serials`, `claims`, `vnfcis`,
 //! `initial_credentials`, `crls`, and the chain's tables.
 
 use super::change::{self, Keep, Once};
@@ -7,14 +7,15 @@ use super::credentials::{Held, read_held, select_held};
 use super::engine::{Engine, change, read, write};
 use super::statement::{Statement, query};
 use super::value::{CHUNK, bigint, id_list};
-use super::{SqlStore, audit, claims, credentials, leases, releases};
+use super::{SqlStore, audit, claims, credentials, issuers, leases, releases};
 use crate::audit::event::Event;
-use crate::audit::lost::{LostCertificate, LostEnd, LostKey, LostRelease, LostRenewal};
+use crate::audit::lost::{LostCertificate, LostEnd, LostRelease, LostRenewal};
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
+use crate::credential::RevocationReason;
 use crate::nfv::{CredentialId, InitialCredentialId};
 use crate::store::records::{
-    ClaimState, CustodyEnd, DestroyedKeys, Lease, Recovered, Recovery, VnfciState, Withdrawn,
+    ClaimState, CustodyEnd, DestroyedKeys, IssuerRecord, Lease, Recovered, Recovery, VnfciState, Withdrawn,
 };
 use crate::store::{Marks, Mutation, RecoveryStore, Result, StoreError};
 use async_trait::async_trait;
@@ -65,15 +66,26 @@ impl<E: Engine> RecoveryStore for SqlStore<E> {
 /// credentials, raises CRL numbers.
 async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Result<Recovered> {
     let mut outcome = Recovered::default();
+    for (issuer, number) in &recovery.issuers {
+        if let Some(generation) = bring_issuer_back(tx, issuer, *number).await? {
+            outcome.issuers.push((issuer.id, generation));
+        }
+    }
+    for certificate in &recovery.lost_issuers {
+        list(tx, certificate, now, RevocationReason::CessationOfOperation).await?;
+    }
     for (renewal, overlap) in &recovery.renewals {
         if begin_overlap(tx, renewal, *overlap).await? {
             outcome.renewed.push(renewal.by);
         }
     }
     for (credential, key, certificates) in &recovery.keys {
+        // Of a key that the database has, too: it may have been certified after the backup.
+        for certificate in certificates.iter().filter(|certificate| certificate.not_after > now) {
+            outcome.unknown_serials += list(tx, certificate, key.at, key.revocation()).await?;
+        }
         let held = held_credential(tx, *credential).await?;
         if held.is_empty() {
-            outcome.unknown_serials += list_unknown(tx, key, certificates, now).await?;
             continue;
         }
         if let Some(reason) = key.stated {
@@ -139,29 +151,55 @@ fn add(outcome: &mut Recovered, destroyed: DestroyedKeys, end: LostEnd) {
     outcome.ended.extend(destroyed.keys.into_iter().map(|key| (key, end)));
 }
 
-/// Certificates of a key that the database does not have: they are on CRLs all the same.
-async fn list_unknown(
-    tx: &mut Connection,
-    key: &LostKey,
-    certificates: &[LostCertificate],
-    now: Timestamp,
-) -> Result<u64> {
-    let mut listed = 0;
-    for certificate in certificates.iter().filter(|certificate| certificate.not_after > now) {
-        listed += query(
-            "INSERT INTO revoked_serials (issuer, serial, not_after, revoked_at, reason)
-             SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT 1 FROM issuers WHERE id = $1)
-             ON CONFLICT (issuer, serial) DO NOTHING",
+/// A CA that the database does not have is in it again, under the id that is in its certificates' URLs. Gives its generation.
+async fn bring_issuer_back(tx: &mut Connection, issuer: &IssuerRecord, number: u64) -> Result<Option<u32>> {
+    let others = issuers::list(tx).await?;
+    if others.iter().any(|other| other.id == issuer.id) {
+        return Ok(None);
+    }
+    let beside = |other: &&IssuerRecord| other.tenant == issuer.tenant && other.external == issuer.external;
+    let taken: Vec<u32> = others.iter().filter(beside).map(|other| other.generation).collect();
+    let generation = match taken.iter().max() {
+        Some(newest) if taken.contains(&issuer.generation) => newest + 1,
+        _ => issuer.generation,
+    };
+    issuers::add(tx, &IssuerRecord { generation, ..issuer.clone() }).await?;
+    if issuer.external.is_none() {
+        // No list yet, only its number: never served, and the next one is due and beyond it.
+        query(
+            "INSERT INTO crls (issuer, shard, number, entries, der, this_update, next_update)
+             VALUES ($1, 0, $2, 0, $3, 0, 0)",
         )
-        .bind(certificate.issuer.0.as_bytes().as_slice())
-        .bind(certificate.serial.as_slice())
-        .bind(certificate.not_after.unix_micros())
-        .bind(key.at.unix_micros())
-        .bind(key.revocation().as_str())
-        .execute(&mut *tx)
+        .bind(issuer.id.0.as_bytes().as_slice())
+        .bind(bigint(number))
+        .bind([].as_slice())
+        .execute(tx)
         .await?;
     }
-    Ok(listed)
+    Ok(Some(generation))
+}
+
+/// A certificate that the database does not have is on its issuer's CRL all the same. Gives how many are now: none if it has it,
+/// if it is listed, or if there is no such issuer.
+async fn list(
+    tx: &mut Connection,
+    certificate: &LostCertificate,
+    at: Timestamp,
+    reason: RevocationReason,
+) -> Result<u64> {
+    query(
+        "INSERT INTO revoked_serials (issuer, serial, not_after, revoked_at, reason)
+         SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT 1 FROM issuers WHERE id = $1)
+         AND NOT EXISTS (SELECT 1 FROM certificates WHERE issuer = $1 AND serial = $2)
+         ON CONFLICT (issuer, serial) DO NOTHING",
+    )
+    .bind(certificate.issuer.0.as_bytes().as_slice())
+    .bind(certificate.serial.as_slice())
+    .bind(certificate.not_after.unix_micros())
+    .bind(at.unix_micros())
+    .bind(reason.as_str())
+    .execute(tx)
+    .await
 }
 
 /// A claim was renewed: its overlap began when that was confirmed, and the sweeper ends it as any other. False if the

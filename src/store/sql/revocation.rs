@@ -122,7 +122,7 @@ pub(super) async fn latest_crl(
     issuer: IssuerId,
     shard: u32,
 ) -> Result<Option<CrlRecord>> {
-    let row = query("SELECT * FROM crls WHERE issuer = $1 AND shard = $2")
+    let row = query("SELECT * FROM crls WHERE issuer = $1 AND shard = $2 AND next_update > 0")
         .bind(issuer.0.as_bytes().as_slice())
         .bind(i64::from(shard))
         .fetch_optional(tx)
