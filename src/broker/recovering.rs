@@ -83,7 +83,8 @@ impl Broker {
         }
         let begun = Instant::now();
         loop {
-            let held = self.store.held_leases().await?.into_iter().filter(|lease| lease.name != RECOVERY);
+            let held = self.store.held_leases().await?.into_iter();
+            let held = held.filter(|lease| lease.holder != recovering.lease.holder);
             let brokers: BTreeSet<String> = held.map(|lease| lease.holder).collect();
             if !brokers.is_empty() {
                 let brokers = brokers.into_iter().collect::<Vec<_>>().join(", ");
