@@ -225,8 +225,10 @@ async fn token_and_epochs_agree(site: &mut Site) {
             let mut on_token: Vec<String> =
                 keks.map(|kek| hexadecimal(kek.rsplit_once(':').unwrap().1)).collect();
             on_token.sort();
-            for object in &found {
-                assert!(object.label().starts_with("keybroker:"), "left on the token: {object:?}");
+            // One that is being made or destroyed has no label for a moment; what was left on the token stays.
+            if let Some(left) = found.iter().find(|object| !object.label().starts_with("keybroker:")) {
+                eprintln!("on the token: {left:?}");
+                return None;
             }
             Some((on_token, before))
         })
