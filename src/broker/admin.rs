@@ -21,7 +21,7 @@ use crate::store::records::{Identity, Page, Pool, PoolFilter, Tenant};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Bits of the smallest RSA key of which signatures are accepted.
@@ -302,7 +302,7 @@ impl Broker {
             .await?;
         let path = profiles::file(&self.settings.load().directory, &name);
         write_whole(&path, toml.as_bytes()).map_err(|error| unwritten(&path, &error))?;
-        self.reload_profiles()
+        self.reload_profiles(&self.settings.load().directory)
     }
 
     /// All profiles with their files' texts.
@@ -340,7 +340,7 @@ impl Broker {
         self.store.append_events(vec![event.details(details::json(&removed))]).await?;
         let path = profiles::file(&self.settings.load().directory, &name);
         std::fs::remove_file(&path).map_err(|error| unwritten(&path, &error))?;
-        self.reload_profiles()
+        self.reload_profiles(&self.settings.load().directory)
     }
 
     /// The pools that use a profile.
@@ -364,9 +364,10 @@ impl Broker {
         Ok((self.hsm.status(), tenants.map(|tenant| (tenant.clone(), self.hsm.status_of(tenant))).collect()))
     }
 
-    fn reload_profiles(&self) -> Result<(), BrokerError> {
-        let read = Profiles::read(&self.settings.load().directory)?;
-        self.profiles.store(Arc::new(read));
+    /// Reads the profiles again. One reading at a time: none replaces a later one.
+    pub(super) fn reload_profiles(&self, directory: &Path) -> Result<(), BrokerError> {
+        let _one_at_a_time = self.profiles_reading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.profiles.store(Arc::new(Profiles::read(directory)?));
         Ok(())
     }
 

@@ -174,6 +174,7 @@ pub struct Broker {
     settings: ArcSwap<Settings>,
     /// Read from `profiles/`; owner: `profiles`.
     profiles: ArcSwap<profiles::Profiles>,
+    profiles_reading: Mutex<()>,
     /// CA certificates; owner: `authorities`.
     authorities: ArcSwap<authorities::Authorities>,
     /// One reading of them at a time: none replaces a later one.
@@ -442,6 +443,7 @@ impl Broker {
         let broker = Self {
             holder: making::holder(&*store),
             profiles: ArcSwap::from_pointee(profiles::Profiles::read(&settings.directory)?),
+            profiles_reading: Mutex::default(),
             authorities: ArcSwap::from_pointee(authorities::Authorities::default()),
             authorities_reading: tokio::sync::Mutex::default(),
             store,
@@ -472,9 +474,9 @@ impl Broker {
     /// # Errors
     /// As [`Broker::open`]; the old settings and profiles stay.
     pub async fn reload(&self, settings: Settings) -> Result<(), BrokerError> {
-        let profiles = profiles::Profiles::read(&settings.directory)?;
+        profiles::Profiles::read(&settings.directory)?;
         self.hsm.reload().await?;
-        self.profiles.store(Arc::new(profiles));
+        self.reload_profiles(&settings.directory)?;
         self.settings.store(Arc::new(settings));
         self.load_authorities().await?;
         self.wake.filling();

@@ -6,7 +6,10 @@
 use crate::support::mano::By;
 use crate::support::process::run;
 use crate::support::site::Site;
+use keybroker::api::proto;
+use keybroker::api::proto::admin_service_client::AdminServiceClient;
 use keybroker::ca::certificates_from_pem;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,4 +125,20 @@ async fn two_hundred_clients_at_once_are_served() {
     credentials.sort();
     credentials.dedup();
     assert_eq!(credentials.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_that_are_added_at_once_are_all_in_use() {
+    let site = Arc::new(Site::start().await);
+    let names: BTreeSet<String> = (0..24).map(|number| format!("at-once-{number}")).collect();
+    let mut adding = JoinSet::new();
+    for name in names.clone() {
+        let site = Arc::clone(&site);
+        adding.spawn(async move { site.add_profile(&name, "").await });
+    }
+    adding.join_all().await;
+    let mut operator = AdminServiceClient::new(site.management("operator").await);
+    let listed = operator.list_profiles(proto::ListProfilesRequest {}).await.unwrap().into_inner().profiles;
+    let listed: BTreeSet<String> = listed.into_iter().map(|profile| profile.name).collect();
+    assert!(listed.is_superset(&names), "missing: {:?}", names.difference(&listed).collect::<Vec<_>>());
 }
