@@ -64,7 +64,7 @@ impl Needles {
 }
 
 /// A core of a process with all that it has mapped; none, with the reason, where that is not permitted.
-async fn core_of(pid: u32, directory: &Path) -> Result<PathBuf, String> {
+pub(crate) async fn core_of(pid: u32, directory: &Path) -> Result<PathBuf, String> {
     let core = directory.join("core");
     // Everything: private and shared, anonymous and files, also what asked not to be dumped.
     std::fs::write(format!("/proc/{pid}/coredump_filter"), "0x7f").map_err(|error| error.to_string())?;
