@@ -344,6 +344,13 @@ async fn an_empty_pool_says_when_to_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_seals_to_rsa_keys_only_serves_it_too() {
+    let site = switched_on(Options { sealing: &["RSA_AES_KEY_WRAP"], ..Options::default() }).await;
+    vnfci(&site, "amf-0001", POOL).await;
+    generated(&site, "initial", KEYGEN, "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bouncy_castle_has_its_key_made() {
     let site = switched_on(Options::default()).await;
     vnfci(&site, "amf-0001", POOL).await;
