@@ -436,6 +436,7 @@ mod tests {
         assert_eq!(config.listen.management.port(), 7445);
         let tenant = config.tenant(&"default".parse().unwrap());
         assert_eq!(tenant.confirm_deadline.0, Duration::from_secs(900));
+        assert!(tenant.spend_on_enrolment && !tenant.est_server_key_generation);
     }
 
     #[test]

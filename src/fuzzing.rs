@@ -109,6 +109,9 @@ fn csr(data: &[u8]) {
         let _ = (request.key_type(), request.subject(), request.identifiers(), request.asks_for_names());
         assert!(confirm::verify_signature(request.public_key_der(), b"", b"").is_err());
     }
+    if let Ok(request) = crate::ca::KeyRequest::parse(der) {
+        let _ = (request.identifiers(), request.asks_for_names());
+    }
     if let Ok(names) = crate::ca::csr::names_of(der) {
         assert_eq!(crate::ca::csr::names_of(der), Ok(names));
     }

@@ -350,6 +350,7 @@ impl Story {
             recipient_key: Sha256Hash([recipient; 32]),
             suite: "ECDH_P256_CBCENC_KWP_V1".to_owned(),
             confirm_by: at(0),
+            delivered_by: None,
             slots: Vec::new(),
         };
         self.tell(kind, json(&details));

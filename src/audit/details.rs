@@ -295,6 +295,10 @@ details! {
         suite: String,
         /// By when it must be confirmed.
         confirm_by: Timestamp,
+        /// `EST_SERVERKEYGEN`: the recipient key was the broker's, which gave the VNFCI the private key in the clear, within TLS.
+        /// Absent: the recipient key is the VNFCI's.
+        #[serde(default)]
+        delivered_by: Option<String>,
         /// What goes where.
         slots: Vec<ClaimedSlot>,
     }
@@ -357,6 +361,9 @@ details! {
         initial_credential: InitialCredentialId,
         /// The claim that was renewed; its certificates are superseded now.
         renews: Option<ClaimId>,
+        /// As in [`ClaimDetails`]: then it was the broker that signed with the keys, not their holder.
+        #[serde(default)]
+        delivered_by: Option<String>,
         /// SHA-256 of the certificates' DER whose keys signed.
         certificates: Vec<Sha256Hash>,
     }

@@ -51,6 +51,8 @@ pub struct Sealing {
     pub vnfci: Option<VnfciId>,
     /// SHA-256 of the recipient's public key.
     pub recipient_key: Sha256Hash,
+    /// How the broker passed it on, if the recipient key was its own.
+    pub delivered_by: Option<String>,
 }
 
 /// That an epoch's KEK was found to be gone.
@@ -300,6 +302,7 @@ impl Tracker {
             claim: details.claim,
             vnfci: entry.event.vnfci.clone(),
             recipient_key: details.recipient_key,
+            delivered_by: details.delivered_by,
         });
     }
 

@@ -437,6 +437,7 @@ mod tests {
             recipient_key: Sha256Hash([1; 32]),
             initial_credential: arming,
             renews: None,
+            delivered_by: None,
             certificates: Vec::new(),
         };
         event(EventKind::Confirmed, "vnfci:default/amf-1", second, details::json(&details))

@@ -66,6 +66,8 @@ pub(super) struct Claimant {
     pub(super) initial_credential: InitialCredentialId,
     /// What is renewed, if a delivered certificate was presented.
     pub(super) renews: Option<Renewal>,
+    /// How the keys are passed on, if the recipient key is the broker's own; for the log.
+    pub(super) delivered_by: Option<&'static str>,
 }
 
 impl From<&Verified> for Claimant {
@@ -75,6 +77,7 @@ impl From<&Verified> for Claimant {
             vnfci: verified.vnfci().clone(),
             initial_credential: verified.credential(),
             renews: None,
+            delivered_by: None,
         }
     }
 }
@@ -283,9 +286,11 @@ impl Broker {
             .tenant(tenant)
             .vnfci(vnfci)
             .request(claim.request.id);
-        let mutation = Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, outcome))
-            .request(claim.request.key(actor))
-            .delivering();
+        let delivered_by = claimant.delivered_by;
+        let mutation =
+            Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, delivered_by, outcome))
+                .request(claim.request.key(actor))
+                .delivering();
         let intend = self.intend(tenant, now).await;
         let outcome = self.store.reserve_claim(request, intend, mutation).await?;
         match outcome {
@@ -399,7 +404,12 @@ impl Broker {
 
     /// What the intent announced did not happen (yet: the VNFCI asks again with the same recipient key).
     /// Gives the error back.
-    async fn record_failure(&self, record: &ClaimRecord, step: &str, error: BrokerError) -> BrokerError {
+    pub(super) async fn record_failure(
+        &self,
+        record: &ClaimRecord,
+        step: &str,
+        error: BrokerError,
+    ) -> BrokerError {
         let recorded = async {
             let event = Event::new(self.store.now().await?, EventKind::OutcomeFailed, Actor::broker())
                 .tenant(&record.tenant)
@@ -427,7 +437,7 @@ fn unsigned(slot: &ClaimedCredential) -> BrokerError {
 }
 
 /// The events of a claim: the intent to seal, or to seal again, and what was destroyed for it.
-fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event> {
+fn claim_events(base: Event, suite: Suite, delivered_by: Option<&str>, outcome: &ClaimOutcome) -> Vec<Event> {
     let of = |kind: EventKind, claim: &ClaimRecord| {
         let slots = claim.credentials.iter().map(|slot| ClaimedSlot {
             slot: slot.slot.clone(),
@@ -457,6 +467,7 @@ fn claim_events(base: Event, suite: Suite, outcome: &ClaimOutcome) -> Vec<Event>
                 recipient_key: claim.recipient_key,
                 suite: suite.to_string(),
                 confirm_by: claim.deadline,
+                delivered_by: delivered_by.map(str::to_owned),
                 slots: slots.collect(),
             }))
     };

@@ -71,7 +71,7 @@ impl Broker {
         if claim.initial_credential != verified.credential() {
             return Err(foreign_claim(confirm.claim));
         }
-        self.confirm_claim(claim, confirm).await
+        self.confirm_claim(claim, confirm, None).await
     }
 
     /// Over the VNFCI listener, by a delivered certificate ([`Broker::identify_vnfci`]).
@@ -84,7 +84,7 @@ impl Broker {
         confirm: Confirm,
     ) -> Result<Confirmation, BrokerError> {
         let claim = self.claim_of(caller, Rpc::Confirm, confirm.claim).await?;
-        self.confirm_claim(claim, confirm).await
+        self.confirm_claim(claim, confirm, None).await
     }
 
     /// A claim that belongs to the calling VNFCI.
@@ -104,7 +104,13 @@ impl Broker {
         Ok(record)
     }
 
-    async fn confirm_claim(&self, claim: ClaimRecord, confirm: Confirm) -> Result<Confirmation, BrokerError> {
+    /// `delivered_by`: who signed was the broker, which passes the keys on in this way.
+    pub(super) async fn confirm_claim(
+        &self,
+        claim: ClaimRecord,
+        confirm: Confirm,
+        delivered_by: Option<&str>,
+    ) -> Result<Confirmation, BrokerError> {
         self.no_doubt()?;
         let recipient_key = claim.recipient_key;
         let certificates = check_signatures(&claim, &confirm.signatures, |certificate| {
@@ -123,6 +129,7 @@ impl Broker {
                 recipient_key,
                 initial_credential: claim.initial_credential,
                 renews: claim.renews.map(|renewal| renewal.of),
+                delivered_by: delivered_by.map(str::to_owned),
                 certificates,
             }));
         let mutation = Mutation::new(move |outcome: &ConfirmOutcome| match outcome {

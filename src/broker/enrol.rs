@@ -10,7 +10,10 @@
 //! 6. Record the certificate, spend the initial credential: one commit. Only then is the certificate given out. Who lost a
 //!    race is refused here, and what was signed for it is dropped.
 
+mod key_generation;
 mod names;
+
+pub use key_generation::GeneratedKey;
 
 use crate::audit::details::{self, EnrolmentDetails, RevocationDetails};
 use crate::audit::event::{Event, EventCredential, EventKind};
@@ -260,13 +263,8 @@ impl Broker {
         };
         let refused =
             |code, reason: String| BrokerError::refused(code, reason).concerning(&tenant, Some(&id));
-        if label.tenant.as_ref().is_some_and(|named| *named != tenant) {
-            return Err(refused("TENANT_FOREIGN", format!("the label names another tenant than {tenant}")));
-        }
-        // Only an agent may name someone else.
-        if on_behalf_of.as_ref().is_some_and(|named| *named != id) {
-            return Err(refused("VNFCI_FOREIGN", format!("VNFCI {id} asked for another one")));
-        }
+        // Only an agent may name someone else, whose place this is then.
+        names_itself(&tenant, &id, label, on_behalf_of.as_ref())?;
         let vnfci = self.store.vnfci(&tenant, &id).await?;
         let arming = &vnfci.initial_credential;
         let (basis, follows) = match &enroller.kind {
@@ -298,7 +296,7 @@ impl Broker {
                 }
                 InitialCredentialState::Void => return Err(refused("VOIDED", format!("VNFCI {id}"))),
             }
-            self.names_nobody_else(&tenant, &id, request).await?;
+            self.names_nobody_else(&tenant, &id, &request.identifiers()).await?;
         }
         let mut fitting = Vec::new();
         let mut profiles = Vec::new();
@@ -323,7 +321,7 @@ impl Broker {
         }
         let chosen = self.next_slot(arming, fitting, &Sha256Hash::of(request.public_key_der())).await?;
         let Some((slot, pool)) = chosen else {
-            return Err(invalid(format!("VNFCI {id} has no slot of the profile that the path names")));
+            return Err(no_such_slot(&id));
         };
         let profile = self.known_profile(&pool.profile)?;
         let follows = follows.cloned();
@@ -399,6 +397,27 @@ impl Broker {
             .vnf_instance(&place.vnfci.vnf_instance)
             .vnfci(&place.vnfci.id))
     }
+}
+
+/// Fails if the label names another tenant, or the query another VNFCI.
+fn names_itself(
+    tenant: &TenantId,
+    id: &VnfciId,
+    label: &Label,
+    on_behalf_of: Option<&VnfciId>,
+) -> Result<(), BrokerError> {
+    let refused = |code, reason: String| BrokerError::refused(code, reason).concerning(tenant, Some(id));
+    if label.tenant.as_ref().is_some_and(|named| named != tenant) {
+        return Err(refused("TENANT_FOREIGN", format!("the label names another tenant than {tenant}")));
+    }
+    if on_behalf_of.is_some_and(|named| named != id) {
+        return Err(refused("VNFCI_FOREIGN", format!("VNFCI {id} asked for another one")));
+    }
+    Ok(())
+}
+
+fn no_such_slot(vnfci: &VnfciId) -> BrokerError {
+    invalid(format!("VNFCI {vnfci} has no slot of the profile that the path names"))
 }
 
 pub(super) fn invalid(problem: String) -> BrokerError {

@@ -53,6 +53,7 @@ impl Broker {
         let claimant = Claimant {
             initial_credential: held.initial_credential,
             renews: Some(Renewal { of: held.id, overlap }),
+            delivered_by: None,
             tenant: held.tenant,
             vnfci: held.vnfci,
         };

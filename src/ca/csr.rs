@@ -6,6 +6,7 @@
 use super::encode::{SEQUENCE, SET, oid, tlv, unsigned};
 use super::profile::{CertificateNames, Profile};
 use crate::credential::KeyType;
+use const_oid::ObjectIdentifier;
 use const_oid::db::{DB, rfc2985, rfc4519, rfc5280, rfc5912};
 use der::asn1::{AnyRef, BitStringRef, Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use der::{Any, Decode, Encode, Sequence, Tag, Tagged};
@@ -25,13 +26,32 @@ pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
 #[error("{0}")]
 pub struct InvalidRequest(pub String);
 
+/// In a request for a key of the server's making: it is to come encrypted under a key that both have (RFC 7030 4.4.1.1).
+const DECRYPT_KEY_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.37");
+/// The same under a public key of the client's (RFC 7030 4.4.1.2).
+const ASYMMETRIC_DECRYPT_KEY_IDENTIFIER: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.54");
+
 /// A certification request whose signature verifies with the public key in it: whoever made it holds the private key.
 /// Only [`CertificationRequest::parse`] makes it. What it asks for beyond the key is a wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificationRequest {
-    subject: Name,
+    wishes: Wishes,
     public_key_der: Vec<u8>,
     key_type: Option<KeyType>,
+}
+
+/// A request for a key that the server is to make, and a certificate of it: the public key and the signature in it are
+/// there for the form's sake and mean nothing (RFC 7030 4.4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRequest {
+    wishes: Wishes,
+}
+
+/// What a request asks for beside its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wishes {
+    subject: Name,
     /// None without a subjectAltName.
     alternative_names: Option<Vec<GeneralName>>,
 }
@@ -51,17 +71,7 @@ impl CertificationRequest {
     /// # Errors
     /// [`InvalidRequest`].
     pub fn parse(der: &[u8]) -> Result<Self, InvalidRequest> {
-        let invalid = |problem: String| InvalidRequest(format!("the certification request {problem}"));
-        if der.len() > MAX_REQUEST_BYTES {
-            return Err(invalid(format!("is longer than {MAX_REQUEST_BYTES} bytes")));
-        }
-        let malformed = |error: der::Error| invalid(format!("is no PKCS#10 in DER: {error}"));
-        let signed = Signed::from_der(der).map_err(malformed)?;
-        if [signed.info.tag(), signed.algorithm.tag()] != [Tag::Sequence; 2] {
-            return Err(invalid("is no PKCS#10".to_owned()));
-        }
-        let info_der = signed.info.to_der().map_err(malformed)?;
-        let info = CertReqInfo::from_der(&info_der).map_err(malformed)?;
+        let (signed, info_der, info) = read(der)?;
         let public_key_der = info.public_key.to_der().map_err(malformed)?;
         let spki = SubjectPublicKeyInfoRef::from_der(&public_key_der).map_err(malformed)?;
         if let Some(curve) = foreign_curve(&spki) {
@@ -70,14 +80,12 @@ impl CertificationRequest {
         if !is_written_as_always(&spki) {
             return Err(invalid(
                 "has its public key in an unusual form: write an EC point uncompressed (RFC 5480 2.2), and an RSA key with \
-                 parameters that are NULL (RFC 3279 2.3.1)"
-                    .to_owned(),
+                 parameters that are NULL (RFC 3279 2.3.1)",
             ));
         }
         let key_algorithm = spki.algorithm.to_der().map_err(malformed)?;
         let key_algorithm = AnyRef::from_der(&key_algorithm).map_err(malformed)?;
-        let signature =
-            signed.signature.as_bytes().ok_or_else(|| invalid("has a signature of odd bits".into()))?;
+        let signature = signed.signature.as_bytes().ok_or_else(|| invalid("has a signature of odd bits"))?;
         let mut algorithms = webpki::ALL_VERIFICATION_ALGS.iter().filter(|algorithm| {
             algorithm.public_key_alg_id().as_ref() == key_algorithm.value()
                 && algorithm.signature_alg_id().as_ref() == signed.algorithm.value()
@@ -85,22 +93,113 @@ impl CertificationRequest {
         let algorithm = algorithms.next().ok_or_else(|| {
             invalid(
                 "is signed with an unknown algorithm: use ECDSA on P-256 or P-384, RSA or Ed25519, with SHA-256 or \
-                 stronger"
-                    .to_owned(),
+                 stronger",
             )
         })?;
         algorithm.verify_signature(spki.subject_public_key.raw_bytes(), &info_der, signature).map_err(
-            |_| {
-                invalid(
-                    "is not signed with the private key of its public key (or an RSA key is too short)"
-                        .into(),
-                )
-            },
+            |_| invalid("is not signed with the private key of its public key (or an RSA key is too short)"),
         )?;
+        let key_type = key_type(&spki);
+        Ok(Self { wishes: Wishes::of(info)?, public_key_der, key_type })
+    }
+
+    /// The public key, SubjectPublicKeyInfo DER.
+    pub fn public_key_der(&self) -> &[u8] {
+        &self.public_key_der
+    }
+
+    /// Type and size of the key; none if it is no type that a profile can ask for.
+    pub fn key_type(&self) -> Option<KeyType> {
+        self.key_type
+    }
+
+    /// The subject as RFC 4514 text.
+    pub fn subject(&self) -> String {
+        self.wishes.subject.to_string()
+    }
+
+    /// The subject, DER of the Name.
+    pub(super) fn subject_der(&self) -> Result<Vec<u8>, der::Error> {
+        self.wishes.subject.to_der()
+    }
+
+    /// Whether it asks for any name.
+    pub fn asks_for_names(&self) -> bool {
+        self.wishes.ask_for_names()
+    }
+
+    /// By what it may name whom it is for: common names and serialNumbers of the subject, dNSName and
+    /// uniformResourceIdentifier of the subjectAltName, as text.
+    pub fn identifiers(&self) -> Vec<String> {
+        self.wishes.identifiers()
+    }
+
+    /// Whether the request keeps to the names of a certificate that it is to follow (RFC 7030 4.2.2): the same subject
+    /// (RFC 5280 7.1) and the same subjectAltName, in whatever order. A request without subjectAltName asks for none
+    /// that the certificate does not have.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] that says which differs and what to send.
+    pub fn keeps_names_of(&self, names: &CertificateNames) -> Result<(), InvalidRequest> {
+        let current = Name::from_der(&names.subject_der)
+            .map_err(|error| InvalidRequest(format!("the certificate's subject cannot be read: {error}")))?;
+        if !same_name(&self.wishes.subject, &current) {
+            return Err(InvalidRequest(format!(
+                "the request's subject is {:?}, the certificate's is {:?}: ask for the same (RFC 7030 4.2.2)",
+                self.wishes.subject.to_string(),
+                current.to_string()
+            )));
+        }
+        let Some(asked) = &self.wishes.alternative_names else { return Ok(()) };
+        let current = match names.general_names.as_slice() {
+            [] => Ok(Vec::new()),
+            names => SubjectAltName::from_der(&tlv(SEQUENCE, &[names])).map(|names| names.0),
+        };
+        let (asked, current) = (sorted(asked), current.ok().and_then(|current| sorted(&current)));
+        if asked.is_none() || asked != current {
+            return Err(InvalidRequest(
+                "the request's subjectAltName is not the certificate's: ask for the same, or leave it out \
+                 (RFC 7030 4.2.2)"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl KeyRequest {
+    /// Reads a request (DER).
+    ///
+    /// # Errors
+    /// [`InvalidRequest`], also for one that asks for an encrypted key: it is told that there is none.
+    pub fn parse(der: &[u8]) -> Result<Self, InvalidRequest> {
+        let (.., info) = read(der)?;
+        let encrypted = [DECRYPT_KEY_IDENTIFIER, ASYMMETRIC_DECRYPT_KEY_IDENTIFIER];
+        if info.attributes.iter().any(|found| encrypted.contains(&found.oid)) {
+            return Err(invalid(
+                "asks for its key to be encrypted (DecryptKeyIdentifier or AsymmetricDecryptKeyIdentifier, RFC 7030 4.4.1), \
+                 which is not offered: leave the attribute out, or have the key by Claim, which delivers it sealed",
+            ));
+        }
+        Ok(Self { wishes: Wishes::of(info)? })
+    }
+
+    /// Whether it asks for any name.
+    pub fn asks_for_names(&self) -> bool {
+        self.wishes.ask_for_names()
+    }
+
+    /// By what it may name whom it is for, as [`CertificationRequest::identifiers`].
+    pub fn identifiers(&self) -> Vec<String> {
+        self.wishes.identifiers()
+    }
+}
+
+impl Wishes {
+    fn of(info: CertReqInfo) -> Result<Self, InvalidRequest> {
         if info.attributes.iter().any(|found| found.oid == rfc2985::PKCS_9_AT_CHALLENGE_PASSWORD) {
             return Err(invalid(
-                "has a challengePassword, which cannot be verified: TLS 1.3 has no tls-unique (RFC 7030 3.5); leave it out"
-                    .to_owned(),
+                "has a challengePassword, which cannot be verified: TLS 1.3 has no tls-unique (RFC 7030 3.5); leave it out",
             ));
         }
         let mut alternative_names = None;
@@ -116,38 +215,14 @@ impl CertificationRequest {
                 }
             }
         }
-        let key_type = key_type(&spki);
-        Ok(Self { subject: info.subject, public_key_der, key_type, alternative_names })
+        Ok(Self { subject: info.subject, alternative_names })
     }
 
-    /// The public key, SubjectPublicKeyInfo DER.
-    pub fn public_key_der(&self) -> &[u8] {
-        &self.public_key_der
-    }
-
-    /// Type and size of the key; none if it is no type that a profile can ask for.
-    pub fn key_type(&self) -> Option<KeyType> {
-        self.key_type
-    }
-
-    /// The subject as RFC 4514 text.
-    pub fn subject(&self) -> String {
-        self.subject.to_string()
-    }
-
-    /// The subject, DER of the Name.
-    pub(super) fn subject_der(&self) -> Result<Vec<u8>, der::Error> {
-        self.subject.to_der()
-    }
-
-    /// Whether it asks for any name.
-    pub fn asks_for_names(&self) -> bool {
+    fn ask_for_names(&self) -> bool {
         !self.subject.is_empty() || self.alternative_names.is_some()
     }
 
-    /// Common names and serialNumbers of the subject and dNSName and uniformResourceIdentifier of the subjectAltName, as
-    /// text: by these a request may name whom it is for.
-    pub fn identifiers(&self) -> Vec<String> {
+    fn identifiers(&self) -> Vec<String> {
         let of_subject = self
             .subject
             .iter()
@@ -160,38 +235,6 @@ impl CertificationRequest {
             _ => None,
         }));
         found
-    }
-
-    /// Whether the request keeps to the names of a certificate that it is to follow (RFC 7030 4.2.2): the same subject
-    /// (RFC 5280 7.1) and the same subjectAltName, in whatever order. A request without subjectAltName asks for none
-    /// that the certificate does not have.
-    ///
-    /// # Errors
-    /// [`InvalidRequest`] that says which differs and what to send.
-    pub fn keeps_names_of(&self, names: &CertificateNames) -> Result<(), InvalidRequest> {
-        let current = Name::from_der(&names.subject_der)
-            .map_err(|error| InvalidRequest(format!("the certificate's subject cannot be read: {error}")))?;
-        if !same_name(&self.subject, &current) {
-            return Err(InvalidRequest(format!(
-                "the request's subject is {:?}, the certificate's is {:?}: ask for the same (RFC 7030 4.2.2)",
-                self.subject.to_string(),
-                current.to_string()
-            )));
-        }
-        let Some(asked) = &self.alternative_names else { return Ok(()) };
-        let current = match names.general_names.as_slice() {
-            [] => Ok(Vec::new()),
-            names => SubjectAltName::from_der(&tlv(SEQUENCE, &[names])).map(|names| names.0),
-        };
-        let (asked, current) = (sorted(asked), current.ok().and_then(|current| sorted(&current)));
-        if asked.is_none() || asked != current {
-            return Err(InvalidRequest(
-                "the request's subjectAltName is not the certificate's: ask for the same, or leave it out \
-                 (RFC 7030 4.2.2)"
-                    .to_owned(),
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -235,6 +278,28 @@ pub fn csr_attributes(profile: &Profile) -> Vec<u8> {
         KeyType::Rsa4096 => rsa(4096),
     };
     tlv(SEQUENCE, &[&key, &oid(signature)])
+}
+
+fn invalid(problem: impl std::fmt::Display) -> InvalidRequest {
+    InvalidRequest(format!("the certification request {problem}"))
+}
+
+fn malformed(error: der::Error) -> InvalidRequest {
+    invalid(format!("is no PKCS#10 in DER: {error}"))
+}
+
+/// A request's parts; its signed one as it was sent, and read.
+fn read(der: &[u8]) -> Result<(Signed<'_>, Vec<u8>, CertReqInfo), InvalidRequest> {
+    if der.len() > MAX_REQUEST_BYTES {
+        return Err(invalid(format!("is longer than {MAX_REQUEST_BYTES} bytes")));
+    }
+    let signed = Signed::from_der(der).map_err(malformed)?;
+    if [signed.info.tag(), signed.algorithm.tag()] != [Tag::Sequence; 2] {
+        return Err(invalid("is no PKCS#10"));
+    }
+    let info_der = signed.info.to_der().map_err(malformed)?;
+    let info = CertReqInfo::from_der(&info_der).map_err(malformed)?;
+    Ok((signed, info_der, info))
 }
 
 /// What is wrong with the curve of an EC key, if no signature on it can be verified here.
@@ -418,6 +483,31 @@ mod tests {
     }
 
     #[test]
+    fn a_request_for_a_key_needs_no_signature_and_is_told_that_no_key_comes_encrypted() {
+        let key = KeyPair::generate().unwrap();
+        let mut unsigned = request(&key, "amf-1", &["amf-1.example"]);
+        *unsigned.last_mut().unwrap() ^= 1;
+        assert!(CertificationRequest::parse(&unsigned).is_err());
+        let read = KeyRequest::parse(&unsigned).unwrap();
+        assert!(read.asks_for_names());
+        assert_eq!(read.identifiers(), ["amf-1", "amf-1.example"]);
+        let with = |attribute: ObjectIdentifier, content: &[u8]| {
+            let spki = key.subject_public_key_info();
+            let attribute = tlv(SEQUENCE, &[&oid(attribute), &tlv(SET, &[content])]);
+            let info = tlv(SEQUENCE, &[&[2, 1, 0], &tlv(SEQUENCE, &[]), &spki, &tlv(0xa0, &[&attribute])]);
+            let algorithm = tlv(SEQUENCE, &[&oid(rfc5912::ECDSA_WITH_SHA_256)]);
+            KeyRequest::parse(&tlv(SEQUENCE, &[&info, &algorithm, &[3, 2, 0, 0]]))
+        };
+        for attribute in [DECRYPT_KEY_IDENTIFIER, ASYMMETRIC_DECRYPT_KEY_IDENTIFIER] {
+            let told = with(attribute, &[4, 1, 7]).unwrap_err();
+            assert!(told.0.contains("not offered") && told.0.contains("Claim"), "{told}");
+        }
+        let told = with(rfc2985::PKCS_9_AT_CHALLENGE_PASSWORD, &[12, 1, b'p']).unwrap_err();
+        assert!(told.0.contains("challengePassword"), "{told}");
+        assert!(!with(rfc5912::ID_EXTENSION_REQ, &[0x30, 0]).unwrap().asks_for_names());
+    }
+
+    #[test]
     fn a_request_keeps_to_the_names_of_the_certificate_that_it_follows() {
         let key = KeyPair::generate().unwrap();
         let current = certificate("amf-1", &["a.example", "b.example"]);
@@ -456,7 +546,7 @@ mod tests {
                 *first = 0x30;
             }
             prop_assert!(CertificationRequest::parse(&bytes).is_err());
-            let _ = names_of(&bytes);
+            let _ = (KeyRequest::parse(&bytes), names_of(&bytes));
         }
 
         #[test]
@@ -464,6 +554,7 @@ mod tests {
             let mut der = request(&KeyPair::generate().unwrap(), "amf-1", &["a.example"]);
             let at = at % der.len();
             der[at] ^= flip;
+            let _ = KeyRequest::parse(&der);
             // ECDSA signatures and their encoding leave nothing that could change unnoticed.
             prop_assert!(CertificationRequest::parse(&der).is_err());
         }

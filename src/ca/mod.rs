@@ -19,7 +19,7 @@ pub mod profile;
 pub mod request;
 
 pub use crl::{CrlEntry, TbsCrl, crl};
-pub use csr::{CertificationRequest, InvalidRequest};
+pub use csr::{CertificationRequest, InvalidRequest, KeyRequest};
 pub use facts::{CertificateFacts, InvalidCertificate, certificates_from_pem, crls_from_pem, pem};
 pub use issue::{IssueError, SigningCa, Tbs, assemble};
 pub use names::{NameError, NameValues};

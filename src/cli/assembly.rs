@@ -172,6 +172,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         confirm_deadline: tenant.confirm_deadline.0,
         renewal_overlap: tenant.renewal_overlap.0,
         spend_on_enrolment: tenant.spend_on_enrolment,
+        est_server_key_generation: tenant.est_server_key_generation,
         claims_at_once: tenant.claims_at_once.get(),
         quotas: quotas(tenant),
     };

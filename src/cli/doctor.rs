@@ -74,6 +74,7 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
     certificates(&config, &mut findings);
     profiles(&config, &mut findings);
     listeners(&config, &mut findings);
+    key_generation(&config, &mut findings);
     disk(&config, &mut findings);
     let failed = findings.0.iter().filter(|(verdict, _)| *verdict == Verdict::Fail).count();
     let rows: Vec<Value> = findings.0.into_iter().map(|(_, row)| row).collect();
@@ -351,6 +352,16 @@ fn profiles(config: &Config, findings: &mut Findings) {
     }
     good.sort();
     findings.ok("profiles", good.join(", "));
+}
+
+fn key_generation(config: &Config, findings: &mut Findings) {
+    for (tenant, _) in config.tenants.iter().filter(|(_, tenant)| tenant.est_server_key_generation) {
+        findings.warn(
+            "serverkeygen",
+            format!("tenant {tenant} has it on: the keys that EST gives out were in the broker's memory"),
+            "keep est_server_key_generation only for clients that can do nothing else (docs/est.md)",
+        );
+    }
 }
 
 fn listeners(config: &Config, findings: &mut Findings) {

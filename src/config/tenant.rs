@@ -25,6 +25,9 @@ pub struct Tenant {
     /// Whether an initial credential is spent once EST has filled every slot of its VNFCI.
     #[serde(default = "default_spend_on_enrolment")]
     pub spend_on_enrolment: bool,
+    /// Whether EST `serverkeygen` is served: keys in the clear within TLS, which were in the broker's memory.
+    #[serde(default)]
+    pub est_server_key_generation: bool,
     /// Claims that are worked on at the same time.
     #[serde(default = "default_claims_at_once")]
     pub claims_at_once: Count,
@@ -113,6 +116,7 @@ impl Default for Tenant {
             confirm_deadline: default_confirm_deadline(),
             renewal_overlap: default_renewal_overlap(),
             spend_on_enrolment: default_spend_on_enrolment(),
+            est_server_key_generation: false,
             claims_at_once: default_claims_at_once(),
             max_vnfcis: default_max_vnfcis(),
             max_pools: default_max_pools(),

@@ -3,8 +3,10 @@
 //! HTTP only: paths, methods, media types, base64 and CMS, statuses. Who may have which certificate is the broker's
 //! business ([`crate::broker::enrol`]). What this face says of a failure is RFC 7030 4.2.3's: a status and a sentence.
 
+mod multipart;
 mod path;
 
+use crate::broker::enrol::GeneratedKey;
 use crate::broker::standing::Asked;
 use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::cms::{certs_only, from_base64, to_base64};
@@ -108,15 +110,11 @@ impl Server {
                 Ok(None) => ("ok", StatusCode::NO_CONTENT.into_response()),
                 Err(error) => failed(&error),
             },
-            Operation::SimpleEnroll | Operation::SimpleReenroll => self.enrol(peer, route, head, body).await,
-            Operation::ServerKeygen => (
-                "not_implemented",
-                text(
-                    StatusCode::NOT_IMPLEMENTED,
-                    "serverkeygen is off: it would put a private key into the server's memory. Keys made by the HSM \
-                     are delivered sealed, by the Claim call of the bootstrap listener",
-                ),
-            ),
+            // Nobody's tenant has it: it is not worth knowing who asks.
+            Operation::ServerKeygen if !self.broker.generates_keys() => keygen_is_off(),
+            Operation::SimpleEnroll | Operation::SimpleReenroll | Operation::ServerKeygen => {
+                self.enrol(peer, route, head, body).await
+            }
             Operation::FullCmc => (
                 "not_implemented",
                 text(StatusCode::NOT_IMPLEMENTED, "fullcmc is not served: use simpleenroll"),
@@ -168,21 +166,40 @@ impl Server {
                     return Err(refusal);
                 }
             };
-            let enrolled = broker.enrol(&enroller, &route.label, &der, on_behalf_of).await;
-            let enrolled = enrolled.map_err(|error| broker.judged(Asked::Change, error));
-            if let Err(refusal) = &enrolled {
+            let made = match route.operation {
+                Operation::ServerKeygen => {
+                    let made = broker.generate_key(&enroller, &route.label, &der, on_behalf_of).await;
+                    made.map(|key| key.map_or(Made::Nothing, Made::Key))
+                }
+                _ => broker.enrol(&enroller, &route.label, &der, on_behalf_of).await.map(Made::Certificate),
+            };
+            let made = made.map_err(|error| broker.judged(Asked::Change, error));
+            if let Err(refusal) = &made {
                 // Of other errors it takes no notice.
                 broker.record_refusal(Some(&enroller.caller()), &peer, name, None, refusal).await;
             }
-            enrolled
+            made
         };
         match self.running.spawn(use_case.in_current_span()).await {
-            Ok(Ok(der)) => ("ok", certificates(&[der], "application/pkcs7-mime; smime-type=certs-only")),
+            Ok(Ok(Made::Certificate(der))) => {
+                ("ok", certificates(&[der], "application/pkcs7-mime; smime-type=certs-only"))
+            }
+            Ok(Ok(Made::Key(key))) => ("ok", multipart::response(&key)),
+            Ok(Ok(Made::Nothing)) => keygen_is_off(),
             Ok(Err(error)) => failed(&error),
             // It is never aborted, so it panicked; the panic's text is in the log.
             Err(_) => ("failed", text(StatusCode::INTERNAL_SERVER_ERROR, "internal error")),
         }
     }
+}
+
+/// What came of a request.
+enum Made {
+    /// DER.
+    Certificate(Vec<u8>),
+    Key(GeneratedKey),
+    /// The caller's tenant has it switched off.
+    Nothing,
 }
 
 /// Why there is no body to look at.
@@ -206,6 +223,13 @@ async fn read(body: Body) -> Result<Vec<u8>, BadBody> {
         }
     }
     if seen <= MAX_BODY_BYTES { Ok(kept) } else { Err(BadBody::TooLong) }
+}
+
+fn keygen_is_off() -> Answer {
+    let sentence = "serverkeygen is off: it puts a private key into the broker's memory, and est_server_key_generation in \
+                    [tenant.NAME] switches it on. Keys made by the HSM are delivered sealed, by the Claim call of the \
+                    bootstrap listener";
+    ("not_implemented", text(StatusCode::NOT_IMPLEMENTED, sentence))
 }
 
 fn certificates(ders: &[Vec<u8>], media: &'static str) -> Response {

@@ -1,10 +1,11 @@
 // Enrols and re-enrols with BouncyCastle's EST client (org.bouncycastle.est), which knows nothing of keybroker.
 //
 //   java -cp /usr/share/java/bcprov.jar:/usr/share/java/bcpkix.jar:/usr/share/java/bcutil.jar BouncyCastleEst.java \
-//       HOST:PORT LABEL ROOT.pem CERT.pem KEY.pem OUT
+//       HOST:PORT LABEL ROOT.pem CERT.pem KEY.pem OUT [serverkeygen]
 //
 // LABEL is a profile, or - for none. CERT and KEY (PKCS#8) are the initial credential. Writes OUT/first.cert.pem and
-// OUT/second.cert.pem: the second follows the first, with a new key and the names of the first.
+// OUT/second.cert.pem: the second follows the first, with a new key and the names of the first. With serverkeygen it has the
+// server make the key, and writes OUT/first.cert.pem and OUT/first.key.pem.
 
 import java.io.FileReader;
 import java.io.FileWriter;
@@ -39,6 +40,7 @@ import org.bouncycastle.openssl.jcajce.JcaPEMWriter;
 import org.bouncycastle.operator.jcajce.JcaContentSignerBuilder;
 import org.bouncycastle.pkcs.PKCS10CertificationRequest;
 import org.bouncycastle.pkcs.jcajce.JcaPKCS10CertificationRequestBuilder;
+import org.bouncycastle.util.io.pem.PemObject;
 
 public class BouncyCastleEst {
     public static void main(String[] args) throws Exception {
@@ -55,6 +57,10 @@ public class BouncyCastleEst {
         System.out.println("CSR attributes: "
                 + (attributes.hasAttributesResponse() ? attributes.getAttributesResponse().getRequirements() : "none"));
 
+        if (args.length > 6) {
+            generate(service(server, label, root, initial, initialKey), out);
+            return;
+        }
         KeyPair first = pair();
         X509Certificate one = enrol(service(server, label, root, initial, initialKey), false,
                 request(first, new X500Name("CN=whoever"), null));
@@ -64,6 +70,16 @@ public class BouncyCastleEst {
         X509Certificate two = enrol(service(server, label, root, one, first.getPrivate()), true,
                 request(second, current.getSubject(), current.getExtension(Extension.subjectAlternativeName)));
         write(out + "/second.cert.pem", two);
+    }
+
+    static void generate(ESTService service, String out) throws Exception {
+        EnrollmentResponse response = service.simpleEnrollWithServersideCreation(
+                request(pair(), new X500Name("CN=whoever"), null), null);
+        X509CertificateHolder holder = response.getStore().getMatches(null).iterator().next();
+        write(out + "/first.cert.pem", new JcaX509CertificateConverter().getCertificate(holder));
+        try (JcaPEMWriter writer = new JcaPEMWriter(new FileWriter(out + "/first.key.pem"))) {
+            writer.writeObject(new PemObject("PRIVATE KEY", response.getPrivateKeyInfo().getEncoded()));
+        }
     }
 
     static ESTService service(String server, String label, X509Certificate root, X509Certificate own, PrivateKey key)

@@ -23,6 +23,7 @@ mod empty_pools;
 mod endpoints;
 mod est;
 mod est_clients;
+mod est_keygen;
 mod est_repeats;
 mod est_servers;
 mod external_issuers;

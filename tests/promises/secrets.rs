@@ -18,13 +18,13 @@ const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 
 /// Byte strings to be found, by their first two bytes.
-struct Needles {
+pub(crate) struct Needles {
     all: Vec<(String, Vec<u8>)>,
     by_start: Vec<Vec<usize>>,
 }
 
 impl Needles {
-    fn new(all: Vec<(String, Vec<u8>)>) -> Self {
+    pub(crate) fn new(all: Vec<(String, Vec<u8>)>) -> Self {
         let mut by_start = vec![Vec::new(); 1 << 16];
         for (index, (_, bytes)) in all.iter().enumerate() {
             assert!(bytes.len() >= 16, "too short to be told from chance");
@@ -34,7 +34,7 @@ impl Needles {
     }
 
     /// Names of what is in a file.
-    fn found_in(&self, file: &Path) -> Vec<String> {
+    pub(crate) fn found_in(&self, file: &Path) -> Vec<String> {
         let longest = self.all.iter().map(|(_, bytes)| bytes.len()).max().unwrap_or(0);
         let mut reader = std::fs::File::open(file).unwrap();
         let mut window: Vec<u8> = Vec::new();
@@ -64,7 +64,7 @@ impl Needles {
 }
 
 /// A core of a process with all that it has mapped; none, with the reason, where that is not permitted.
-async fn core_of(pid: u32, directory: &Path) -> Result<PathBuf, String> {
+pub(crate) async fn core_of(pid: u32, directory: &Path) -> Result<PathBuf, String> {
     let core = directory.join("core");
     // Everything: private and shared, anonymous and files, also what asked not to be dumped.
     std::fs::write(format!("/proc/{pid}/coredump_filter"), "0x7f").map_err(|error| error.to_string())?;

@@ -14,9 +14,9 @@ impl Broker {
         &self,
         tenant: &TenantId,
         id: &VnfciId,
-        request: &CertificationRequest,
+        identifiers: &[String],
     ) -> Result<(), BrokerError> {
-        let named: Vec<VnfciId> = request.identifiers().iter().filter_map(|text| text.parse().ok()).collect();
+        let named: Vec<VnfciId> = identifiers.iter().filter_map(|text| text.parse().ok()).collect();
         let registered = self.store.vnf_instances(tenant, &named).await?;
         match registered.keys().find(|named| *named != id) {
             None => Ok(()),

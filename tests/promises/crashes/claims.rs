@@ -381,3 +381,46 @@ async fn own_keys_are_certified_once_after_a_crash_at_every_point() {
         assert_eq!(shown.credentials.len(), 1, "{shown:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_broker_opened_is_given_out_once_or_never_after_a_crash_at_every_point() {
+    let more_toml = "est_server_key_generation = true".to_owned();
+    let mut site = Site::start_crashing(Options { est: true, more_toml, ..Options::default() }).await;
+    site.full_pool(POOL, 8).await;
+    let directory = site.path().display().to_string();
+    let make = format!(
+        "cd {directory} && openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout any.key.pem \
+         -subj '/CN=any' -outform DER | openssl base64 -out any.b64"
+    );
+    run("sh", ["-c", &make]).await.ok();
+    // (status, whether there is a key in the answer)
+    let ask = async |site: &Site| -> (String, bool) {
+        let post = format!(
+            "cd {directory} && curl -sS --cacert root.pem --cert initial.cert.pem --key initial.key.pem \
+             --data-binary @any.b64 -H 'Content-Type: application/pkcs10' -w '\\n%{{http_code}}' \
+             '{}/.well-known/est/serverkeygen'",
+            site.est_url()
+        );
+        let answer = run("sh", ["-c", &post]).await;
+        let (body, status) = answer.out.rsplit_once('\n').unwrap_or_default();
+        (status.to_owned(), body.contains("application/pkcs8"))
+    };
+    for (point, after) in [
+        (Point::ClaimDrawn, ("200", true)),
+        (Point::ClaimSealed, ("200", true)),
+        (Point::ConfirmVerified, ("200", true)),
+        // It is spent, and nobody has the key: MANO re-arms the VNFCI (docs/est.md).
+        (Point::ConfirmCommitted, ("403", false)),
+    ] {
+        let id = format!("amf-{point:?}");
+        let vnfci = site.register_one(&id, &[("transport", POOL)], By::Certificate).await;
+        vnfci.initial.credential.write(site.path(), "initial");
+        let cut_off = site.crash_after(point, ask).await;
+        assert_eq!(cut_off, ("000".to_owned(), false), "{point:?}");
+        assert_eq!(ask(&site).await, (after.0.to_owned(), after.1), "{point:?}");
+        assert_eq!(ask(&site).await, ("403".to_owned(), false), "{point:?}");
+        let shown = site.vnfci(&id).await;
+        let delivered = shown.credentials.iter().filter(|one| one.key_state == "DELIVERED").count();
+        assert_eq!((shown.state(), delivered), (proto::VnfciState::Active, 1), "{point:?}: {shown:?}");
+    }
+}
