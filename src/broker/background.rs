@@ -258,7 +258,15 @@ impl Rounds {
         if self.broker.doubt().is_some() {
             return None;
         }
-        match self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await {
+        let taken = async {
+            // One that slept through a recovery finds out before it takes anything.
+            self.broker.store.look_back().await?;
+            match self.broker.doubt() {
+                Some(_) => Ok(None),
+                None => self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await,
+            }
+        };
+        match taken.await {
             Ok(lease) => lease,
             Err(error) => {
                 if self.complaint.is_due(&error.to_string(), Instant::now()) {

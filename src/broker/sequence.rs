@@ -70,7 +70,7 @@ impl Broker {
         crash::reached(Point::HeadSigned);
         let json = serde_json::to_string(&SignedHead { head, signature })
             .map_err(|error| BrokerError::Internal(error.to_string()))?;
-        self.store.record_head(tip.size, json).await?;
+        self.store.record_head(&tip, json).await?;
         crash::reached(Point::HeadCommitted);
         Ok(())
     }

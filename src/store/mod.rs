@@ -565,8 +565,8 @@ pub trait Store: CaRequestStore + RecoveryStore + Send + Sync + 'static {
     /// Gives events their index and hash, if the chain still has the tip that was read: `Conflict` otherwise.
     /// `entries` are (event id, hash) in order; the first gets index `tip.size`.
     async fn chain_events(&self, tip: &ChainTip, entries: Vec<(uuid::Uuid, Sha256Hash)>) -> Result<()>;
-    /// Keeps a signed head (JSON), by its size; heads are kept.
-    async fn record_head(&self, size: u64, signed_head: String) -> Result<()>;
+    /// Keeps a signed head (JSON), by its size, if the chain has what was signed: `Conflict` otherwise; heads are kept.
+    async fn record_head(&self, signed: &ChainTip, signed_head: String) -> Result<()>;
     /// The latest signed head (JSON).
     async fn latest_head(&self) -> Result<Option<String>>;
     /// Chained events that match, by index ascending.

@@ -90,11 +90,15 @@ async fn a_broker_that_slept_through_a_recovery_ends_and_leaves_the_database_as_
     first.serve().await;
     second.broker().signal(Signal::CONT);
     let mut broker = second.take_broker();
+    let pid = broker.pid();
     let status = until(PATIENCE, "its end", async || broker.ended()).await;
     assert!(!status.success(), "it is to be started again: {status}");
     let said = broker.log_tail(5);
     assert!(said.contains("the database was recovered while this broker ran"), "{said}");
     assert_eq!(database.sql("SELECT value FROM marks WHERE name = 'rolled_back'"), "");
+    let taken =
+        format!("SELECT COUNT(*) FROM leases WHERE holder LIKE '%/{pid}/%' AND name NOT LIKE 'broker/%'");
+    assert_eq!(database.sql(&taken), "0", "it took work up");
     second.serve().await;
     for site in [&mut first, &mut second] {
         until_ready(site).await;

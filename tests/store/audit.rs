@@ -110,8 +110,12 @@ async fn two_sequencers_do_not_both_extend_the_chain(f: Fixture) {
 
 async fn the_latest_head_is_the_one_of_the_greatest_size(f: Fixture) {
     assert_eq!(f.store.latest_head().await.unwrap(), None);
+    f.store.append_events((0..9).map(|_| f.event()).collect()).await.unwrap();
+    f.chain_all().await;
+    let entries = f.store.audit_entries(&EVERYTHING).await.unwrap();
     for (size, head) in [(3, "three"), (9, "nine"), (5, "five"), (9, "nine again")] {
-        f.store.record_head(size, head.into()).await.unwrap();
+        let signed = ChainTip { size, hash: Some(entries[usize::try_from(size).unwrap() - 1].hash) };
+        f.store.record_head(&signed, head.into()).await.unwrap();
     }
     assert_eq!(f.store.latest_head().await.unwrap().as_deref(), Some("nine again"));
 }

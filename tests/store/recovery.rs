@@ -12,7 +12,7 @@ use keybroker::store::records::{
     AuditQuery, ChainTip, ClaimRecord, ClaimState, CrlEntry, CrlHead, CrlRecord, CustodyEnd, IssuerRecord,
     Recovered, Recovery, VnfciState,
 };
-use keybroker::store::{Marks, Mutation};
+use keybroker::store::{Marks, Mutation, StoreError};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use uuid::Uuid;
@@ -396,7 +396,7 @@ async fn a_new_chain_has_every_event_again_and_its_own_last(f: Fixture) {
     let events: Vec<Event> = (0..3).map(|_| f.event()).collect();
     f.store.append_events(events.clone()).await.unwrap();
     let tip = f.chain_all().await;
-    f.store.record_head(tip.size, "a head".to_owned()).await.unwrap();
+    f.store.record_head(&tip, "a head".to_owned()).await.unwrap();
     let late = f.event();
     f.store.append_events(vec![late.clone()]).await.unwrap();
 
@@ -407,6 +407,9 @@ async fn a_new_chain_has_every_event_again_and_its_own_last(f: Fixture) {
     assert_eq!(f.store.latest_head().await.unwrap(), None);
     assert_eq!(f.store.mark("audit_origin").await.unwrap().as_deref(), Some("new"));
     assert_eq!(f.store.mark("recovery").await.unwrap().as_deref(), Some(""));
+    // Of who slept through it.
+    let late_head = f.store.record_head(&tip, "a head of before".to_owned()).await;
+    assert!(matches!(late_head, Err(StoreError::Conflict(_))), "{late_head:?}");
     let (waiting, _) = f.store.unchained_events(100).await.unwrap();
     let ids: Vec<Uuid> = waiting.iter().map(|event| event.event.id).collect();
     let expected: Vec<Uuid> = events.iter().chain([&late, &last]).map(|event| event.id).collect();

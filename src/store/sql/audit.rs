@@ -174,18 +174,30 @@ pub(super) async fn chain(
     Ok(())
 }
 
-/// Keeps a signed head.
+/// Keeps a signed head, if the chain has what was signed: a recovery may have begun another one meanwhile.
 pub(super) async fn record_head(
     tx: &mut Connection,
-    size: u64,
+    signed: &ChainTip,
     signed_head: &str,
     now: Timestamp,
 ) -> Result<()> {
+    tx.one_at_a_time(Queue::Chain, &[]).await?;
+    let there = query("SELECT 1 FROM audit_chain WHERE idx = $1 AND hash = $2")
+        .bind(bigint(signed.size) - 1)
+        .bind(signed.hash.map(|hash| hash.0.to_vec()).unwrap_or_default())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if there.is_none() {
+        return Err(StoreError::Conflict(format!(
+            "the audit chain is not the one whose {} entries were signed: the head is not kept",
+            signed.size
+        )));
+    }
     query(
         "INSERT INTO heads (size, signed_head, created_at) VALUES ($1, $2, $3)
          ON CONFLICT (size) DO UPDATE SET signed_head = excluded.signed_head, created_at = excluded.created_at",
     )
-    .bind(bigint(size))
+    .bind(bigint(signed.size))
     .bind(signed_head)
     .bind(now.unix_micros())
     .execute(tx)

@@ -2,7 +2,7 @@
 //! `initial_credentials`, `crls`, and the chain's tables.
 
 use super::change::{self, Keep, Once};
-use super::connection::Connection;
+use super::connection::{Connection, Queue};
 use super::credentials::{Held, read_held, select_held};
 use super::engine::{Engine, change, read, write};
 use super::statement::{Statement, query};
@@ -346,6 +346,8 @@ async fn withdraw(
 /// Begins a new chain: the events stay, their places and the heads over them go, the event is the last one. Marks are set
 /// to the given values; an empty one is as good as none.
 async fn restart_chain(tx: &mut Connection, event: &Event, marks: &[(String, String)]) -> Result<()> {
+    // A broker that wakes up in the middle chains, and keeps a head, before it or not at all.
+    tx.one_at_a_time(Queue::Chain, &[]).await?;
     query("DELETE FROM audit_chain").execute(&mut *tx).await?;
     query("DELETE FROM heads").execute(&mut *tx).await?;
     audit::insert(tx, std::slice::from_ref(event)).await?;

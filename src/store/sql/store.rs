@@ -556,8 +556,9 @@ impl<E: Engine> Store for SqlStore<E> {
         write!(self, |tx, now| audit::chain(tx, &tip, &entries))
     }
 
-    async fn record_head(&self, size: u64, signed_head: String) -> Result<()> {
-        write!(self, |tx, now| audit::record_head(tx, size, &signed_head, now))
+    async fn record_head(&self, signed: &ChainTip, signed_head: String) -> Result<()> {
+        let signed = signed.clone();
+        write!(self, |tx, now| audit::record_head(tx, &signed, &signed_head, now))
     }
 
     async fn latest_head(&self) -> Result<Option<String>> {
