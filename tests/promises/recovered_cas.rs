@@ -180,3 +180,28 @@ async fn what_an_earlier_recovery_saw_to_is_left_alone_by_a_later_one() {
     assert_eq!(names(&third["register"]), ["default/new"].into(), "{third}");
     assert_eq!(names(&third["terminated"]), ["default/ended", "default/rearmed"].into(), "{third}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_recovery_withdrew_stays_withdrawn_when_a_younger_backup_is_recovered_next() {
+    let mut site = Site::start().await;
+    let (older, younger) = (site.path().join("older.db"), site.path().join("younger.db"));
+    backup(&site, None, &older).await;
+    site.full_pool("later", 1).await;
+    let claimed = site.register_one("amf-later", &LATER, By::Certificate).await.boot(&site).await;
+    let ca = issuer(&site, "amf-later").await;
+    backup(&site, None, &younger).await;
+    site.stop().await;
+    restore(&site, None, &older);
+    let first = recover(&site, &["--yes"]).await["outcome"].clone();
+    assert_eq!(first["unknown_certificates"], 1, "{first}");
+    assert_eq!(names(&first["register"]), ["default/amf-later"].into(), "{first}");
+    let serial = hex::encode(&claimed.keys[0].facts.serial);
+
+    // It knows the VNFCI and its certificate, and nothing of their withdrawal.
+    restore(&site, None, &younger);
+    let second = recover(&site, &["--yes"]).await["outcome"].clone();
+    assert_eq!((&second["revoked"], &second["unknown_certificates"]), (&1.into(), &0.into()), "{second}");
+    assert_eq!(names(&second["rearm"]), ["default/amf-later"].into(), "{second}");
+    site.serve().await;
+    until_listed(&mut site, &ca, &serial).await;
+}
