@@ -27,8 +27,7 @@ pub const LOST_ISSUERS: &str = "lost_issuers";
 pub struct Recovery {
     /// CAs that the database does not have, each with the highest number of its CRLs, 0 if none is known.
     pub issuers: Vec<(IssuerRecord, u64)>,
-    /// Certificates of CAs that cannot be brought back, and of whom the log does not say which root signed them: any own root
-    /// that there is withdraws them.
+    /// Certificates of CAs that cannot be brought back, which own roots withdraw.
     pub lost_issuers: Vec<LostCertificate>,
     /// What earlier recoveries put on CRLs.
     pub listed: Vec<Listed>,
