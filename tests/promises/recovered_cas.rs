@@ -102,7 +102,8 @@ async fn ca_is_back(database: Option<&Database>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ca_that_cannot_be_brought_back_is_named_and_withdrawn_by_the_root() {
+async fn a_ca_that_cannot_be_brought_back_is_named_withdrawn_by_the_root_and_its_generation_not_given_again()
+{
     let directory = tempfile::tempdir().unwrap();
     let (mut site, claimed, ca) = certified_after_the_backup(None, &directory.path().join("backup.db")).await;
     delete_key_pair(&site, "keybroker:ca:default:2").await;
@@ -123,6 +124,8 @@ async fn a_ca_that_cannot_be_brought_back_is_named_and_withdrawn_by_the_root() {
     let cas = site.cli_as("operator", &["ca", "list"]).await.ok().objects();
     let root = cas.iter().find(|ca| ca["tenant"].is_null() || ca["tenant"] == "").expect("the root");
     until_listed(&mut site, root["issuer_id"].as_str().unwrap(), of_ca).await;
+    // Another CA of its generation would have its name and its responder's key.
+    assert_eq!(rollover(&site).await["generation"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
