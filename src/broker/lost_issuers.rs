@@ -76,7 +76,7 @@ pub async fn named(store: &dyn Store) -> Result<Vec<LostCa>, BrokerError> {
 }
 
 impl Broker {
-    /// 1. Each with the highest number of its CRLs that is known, 0 if none is.
+    /// 1. In the order in which they were made, each with the highest number of its CRLs that is known, 0 if none is.
     pub(super) async fn issuers_to_bring_back(
         &self,
         lost: &Lost,
@@ -88,6 +88,8 @@ impl Broker {
                 records.push((record, lost.crl_numbers.get(&issuer.details.issuer).copied().unwrap_or(0)));
             }
         }
+        // One whose generation is taken gets the next: the newest stays the newest.
+        records.sort_by_key(|(record, _)| (record.created_at, record.generation));
         Ok(records)
     }
 

@@ -208,3 +208,24 @@ async fn what_a_recovery_withdrew_stays_withdrawn_when_a_younger_backup_is_recov
     site.serve().await;
     until_listed(&mut site, &ca, &serial).await;
 }
+
+/// Found by a tester: a certificate that was imported before and after the restore was that of two CAs after the recovery.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ca_and_no_tenant_is_made_while_the_database_may_not_be_the_latest() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut site, ..) = certified_after_the_backup(None, &directory.path().join("backup.db")).await;
+    site.serve().await;
+    let csr = site.path().join("sub.csr").display().to_string();
+    let root = site.root_pem().display().to_string();
+    for asked in [
+        &["ca", "rollover", "main"][..],
+        &["ca", "add", "inner"],
+        &["ca", "csr", "main", "--out", &csr],
+        &["ca", "import", "main", "--certificate", &root],
+        &["tenant", "add", "acme"],
+    ] {
+        let refused = site.cli_as("operator", asked).await;
+        assert_eq!(refused.code, 4, "{asked:?}: {}", refused.err);
+        assert!(refused.err.contains("ROLLED_BACK"), "{asked:?}: {}", refused.err);
+    }
+}
