@@ -226,6 +226,6 @@ async fn no_ca_and_no_tenant_is_made_while_the_database_may_not_be_the_latest() 
     ] {
         let refused = site.cli_as("operator", asked).await;
         assert_eq!(refused.code, 4, "{asked:?}: {}", refused.err);
-        assert!(refused.err.contains("ROLLED_BACK"), "{asked:?}: {}", refused.err);
+        assert!(refused.err.contains("the database was rolled back"), "{asked:?}: {}", refused.err);
     }
 }
