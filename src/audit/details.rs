@@ -439,6 +439,19 @@ details! {
         reason: RevocationReason,
         /// Serial numbers of the certificates.
         serials: Vec<String>,
+        /// Certificates that the database does not have: a recovery put their serial numbers on CRLs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unknown: Vec<UnknownCertificate>,
+    }
+
+    /// A certificate that the database does not have.
+    UnknownCertificate {
+        /// On whose CRL.
+        issuer: IssuerId,
+        /// Serial number.
+        serial: String,
+        /// End of its validity.
+        not_after: Timestamp,
     }
 
     /// `CRL_SIGNED`

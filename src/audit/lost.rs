@@ -6,7 +6,7 @@ use super::chain::{ChainedEntry, StoredEvent};
 use super::details::{
     ClaimDetails, ConfirmedDetails, CrlDetails, EnrolmentDetails, ErasedDetails, IssuedDetails,
     IssuerDetails, ProducedDetails, RearmedDetails, RearmedVnfci, RegisteredDetails, ReleasedDetails,
-    RevocationDetails, TerminatedDetails, json,
+    RevocationDetails, TerminatedDetails, UnknownCertificate, json,
 };
 use super::event::{Actor, EventKind};
 use super::receipt::DestructionReason;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A certificate as the log names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostCertificate {
     /// Who signed it.
     pub issuer: IssuerId,
@@ -76,6 +76,17 @@ impl LostKey {
         let of_end = self.end.unwrap_or(LostEnd::WENT_OUT).revocation();
         self.stated.unwrap_or(of_end)
     }
+}
+
+/// A certificate that an earlier recovery put on its issuer's CRL: the database that it recovered did not have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// It.
+    pub certificate: LostCertificate,
+    /// The reason on the CRL.
+    pub reason: RevocationReason,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 /// A claim that was given back.
@@ -147,6 +158,8 @@ pub struct Lost {
     pub keys: BTreeMap<CredentialId, LostKey>,
     /// The certificates that these rows tell of, whosever they are.
     pub certificates: HashMap<CredentialId, Vec<LostCertificate>>,
+    /// What earlier recoveries put on CRLs.
+    pub listed: Vec<Listed>,
     /// VNFCIs that MANO ended.
     pub terminated: BTreeMap<TenantId, BTreeMap<VnfciId, HolderCopy>>,
     /// VNFCIs that were announced.
@@ -264,6 +277,11 @@ impl Lost {
                     self.end_keys(event, |_| end);
                 } else {
                     self.withdraw(event, details.reason);
+                }
+                for UnknownCertificate { issuer, serial, not_after } in details.unknown {
+                    let certificate =
+                        LostCertificate { issuer, serial: hex::decode(serial).ok()?, not_after };
+                    self.listed.push(Listed { certificate, reason: details.reason, at: event.time });
                 }
             }
             EventKind::DestructionReceipt => {
@@ -444,7 +462,8 @@ mod tests {
     }
 
     fn superseded(actor: &str, second: i64, key: &EventCredential) -> Event {
-        let details = RevocationDetails { reason: RevocationReason::Superseded, serials: Vec::new() };
+        let (reason, none) = (RevocationReason::Superseded, Vec::new());
+        let details = RevocationDetails { reason, serials: none, unknown: Vec::new() };
         event(EventKind::RevocationRequested, actor, second, details::json(&details))
             .credentials([key.clone()])
     }
@@ -486,6 +505,22 @@ mod tests {
         assert_eq!((end(&of_confirmation), end(&of_overlap)), (replaced, replaced));
         assert_eq!(end(&of_operator), None);
         assert_eq!(lost.keys[&of_operator.id].stated, Some(RevocationReason::Superseded));
+    }
+
+    #[test]
+    fn what_a_recovery_listed_is_read_again_beside_what_it_withdrew() {
+        let (issuer, not_after) = (IssuerId::generate(), Timestamp::from_unix_seconds(90));
+        let unknown = |serial: &str| UnknownCertificate { issuer, serial: serial.to_owned(), not_after };
+        let details = RevocationDetails {
+            reason: RevocationReason::CessationOfOperation,
+            serials: Vec::new(),
+            unknown: vec![unknown("0102"), unknown("03")],
+        };
+        let lost = read(&[event(EventKind::RevocationRequested, "broker", 10, details::json(&details))]);
+        let listed: Vec<&[u8]> = lost.listed.iter().map(|one| &one.certificate.serial[..]).collect();
+        assert_eq!(listed, [&[1, 2][..], &[3][..]]);
+        assert_eq!(lost.listed[0].at, Timestamp::from_unix_seconds(10));
+        assert!(lost.keys.is_empty(), "{lost:?}");
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Broker {
         tenant: TenantId,
     ) -> Result<TenantStatus, BrokerError> {
         let authorised = authorise(caller, Rpc::AddTenant, Target::default())?;
+        self.no_doubt()?;
         let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
         making.hold(self.ensure_tenant_keys(&making, &tenant)).await?;
         drop(making);

@@ -7,9 +7,11 @@
 //! 3. Once every KEK is destroyed: destruction receipts that were given out are kept again, so that no key gets a second one.
 
 use crate::audit::AuditPublicKey;
-use crate::audit::details::{self, ErasedDetails, IssuerDetails, RevocationDetails, TerminatedDetails};
+use crate::audit::details::{
+    self, ErasedDetails, IssuerDetails, RevocationDetails, TerminatedDetails, UnknownCertificate,
+};
 use crate::audit::event::{Actor, Event, EventCredential, EventKind};
-use crate::audit::lost::{Lost, LostEnd, LostRearming, LostRelease, LostRenewal};
+use crate::audit::lost::{Listed, Lost, LostCertificate, LostEnd, LostRearming, LostRelease, LostRenewal};
 use crate::audit::receipt::{DestructionReason, SignedReceipt};
 use crate::broker::hierarchy::told;
 use crate::broker::mirror::RECOVERY;
@@ -22,7 +24,7 @@ use crate::store::{Marks, Mutation, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Keys in one event: a client reads it in one message.
+/// Keys or certificates in one event: a client reads it in one message.
 const EVENT_KEYS: usize = 1_000;
 
 impl Broker {
@@ -48,6 +50,7 @@ impl Broker {
         let recovery = Recovery {
             issuers: issuers.iter().map(|(record, number)| (record.clone(), *number)).collect(),
             lost_issuers: self.withdrawn_by_own_roots(lost, &issuers).await?,
+            listed: lost.listed.clone(),
             keys: keys.collect(),
             renewals: renewals.collect(),
             releases: lost.releases.clone(),
@@ -68,8 +71,8 @@ impl Broker {
         begun.done.rearm.extend(lost.armed.iter().chain(&forked.armed).map(name));
         let with = |mut begun: Begun, recovered: &Recovered| {
             begun.done.issuers.extend(recovered.issuers.iter().map(|(issuer, _)| *issuer));
-            begun.done.unknown_certificates += recovered.unknown_serials;
-            begun.done.rearm.extend(recovered.voided.iter().map(name));
+            begun.done.unknown_certificates += recovered.listed.len() as u64;
+            begun.done.rearm.extend(recovered.voided.iter().chain(&recovered.disarmed).map(name));
             begun
         };
         let before = begun.clone();
@@ -202,9 +205,23 @@ fn events(base: &Event, told: &Told, recovered: &Recovered) -> Vec<Event> {
     for (reason, withdrawn) in by_reason {
         for withdrawn in withdrawn.chunks(EVENT_KEYS) {
             let serials = withdrawn.iter().flat_map(|one| one.serials.clone()).collect();
-            let details = details::json(&RevocationDetails { reason, serials });
+            let details = details::json(&RevocationDetails { reason, serials, unknown: Vec::new() });
             let keys = withdrawn.iter().map(|one| one.key.clone());
             events.push(new(EventKind::RevocationRequested, details).credentials(keys));
+        }
+    }
+    // A later recovery, of another backup, learns it from here.
+    let mut listed: BTreeMap<RevocationReason, Vec<UnknownCertificate>> = BTreeMap::new();
+    for Listed { certificate: LostCertificate { issuer, serial, not_after }, reason, .. } in &recovered.listed
+    {
+        let serial = hex::encode(serial);
+        let one = UnknownCertificate { issuer: *issuer, serial, not_after: *not_after };
+        listed.entry(*reason).or_default().push(one);
+    }
+    for (reason, listed) in listed {
+        for listed in listed.chunks(EVENT_KEYS) {
+            let details = RevocationDetails { reason, serials: Vec::new(), unknown: listed.to_vec() };
+            events.push(new(EventKind::RevocationRequested, details::json(&details)));
         }
     }
     let mut by_end: Vec<(LostEnd, Vec<EventCredential>)> = Vec::new();

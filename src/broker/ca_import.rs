@@ -6,6 +6,7 @@
 
 use crate::broker::authorities::Authority;
 use crate::broker::hierarchy::invalid;
+use crate::broker::lost_issuers;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::path::{self, Certificate, PathError, Purpose, Rules};
 use crate::ca::{self, CertificateFacts};
@@ -30,17 +31,20 @@ impl Broker {
     }
 
     /// The first key from a generation on that a new CA may have: there is none yet, or this database had it made for one. Any
-    /// other is of a CA that the database forgot, and is not taken for another one.
+    /// other is of a CA that the database forgot, and is not taken for another one; nor is the generation, and with it the name
+    /// and the responder's key, of one that no recovery could bring back.
     pub(super) async fn free_key(
         &self,
         from: u32,
         key: impl Fn(u32) -> ObjectId,
     ) -> Result<(u32, ObjectId), BrokerError> {
-        // Ends at the latest after the last key of a finite token.
+        let lost = lost_issuers::named(&*self.store).await?;
+        // Ends at the latest after the last key of a finite token, or the last one that is named.
         let mut generation = from;
         loop {
             let key = key(generation);
-            if self.is_for_a_ca(&key).await? || self.hsm.public_key(&key).await?.is_none() {
+            let is_lost = lost.iter().any(|ca| ca.key_label == key.to_string());
+            if !is_lost && (self.is_for_a_ca(&key).await? || self.hsm.public_key(&key).await?.is_none()) {
                 return Ok((generation, key));
             }
             generation += 1;

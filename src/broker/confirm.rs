@@ -183,6 +183,7 @@ fn confirm_events(confirmed: Event, superseded: &DestroyedKeys) -> Vec<Event> {
     withdrawn.details = details::json(&RevocationDetails {
         reason: RevocationReason::Superseded,
         serials: superseded.revoked.iter().map(|(_, serial)| serial.clone()).collect(),
+        unknown: Vec::new(),
     });
     vec![confirmed, withdrawn]
 }

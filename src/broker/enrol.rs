@@ -377,6 +377,7 @@ impl Broker {
                 events.push(withdrawn.details(details::json(&RevocationDetails {
                     reason: RevocationReason::Superseded,
                     serials: serials.map(|(_, serial)| serial.clone()).collect(),
+                    unknown: Vec::new(),
                 })));
             }
             events

@@ -131,6 +131,7 @@ impl Broker {
     ) -> Result<Ca, BrokerError> {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::IssueCa, target)?;
+        self.no_doubt()?;
         let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
         let made = async {
             let key_of_request = request.key(authorised.actor());
@@ -227,6 +228,7 @@ impl Broker {
     ) -> Result<CaCertificateRequest, BrokerError> {
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::RequestCa, target)?;
+        self.no_doubt()?;
         let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
         let made = async {
             self.current_ca(&tenant, &name).await?;
@@ -281,6 +283,7 @@ impl Broker {
 
         let target = Target { tenant: Some(&tenant), ..Target::default() };
         let authorised = authorise(caller, Rpc::ImportCa, target)?;
+        self.no_doubt()?;
         let making = self.making_keys(Some(&tenant), PATIENTLY).await?;
         let made = async {
             self.current_ca(&tenant, &name).await?;

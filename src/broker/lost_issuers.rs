@@ -2,8 +2,8 @@
 //!
 //! 1. One whose certificate is in the log, and whose key is on the token, is brought back under its id: its CRL withdraws
 //!    what it certified.
-//! 2. One that is not brought back is withdrawn by the own roots that may have certified it, and named, with the
-//!    certificates that no list of its own will withdraw: another root's operator has to act.
+//! 2. One that is not brought back is withdrawn by the own root that certified it, and named, with the certificates that no
+//!    list of its own will withdraw: another root's operator has to act.
 
 use crate::audit::lost::{Lost, LostCertificate, LostIssuer};
 use crate::broker::{Broker, BrokerError};
@@ -76,7 +76,7 @@ pub async fn named(store: &dyn Store) -> Result<Vec<LostCa>, BrokerError> {
 }
 
 impl Broker {
-    /// 1. Each with the highest number of its CRLs that is known, 0 if none is.
+    /// 1. In the order in which they were made, each with the highest number of its CRLs that is known, 0 if none is.
     pub(super) async fn issuers_to_bring_back(
         &self,
         lost: &Lost,
@@ -88,32 +88,25 @@ impl Broker {
                 records.push((record, lost.crl_numbers.get(&issuer.details.issuer).copied().unwrap_or(0)));
             }
         }
+        // One whose generation is taken gets the next: the newest stays the newest.
+        records.sort_by_key(|(record, _)| (record.created_at, record.generation));
         Ok(records)
     }
 
-    /// 2. As the own roots' lists name them: the log does not say which one signed.
+    /// 2. By roots that are there, and by those that are brought back with them.
     pub(super) async fn withdrawn_by_own_roots(
         &self,
         lost: &Lost,
         brought_back: &[(IssuerRecord, u64)],
     ) -> Result<Vec<LostCertificate>, BrokerError> {
-        let mut known = self.known_issuers().await?;
-        known.extend(brought_back.iter().map(|(record, _)| record.id));
+        let mut records = self.store.issuers().await?;
+        records.extend(brought_back.iter().map(|(record, _)| record.clone()));
+        let known: HashSet<IssuerId> = records.iter().map(|record| record.id).collect();
         let own = |issuer: &&LostIssuer| {
             !known.contains(&issuer.details.issuer)
                 && matches!(issuer.details.key_label.parse(), Ok(ObjectId::SubCa(..)))
         };
-        let mut withdrawn = Vec::new();
-        for issuer in lost.issuers.values().filter(own) {
-            let Ok(serial) = hex::decode(&issuer.details.serial) else { continue };
-            for root in self.authorities.load().all().into_iter().filter(|ca| ca.is_root()) {
-                if root.tenant.is_none() || root.tenant == issuer.tenant {
-                    let (serial, not_after) = (serial.clone(), issuer.details.not_after);
-                    withdrawn.push(LostCertificate { issuer: root.id, serial, not_after });
-                }
-            }
-        }
-        Ok(withdrawn)
+        Ok(lost.issuers.values().filter(own).flat_map(|issuer| withdrawn_by(issuer, &records)).collect())
     }
 
     /// 2. What the database does not have once the others are back, and what an earlier recovery named.
@@ -209,5 +202,75 @@ impl Broker {
             chain_der,
             created_at: issuer.at,
         }))
+    }
+}
+
+/// The certificate of a CA on the list of the root that certified it. Where the log does not say which one did, on those of all
+/// that may have. A root elsewhere is none of ours.
+fn withdrawn_by(issuer: &LostIssuer, records: &[IssuerRecord]) -> Vec<LostCertificate> {
+    let details = &issuer.details;
+    let Ok(serial) = hex::decode(&details.serial) else { return Vec::new() };
+    let above: Vec<String> = details.chain.iter().skip(1).take(1).cloned().collect();
+    let may = |root: &&IssuerRecord| {
+        root.external.is_none()
+            && root.chain_der.is_empty()
+            && (root.tenant.is_none() || root.tenant == issuer.tenant)
+            && (details.chain.is_empty() || above.contains(&STANDARD.encode(&root.certificate_der)))
+    };
+    let listed = |root: &IssuerRecord| LostCertificate {
+        issuer: root.id,
+        serial: serial.clone(),
+        not_after: details.not_after,
+    };
+    records.iter().filter(may).map(listed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::details::IssuerDetails;
+
+    fn root(tenant: Option<&str>, der: u8) -> IssuerRecord {
+        IssuerRecord {
+            id: IssuerId::generate(),
+            tenant: tenant.map(|tenant| tenant.parse().unwrap()),
+            name: "main".parse().unwrap(),
+            external: None,
+            generation: 1,
+            key: "keybroker:root:1".to_owned(),
+            certificate_der: vec![der],
+            chain_der: Vec::new(),
+            created_at: Timestamp::from_unix_seconds(1),
+        }
+    }
+
+    /// Found by a tester: the CA of a root that was forgotten, too, was on the list of the broker's root.
+    #[test]
+    fn a_ca_is_withdrawn_by_the_root_that_certified_it_or_by_all_that_may_have() {
+        let (own, tenants, others) = (root(None, 1), root(Some("a"), 2), root(Some("b"), 3));
+        let sub_ca = IssuerRecord { chain_der: vec![vec![1]], ..root(Some("a"), 4) };
+        let roots = [own.clone(), tenants.clone(), others.clone(), sub_ca];
+        let by = |chain: &[u8]| {
+            let details = IssuerDetails {
+                issuer: IssuerId::generate(),
+                name: "main".parse().unwrap(),
+                generation: 2,
+                key_label: "keybroker:ca:a:2".to_owned(),
+                certificate: Sha256Hash::of(&[9]),
+                serial: "0a".to_owned(),
+                not_after: Timestamp::from_unix_seconds(9),
+                external: None,
+                chain: chain.iter().map(|der| STANDARD.encode([*der])).collect(),
+            };
+            let at = Timestamp::from_unix_seconds(2);
+            let lost = LostIssuer { tenant: Some("a".parse().unwrap()), details, at };
+            withdrawn_by(&lost, &roots).into_iter().map(|listed| listed.issuer).collect::<Vec<_>>()
+        };
+        assert_eq!(by(&[9, 2]), [tenants.id]);
+        assert_eq!(by(&[9, 1]), [own.id]);
+        assert_eq!(by(&[]), [own.id, tenants.id], "the log of an earlier version");
+        assert_eq!(by(&[9, 3]), [], "of another tenant");
+        assert_eq!(by(&[9, 8]), [], "elsewhere");
+        assert_eq!(by(&[9]), [], "a root");
     }
 }

@@ -220,6 +220,7 @@ impl Broker {
                 vec![event.credentials(ended.keys.clone()).details(details::json(&RevocationDetails {
                     reason: RevocationReason::Superseded,
                     serials: ended.revoked.iter().map(|(_, serial)| serial.clone()).collect(),
+                    unknown: Vec::new(),
                 }))]
             });
             match self

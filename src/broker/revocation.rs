@@ -180,7 +180,7 @@ fn events(base: &Event, reason: RevocationReason, named: &[Named], outcomes: &[R
             }
             let serials = withdrawn.iter().map(|(named, _)| named.serial.clone()).collect();
             let credentials = withdrawn.iter().map(|(_, credential)| credential.clone());
-            let details = details::json(&RevocationDetails { reason, serials });
+            let details = details::json(&RevocationDetails { reason, serials, unknown: Vec::new() });
             events.push(event.vnf_instance(vnf_instance).credentials(credentials).details(details));
         }
     }

@@ -197,7 +197,8 @@ impl Broker {
         self.doubt().or_else(|| self.mirror.lag().withheld(bound, &directory))
     }
 
-    /// Fails on a database that was rolled back, or may have been.
+    /// Fails on a database that was rolled back, or may have been. A CA or tenant that is made twice would be there twice once the
+    /// forgotten one is brought back, with one key or one name.
     pub(super) fn no_doubt(&self) -> Result<(), BrokerError> {
         self.doubt().map_or(Ok(()), |doubt| Err(doubt.refuse()))
     }

@@ -102,7 +102,8 @@ async fn ca_is_back(database: Option<&Database>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ca_that_cannot_be_brought_back_is_named_and_withdrawn_by_the_root() {
+async fn a_ca_that_cannot_be_brought_back_is_named_withdrawn_by_the_root_and_its_generation_not_given_again()
+{
     let directory = tempfile::tempdir().unwrap();
     let (mut site, claimed, ca) = certified_after_the_backup(None, &directory.path().join("backup.db")).await;
     delete_key_pair(&site, "keybroker:ca:default:2").await;
@@ -123,6 +124,8 @@ async fn a_ca_that_cannot_be_brought_back_is_named_and_withdrawn_by_the_root() {
     let cas = site.cli_as("operator", &["ca", "list"]).await.ok().objects();
     let root = cas.iter().find(|ca| ca["tenant"].is_null() || ca["tenant"] == "").expect("the root");
     until_listed(&mut site, root["issuer_id"].as_str().unwrap(), of_ca).await;
+    // Another CA of its generation would have its name and its responder's key.
+    assert_eq!(rollover(&site).await["generation"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,4 +182,50 @@ async fn what_an_earlier_recovery_saw_to_is_left_alone_by_a_later_one() {
     assert_eq!(names(&third["rearm"]), ["default/going"].into(), "{third}");
     assert_eq!(names(&third["register"]), ["default/new"].into(), "{third}");
     assert_eq!(names(&third["terminated"]), ["default/ended", "default/rearmed"].into(), "{third}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_recovery_withdrew_stays_withdrawn_when_a_younger_backup_is_recovered_next() {
+    let mut site = Site::start().await;
+    let (older, younger) = (site.path().join("older.db"), site.path().join("younger.db"));
+    backup(&site, None, &older).await;
+    site.full_pool("later", 1).await;
+    let claimed = site.register_one("amf-later", &LATER, By::Certificate).await.boot(&site).await;
+    let ca = issuer(&site, "amf-later").await;
+    backup(&site, None, &younger).await;
+    site.stop().await;
+    restore(&site, None, &older);
+    let first = recover(&site, &["--yes"]).await["outcome"].clone();
+    assert_eq!(first["unknown_certificates"], 1, "{first}");
+    assert_eq!(names(&first["register"]), ["default/amf-later"].into(), "{first}");
+    let serial = hex::encode(&claimed.keys[0].facts.serial);
+
+    // It knows the VNFCI and its certificate, and nothing of their withdrawal.
+    restore(&site, None, &younger);
+    let second = recover(&site, &["--yes"]).await["outcome"].clone();
+    assert_eq!((&second["revoked"], &second["unknown_certificates"]), (&1.into(), &0.into()), "{second}");
+    assert_eq!(names(&second["rearm"]), ["default/amf-later"].into(), "{second}");
+    site.serve().await;
+    until_listed(&mut site, &ca, &serial).await;
+}
+
+/// Found by a tester: a certificate that was imported before and after the restore was that of two CAs after the recovery.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ca_and_no_tenant_is_made_while_the_database_may_not_be_the_latest() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut site, ..) = certified_after_the_backup(None, &directory.path().join("backup.db")).await;
+    site.serve().await;
+    let csr = site.path().join("sub.csr").display().to_string();
+    let root = site.root_pem().display().to_string();
+    for asked in [
+        &["ca", "rollover", "main"][..],
+        &["ca", "add", "inner"],
+        &["ca", "csr", "main", "--out", &csr],
+        &["ca", "import", "main", "--certificate", &root],
+        &["tenant", "add", "acme"],
+    ] {
+        let refused = site.cli_as("operator", asked).await;
+        assert_eq!(refused.code, 4, "{asked:?}: {}", refused.err);
+        assert!(refused.err.contains("the database was rolled back"), "{asked:?}: {}", refused.err);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::IssuerRecord;
 use crate::audit::event::EventCredential;
-use crate::audit::lost::{LostCertificate, LostEnd, LostKey, LostRearming, LostRelease, LostRenewal};
+use crate::audit::lost::{Listed, LostCertificate, LostEnd, LostKey, LostRearming, LostRelease, LostRenewal};
 use crate::credential::RevocationReason;
 use crate::nfv::{ClaimId, CredentialId, IssuerId, TenantId, VnfciId};
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,10 @@ pub const LOST_ISSUERS: &str = "lost_issuers";
 pub struct Recovery {
     /// CAs that the database does not have, each with the highest number of its CRLs, 0 if none is known.
     pub issuers: Vec<(IssuerRecord, u64)>,
-    /// Certificates of CAs that cannot be brought back, and of whom the log does not say which root signed them: any own root
-    /// that there is withdraws them.
+    /// Certificates of CAs that cannot be brought back, which own roots withdraw.
     pub lost_issuers: Vec<LostCertificate>,
+    /// What earlier recoveries put on CRLs.
+    pub listed: Vec<Listed>,
     /// Keys that went out, or whose certificates were withdrawn, with the certificates that the log tells of.
     pub keys: Vec<(CredentialId, LostKey, Vec<LostCertificate>)>,
     /// Renewals that were confirmed, each with its overlap, for those that the database does not have.
@@ -65,8 +66,12 @@ pub struct Recovered {
     pub withdrawn: Vec<Withdrawn>,
     /// Certificates that became `REVOCATION_PENDING`.
     pub revoked: u64,
-    /// Serial numbers that no certificate of the database has, to be listed on CRLs all the same.
-    pub unknown_serials: u64,
+    /// Certificates that the database does not have, and that are on CRLs now all the same.
+    #[serde(default)]
+    pub listed: Vec<Listed>,
+    /// Active VNFCIs whose certificates were withdrawn now because an earlier recovery had listed them.
+    #[serde(default)]
+    pub disarmed: Vec<(TenantId, VnfciId)>,
     /// Claims that count as renewed now: their overlap began when that was confirmed.
     pub renewed: Vec<ClaimId>,
     /// VNFCIs that count as having given back what they had.

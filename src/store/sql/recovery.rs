@@ -9,7 +9,7 @@ use super::statement::{Statement, query};
 use super::value::{CHUNK, bigint, id_list};
 use super::{SqlStore, audit, claims, credentials, issuers, leases, releases};
 use crate::audit::event::Event;
-use crate::audit::lost::{LostCertificate, LostEnd, LostRelease, LostRenewal};
+use crate::audit::lost::{Listed, LostEnd, LostRelease, LostRenewal};
 use crate::audit::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::RevocationReason;
@@ -72,7 +72,8 @@ async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Re
         }
     }
     for certificate in &recovery.lost_issuers {
-        list(tx, certificate, now, RevocationReason::CessationOfOperation).await?;
+        let (certificate, reason) = (certificate.clone(), RevocationReason::CessationOfOperation);
+        list(tx, Listed { certificate, reason, at: now }, &mut outcome, now).await?;
     }
     for (renewal, overlap) in &recovery.renewals {
         if begin_overlap(tx, renewal, *overlap).await? {
@@ -81,19 +82,16 @@ async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Re
     }
     for (credential, key, certificates) in &recovery.keys {
         // Of a key that the database has, too: it may have been certified after the backup.
-        for certificate in certificates.iter().filter(|certificate| certificate.not_after > now) {
-            outcome.unknown_serials += list(tx, certificate, key.at, key.revocation()).await?;
+        for certificate in certificates.iter().cloned() {
+            let listed = Listed { certificate, reason: key.revocation(), at: key.at };
+            list(tx, listed, &mut outcome, now).await?;
         }
         let held = held_credential(tx, *credential).await?;
         if held.is_empty() {
             continue;
         }
         if let Some(reason) = key.stated {
-            let serials = withdraw(tx, *credential, reason.as_str(), now).await?;
-            outcome.revoked += serials.len() as u64;
-            if let Some(held) = held.first().filter(|_| !serials.is_empty()) {
-                outcome.withdrawn.push(Withdrawn { key: held.credential.clone(), reason, serials });
-            }
+            withdraw(tx, &held, reason, &mut outcome, now).await?;
         }
         if let Some(end) = key.end {
             // Again: what was withdrawn a moment ago is not withdrawn twice.
@@ -119,6 +117,10 @@ async fn recover(tx: &mut Connection, recovery: &Recovery, now: Timestamp) -> Re
         if returned > 0 {
             outcome.returned.push((tenant.clone(), vnfci.clone()));
         }
+    }
+    // Last: what ended otherwise since did not end by this, and who gave back what it had is not armed anew for it.
+    for listed in &recovery.listed {
+        list_again(tx, listed, &mut outcome, now).await?;
     }
     let rows =
         query("UPDATE initial_credentials SET state = 'VOID' WHERE state = 'OPEN' RETURNING tenant, vnfci")
@@ -179,15 +181,14 @@ async fn bring_issuer_back(tx: &mut Connection, issuer: &IssuerRecord, number: u
     Ok(Some(generation))
 }
 
-/// A certificate that the database does not have is on its issuer's CRL all the same. Gives how many are now: none if it has it,
-/// if it is listed, or if there is no such issuer.
-async fn list(
-    tx: &mut Connection,
-    certificate: &LostCertificate,
-    at: Timestamp,
-    reason: RevocationReason,
-) -> Result<u64> {
-    query(
+/// A certificate that the database does not have is on its issuer's CRL all the same. Nothing is done if it has it, if it is
+/// listed or has expired, or if there is no such issuer.
+async fn list(tx: &mut Connection, listed: Listed, outcome: &mut Recovered, now: Timestamp) -> Result<()> {
+    let certificate = &listed.certificate;
+    if certificate.not_after <= now {
+        return Ok(());
+    }
+    let rows = query(
         "INSERT INTO revoked_serials (issuer, serial, not_after, revoked_at, reason)
          SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT 1 FROM issuers WHERE id = $1)
          AND NOT EXISTS (SELECT 1 FROM certificates WHERE issuer = $1 AND serial = $2)
@@ -196,10 +197,46 @@ async fn list(
     .bind(certificate.issuer.0.as_bytes().as_slice())
     .bind(certificate.serial.as_slice())
     .bind(certificate.not_after.unix_micros())
-    .bind(at.unix_micros())
-    .bind(reason.as_str())
+    .bind(listed.at.unix_micros())
+    .bind(listed.reason.as_str())
     .execute(tx)
-    .await
+    .await?;
+    if rows > 0 {
+        outcome.listed.push(listed);
+    }
+    Ok(())
+}
+
+/// What an earlier recovery listed, of a database that did not have it. This one may have it: then it is withdrawn.
+async fn list_again(
+    tx: &mut Connection,
+    listed: &Listed,
+    outcome: &mut Recovered,
+    now: Timestamp,
+) -> Result<()> {
+    let known = query("SELECT credential FROM certificates WHERE issuer = $1 AND serial = $2")
+        .bind(listed.certificate.issuer.0.as_bytes().as_slice())
+        .bind(listed.certificate.serial.as_slice())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(known) = known else { return list(tx, listed.clone(), outcome, now).await };
+    let credential = CredentialId(known.uuid("credential")?);
+    let held = held_credential(tx, credential).await?;
+    if !withdraw(tx, &held, listed.reason, outcome, now).await? {
+        return Ok(());
+    }
+    let active = query(
+        "SELECT v.tenant, v.id FROM credentials c JOIN claims cl ON cl.id = c.claim_id
+         JOIN vnfcis v ON v.tenant = cl.tenant AND v.id = cl.vnfci
+         WHERE c.id = $1 AND v.state = 'ACTIVE'",
+    )
+    .bind(credential.0.as_bytes().as_slice())
+    .fetch_optional(tx)
+    .await?;
+    if let Some(row) = active {
+        outcome.disarmed.push((row.parsed("tenant")?, row.parsed("id")?));
+    }
+    Ok(())
 }
 
 /// A claim was renewed: its overlap began when that was confirmed, and the sweeper ends it as any other. False if the
@@ -324,23 +361,31 @@ async fn held_credential(tx: &mut Connection, credential: CredentialId) -> Resul
     rows.iter().map(read_held).collect()
 }
 
-/// Withdraws the certificates of a key; gives their serial numbers, hexadecimal.
+/// Withdraws the certificates of a key; false if there is none to withdraw.
 async fn withdraw(
     tx: &mut Connection,
-    credential: CredentialId,
-    reason: &str,
+    held: &[Held],
+    reason: RevocationReason,
+    outcome: &mut Recovered,
     now: Timestamp,
-) -> Result<Vec<String>> {
+) -> Result<bool> {
+    let Some(key) = held.first().map(|held| held.credential.clone()) else { return Ok(false) };
     let rows = query(
         "UPDATE certificates SET state = 'REVOCATION_PENDING', revoked_at = $1, reason = $2
          WHERE credential = $3 AND state IN ('VALID', 'SUPERSEDED') AND not_after > $1 RETURNING serial",
     )
     .bind(now.unix_micros())
-    .bind(reason)
-    .bind(credential.0.as_bytes().as_slice())
+    .bind(reason.as_str())
+    .bind(key.id.0.as_bytes().as_slice())
     .fetch_all(tx)
     .await?;
-    rows.iter().map(|row| row.blob("serial").map(hex::encode)).collect()
+    let serials = rows.iter().map(|row| row.blob("serial").map(hex::encode)).collect::<Result<Vec<_>>>()?;
+    if serials.is_empty() {
+        return Ok(false);
+    }
+    outcome.revoked += serials.len() as u64;
+    outcome.withdrawn.push(Withdrawn { key, reason, serials });
+    Ok(true)
 }
 
 /// Begins a new chain: the events stay, their places and the heads over them go, the event is the last one. Marks are set
