@@ -95,6 +95,13 @@ pub struct ChainedEntry {
     pub hash: Sha256Hash,
 }
 
+impl ChainedEntry {
+    /// Whether it is the row that comes after the one with this hash.
+    pub fn follows(&self, previous: Sha256Hash) -> bool {
+        next_hash(previous, &self.event) == self.hash
+    }
+}
+
 /// `h(-1)`: SHA-256 over the label `keybroker-audit-origin-v1` and the origin, a text that no other log has.
 pub fn genesis(origin: &str) -> Sha256Hash {
     Sha256Hash::of(&labelled_fields("keybroker-audit-origin-v1", &[origin.as_bytes()]))

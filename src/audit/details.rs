@@ -539,6 +539,9 @@ details! {
         /// CAs that it tells of and that could not be brought back.
         #[serde(default)]
         lost_issuers: Vec<IssuerId>,
+        /// Rows of the mirror that could not be read, or not be believed: what they told of was not brought back.
+        #[serde(default)]
+        unreadable_rows: u64,
     }
 
     /// One side of a comparison within [`RecoveredDetails`].

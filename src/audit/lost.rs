@@ -197,6 +197,26 @@ impl Lost {
         }
     }
 
+    /// Rows that are not what was written, with what stands in their place. Believed of it is what withdraws, at worst, a
+    /// certificate too many: which certificates there are, which keys went out or were withdrawn.
+    pub fn damaged(&mut self, rows: u64, event: Option<&StoredEvent>) {
+        self.rows += rows;
+        self.unreadable += rows;
+        let Some(event) = event else { return };
+        match event.kind {
+            EventKind::KeysProduced
+            | EventKind::CertificatesIssued
+            | EventKind::Claimed
+            | EventKind::ClaimReplayed
+            | EventKind::Enrolled
+            | EventKind::RevocationRequested => {
+                self.read(event);
+            }
+            EventKind::Confirmed => self.went_out(event),
+            _ => {}
+        }
+    }
+
     /// What an event says of a delivery, if it is of one; anything else is passed over.
     pub fn delivery(&mut self, event: &StoredEvent) {
         if matches!(
@@ -225,6 +245,8 @@ impl Lost {
                 }
             }
             EventKind::Claimed | EventKind::ClaimReplayed => {
+                // First: it stands whether the details can be read or not.
+                self.went_out(event);
                 let details: ClaimDetails = details(event)?;
                 self.armings.insert(details.claim, details.initial_credential);
                 for slot in details.slots {
@@ -232,15 +254,14 @@ impl Lost {
                         self.certificate(slot.credential, intent.issuer, &intent.serial, intent.not_after)?;
                     }
                 }
-                self.went_out(event);
             }
             EventKind::Enrolled => {
+                self.went_out(event);
+                self.delivered = Some(delivery_of(event));
                 let details: EnrolmentDetails = details(event)?;
                 for named in &event.credentials {
                     self.certificate(named.id, details.issuer, &details.serial, details.not_after)?;
                 }
-                self.went_out(event);
-                self.delivered = Some(delivery_of(event));
             }
             EventKind::Confirmed => {
                 self.went_out(event);
@@ -521,6 +542,24 @@ mod tests {
         assert_eq!(listed, [&[1, 2][..], &[3][..]]);
         assert_eq!(lost.listed[0].at, Timestamp::from_unix_seconds(10));
         assert!(lost.keys.is_empty(), "{lost:?}");
+    }
+
+    #[test]
+    fn a_delivery_whose_details_are_garbled_is_one_all_the_same() {
+        for kind in [EventKind::Claimed, EventKind::ClaimReplayed, EventKind::Enrolled, EventKind::Confirmed]
+        {
+            let key = key(1);
+            let garbled = event(kind, "vnfci:default/amf-1", 10, serde_json::json!({ "cla\u{1}m": 7 }));
+            let garbled = StoredEvent::from(&garbled.credentials([key.clone()]));
+            let (mut read, mut damaged) = (Lost::default(), Lost::default());
+            assert!(read.read(&garbled).is_none(), "{kind:?}");
+            damaged.damaged(1, Some(&garbled));
+            for lost in [&read, &damaged] {
+                assert_eq!(lost.keys[&key.id].end, Some(LostEnd::WENT_OUT), "{kind:?}");
+                assert_eq!(lost.armed.len(), 1, "{kind:?}");
+            }
+            assert_eq!(damaged.unreadable, 1);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod head;
 pub mod history;
 pub mod lost;
 pub mod mirror;
+pub mod mirror_rows;
 pub mod receipt;
 pub mod signature;
 pub mod verify;

@@ -1,6 +1,6 @@
 //! Offline verification of an exported log: nothing of the broker is trusted but its audit key.
 
-use super::chain::{ChainedEntry, genesis, next_hash};
+use super::chain::{ChainedEntry, genesis};
 use super::export::{ExportError, ExportReader, read_head};
 use super::head::{Head, SignedHead};
 use super::mirror::POSITION_FILE;
@@ -186,7 +186,7 @@ impl Walk {
             self.previous = None;
         }
         if let Some(previous) = self.previous
-            && next_hash(previous, &entry.event) != entry.hash
+            && !entry.follows(previous)
         {
             let text = match index {
                 0 => "row 0 does not hash to what it states: it was changed, or is of another log".to_owned(),

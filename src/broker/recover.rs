@@ -12,13 +12,11 @@
 //! Each step is the same when it is taken again: what was interrupted is run again, and comes to the same. What a step is
 //! about to do is noted before it does it, so that the operator is told of it even if the process dies in between.
 
-use crate::audit::chain::StoredEvent;
-use crate::audit::details::{self, LogSide, RecoveredDetails};
+use crate::audit::details::{self, RecoveredDetails};
 use crate::audit::event::{Actor, Event, EventKind};
-use crate::audit::export::{ExportError, ExportReader};
 use crate::audit::lost::Lost;
 use crate::audit::receipt::DestructionReason;
-use crate::audit::{ChainedEntry, genesis};
+use crate::broker::compare_logs::Comparison;
 use crate::broker::lost_issuers::LostCa;
 use crate::broker::mirror::{MIRROR, RECOVERY};
 use crate::broker::recovering::{Recovering, SHOWN};
@@ -30,21 +28,21 @@ use crate::crash::{self, Point};
 use crate::credential::{EpochState, StepReason};
 use crate::hsm::ObjectId;
 use crate::lifecycle::EpochStep;
-use crate::nfv::{ClaimId, EpochId, IssuerId, Sha256Hash, TenantId, VnfciId};
-use crate::store::records::{self, AuditQuery, LOST_ISSUERS, Lease, Page, PoolFilter, VnfciFilter};
+use crate::nfv::{ClaimId, EpochId, IssuerId, TenantId, VnfciId};
+use crate::store::records::{self, LOST_ISSUERS, Lease, Page, PoolFilter, VnfciFilter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Rows compared at a time; keys or claims ended in one commit.
-const BATCH: u32 = 500;
+pub(super) const BATCH: u32 = 500;
 /// Mark of what the last recovery did, JSON.
 const LAST: &str = "last_recovery";
 /// Mark of the logs whose mirrors the last recovery read, JSON: how far each went, by origin. A database from before that
 /// recovery does not have it.
-const DEALT_WITH: &str = "recovered_logs";
+pub(super) const DEALT_WITH: &str = "recovered_logs";
 
 /// What a recovery finds and will do.
 #[derive(Debug, Clone, Serialize)]
@@ -67,8 +65,10 @@ pub struct Plan {
     pub epochs: u64,
     /// Keys that are erased.
     pub waiting_keys: u64,
-    /// Rows of the mirror that this version cannot read in full.
+    /// Rows of the mirrors that do not verify, are not there, or that this version cannot read in full.
     pub unreadable_rows: u64,
+    /// Sentences on the mirrors that have rows that do not verify.
+    pub damage: Vec<String>,
     /// Where the mirror is put aside.
     pub archive: String,
 }
@@ -92,6 +92,9 @@ pub struct Outcome {
     pub rearm: Vec<String>,
     /// VNFCIs that MANO is to announce again: the database does not know them.
     pub register: Vec<String>,
+    /// Rows that do not verify, are not there, or that this version cannot read in full: what they tell of is not brought back.
+    #[serde(default)]
+    pub unreadable_rows: u64,
     /// CAs that the database has again.
     #[serde(default)]
     pub issuers: Vec<IssuerId>,
@@ -126,20 +129,6 @@ pub(super) struct Done {
     pub(super) issuers: BTreeSet<IssuerId>,
 }
 
-/// How far database and mirror go, and what the mirror says beyond.
-struct Comparison {
-    database: LogSide,
-    mirror: Option<LogSide>,
-    common: u64,
-    /// Leading events that both have chained alike.
-    alike: u64,
-    /// Of every mirror that there is, by origin.
-    logs: BTreeMap<String, LogSide>,
-    lost: Lost,
-    /// What the database delivered after the last row that both have alike, and the mirror does not know.
-    forked: Lost,
-}
-
 impl Broker {
     /// What a recovery would do.
     ///
@@ -169,7 +158,8 @@ impl Broker {
             lost_keys: comparison.lost.keys.len() as u64,
             epochs: epochs.len() as u64,
             waiting_keys: epochs.iter().map(|epoch| epoch.live).sum(),
-            unreadable_rows: comparison.lost.unreadable,
+            unreadable_rows: comparison.unreadable(),
+            damage: comparison.damage,
         })
     }
 
@@ -183,6 +173,11 @@ impl Broker {
         self.require_the_turn(&lease.holder).await?;
         // 1.
         let comparison = self.compare_logs(&plan.origin).await?;
+        if comparison.damage != plan.damage {
+            return Err(BrokerError::Precondition(
+                "the mirror was changed while it was read: run it again".to_owned(),
+            ));
+        }
         // 2.
         let new_origin = format!("keybroker/{}", Uuid::now_v7());
         let mut begun = match self.recovery_begun().await? {
@@ -225,6 +220,7 @@ impl Broker {
             rearm: done.rearm.difference(&done.terminated).cloned().collect(),
             terminated: done.terminated.iter().cloned().collect(),
             register,
+            unreadable_rows: comparison.unreadable(),
             issuers: done.issuers.iter().copied().collect(),
             lost_issuers: self.lost_issuers(&comparison.lost, &comparison.forked).await?,
         };
@@ -254,7 +250,7 @@ impl Broker {
     }
 
     /// What a mark holds as JSON; an empty one is as good as none.
-    async fn noted<T: DeserializeOwned>(&self, mark: &str) -> Result<Option<T>, BrokerError> {
+    pub(super) async fn noted<T: DeserializeOwned>(&self, mark: &str) -> Result<Option<T>, BrokerError> {
         match self.store.mark(mark).await? {
             Some(json) if !json.is_empty() => serde_json::from_str(&json)
                 .map(Some)
@@ -265,112 +261,6 @@ impl Broker {
 
     pub(super) async fn note_recovery(&self, begun: &Begun) -> Result<(), BrokerError> {
         Ok(self.store.set_mark(RECOVERY, &details::json(begun).to_string()).await?)
-    }
-
-    /// Holds what every mirror says, of this log and of those that were put aside, unless an earlier recovery of this database
-    /// saw to them, against the events that the
-    /// database has.
-    async fn compare_logs(&self, origin: &str) -> Result<Comparison, BrokerError> {
-        let unreadable = |error: ExportError| BrokerError::Precondition(error.to_string());
-        let tip = self.store.chain_tip().await?;
-        let database = LogSide { size: tip.size, hash: tip.hash.unwrap_or_else(|| genesis(origin)) };
-        let mut comparison = Comparison {
-            database,
-            mirror: None,
-            common: 0,
-            alike: 0,
-            logs: BTreeMap::new(),
-            lost: Lost::default(),
-            forked: Lost::default(),
-        };
-        // What an earlier recovery of this database saw to is not seen to again: VNFCIs have gone on since.
-        let dealt_with: BTreeMap<String, LogSide> = self.noted(DEALT_WITH).await?.unwrap_or_default();
-        let mut mirrored = HashSet::new();
-        let mut mirrors = Vec::new();
-        for mirror in self.mirror.files().with_archives().map_err(unreadable)? {
-            mirrors.extend(mirror.position().map_err(unreadable)?.map(|position| (position, mirror)));
-        }
-        // In the order in which the logs were begun: their origins are UUIDs of version 7.
-        mirrors.sort_by(|(one, _), (other, _)| one.origin.cmp(&other.origin));
-        for (position, mirror) in mirrors {
-            let of_this_log = position.origin == origin;
-            let side = LogSide { size: position.size, hash: position.hash };
-            let is_dealt_with = !of_this_log && dealt_with.get(&position.origin) == Some(&side);
-            if of_this_log {
-                comparison.mirror = Some(side.clone());
-            }
-            comparison.logs.insert(position.origin, side);
-            if is_dealt_with {
-                continue;
-            }
-            let rows = usize::try_from(position.size).unwrap_or(usize::MAX);
-            let mut rows = ExportReader::open(mirror.directory()).map_err(unreadable)?.take(rows);
-            let (mut agree, mut alike) = (of_this_log, of_this_log);
-            loop {
-                let batch = rows.by_ref().take(BATCH as usize);
-                let batch = batch.collect::<Result<Vec<ChainedEntry>, _>>().map_err(unreadable)?;
-                if batch.is_empty() {
-                    break;
-                }
-                let known = self.store.known_events(batch.iter().map(|row| row.event.id).collect()).await?;
-                let chained = if alike { self.chained_from(comparison.alike).await? } else { HashMap::new() };
-                for row in batch {
-                    let is_known = known.contains(&row.event.id);
-                    agree &= is_known;
-                    if agree {
-                        comparison.common = row.index + 1;
-                    }
-                    alike &= chained.get(&row.index) == Some(&row.hash);
-                    if alike {
-                        comparison.alike = row.index + 1;
-                    }
-                    if !is_known {
-                        comparison.lost.row(&row);
-                    } else if of_this_log && !alike {
-                        // Also of what a backup caught before it was chained.
-                        mirrored.insert(row.event.id);
-                    }
-                }
-            }
-        }
-        // Without a mirror of this log nothing says what of the database is beyond it.
-        if comparison.mirror.is_some() {
-            self.read_fork(&mut comparison, &mirrored).await?;
-        }
-        Ok(comparison)
-    }
-
-    /// The chain's hashes by index, of one batch.
-    async fn chained_from(&self, index: u64) -> Result<HashMap<u64, Sha256Hash>, BrokerError> {
-        let query = AuditQuery { from_index: index, limit: BATCH, ..AuditQuery::default() };
-        let rows = self.store.audit_entries(&query).await?;
-        Ok(rows.into_iter().map(|row| (row.index, row.hash)).collect())
-    }
-
-    /// What was delivered by the database as it was put back, before it was noticed.
-    async fn read_fork(
-        &self,
-        comparison: &mut Comparison,
-        mirrored: &HashSet<Uuid>,
-    ) -> Result<(), BrokerError> {
-        let mut read = |json: &str| {
-            let event: StoredEvent =
-                serde_json::from_str(json).map_err(|error| BrokerError::Internal(error.to_string()))?;
-            if !mirrored.contains(&event.id) {
-                comparison.forked.delivery(&event);
-            }
-            Ok::<(), BrokerError>(())
-        };
-        let mut next = comparison.alike;
-        loop {
-            let query = AuditQuery { from_index: next, limit: BATCH, ..AuditQuery::default() };
-            let rows = self.store.audit_entries(&query).await?;
-            let Some(last) = rows.last() else { break };
-            next = last.index + 1;
-            rows.iter().try_for_each(|row| read(&row.json))?;
-        }
-        let (waiting, _) = self.store.unchained_events(u32::MAX >> 1).await?;
-        waiting.iter().try_for_each(|waiting| read(&waiting.json))
     }
 
     async fn destroy_open_claims(&self, begun: &mut Begun, lease: &Lease) -> Result<(), BrokerError> {
@@ -485,6 +375,7 @@ impl Broker {
             common_size: comparison.common,
             unknown_certificates: begun.done.unknown_certificates,
             lost_issuers: outcome.lost_issuers.iter().map(|ca| ca.issuer).collect(),
+            unreadable_rows: outcome.unreadable_rows,
         };
         let event = Event::new(self.store.now().await?, EventKind::Recovered, Actor::broker())
             .details(details::json(&details));

@@ -20,7 +20,8 @@ pub(super) struct RecoverArgs {
     /// Do it; without this, say only what was found and what would be done
     #[arg(long)]
     yes: bool,
-    /// Recover although nothing shows that the database was rolled back: you know that it was
+    /// Recover although nothing shows that the database was rolled back (you know that it was), or although the mirror is
+    /// damaged (nobody has a good copy)
     #[arg(long)]
     force: bool,
 }
@@ -73,6 +74,15 @@ async fn recover(
         }
         return Ok(());
     }
+    if !plan.damage.is_empty() && !force {
+        output.object(&json!({ "done": false, "needed": true, "plan": plan }));
+        return Err(Failure::failed(format!(
+            "nothing was recovered: {}. Put back a good copy of the mirror's files (`keybroker audit verify` tells which is \
+             good) and run it again. If there is none give --force: what the damaged rows tell of is not brought back then, and \
+             certificates that nothing else names stay valid",
+            plan.damage.join("; ")
+        )));
+    }
     let Some(recovering) = recovering else {
         eprintln!(
             "keybroker: nothing was changed; every key that waits would be destroyed and every open initial credential \
@@ -82,6 +92,7 @@ async fn recover(
         return Ok(());
     };
     if plan.token_differs && !force {
+        output.object(&json!({ "done": false, "needed": true, "plan": plan }));
         return Err(Failure::failed(
             "nothing was recovered: the database has everything that the mirror has, and the token lacks keys of it. If the \
              token is a copy from another time, put back the one that was used last: a recovery would destroy its \
@@ -89,6 +100,17 @@ async fn recover(
         ));
     }
     let outcome = broker.recover(plan.clone(), recovering).await?;
+    if outcome.unreadable_rows > 0 {
+        let damage = match &plan.damage[..] {
+            [] => "they verify, and this version does not know what they say".to_owned(),
+            damage => damage.join("; "),
+        };
+        eprintln!(
+            "keybroker: {} rows of the mirror could not be read in full, and what only they tell of was not brought back \
+             (docs/operations.md): {damage}",
+            outcome.unreadable_rows
+        );
+    }
     for lost in &outcome.lost_issuers {
         eprintln!("keybroker: {lost}");
     }

@@ -551,6 +551,9 @@ async fn a_token_from_another_time_is_not_taken_for_a_rolled_back_database() {
     let config = site.config().display().to_string();
     let refused = site.cli(["recover", "--config", &config, "--yes"]).await;
     assert!(refused.code == 1 && refused.err.contains("--force"), "{refused:?}");
+    let said = refused.object();
+    assert_eq!((&said["done"], &said["needed"]), (&false.into(), &true.into()), "{said}");
+    assert_eq!(said["plan"]["token_differs"], true, "{said}");
     std::fs::remove_dir_all(&tokens).unwrap();
     std::fs::rename(&good, &tokens).unwrap();
     site.serve().await;

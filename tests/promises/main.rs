@@ -18,6 +18,7 @@ mod clients;
 mod command_line;
 mod continuity;
 mod crashes;
+mod damaged_mirrors;
 mod database;
 mod empty_pools;
 mod endpoints;

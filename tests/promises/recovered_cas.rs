@@ -23,7 +23,7 @@ async fn rollover(site: &Site) -> Value {
     site.cli_as("operator", &["ca", "rollover", "main"]).await.ok().object()
 }
 
-async fn issuer(site: &Site, id: &str) -> String {
+pub(crate) async fn issuer(site: &Site, id: &str) -> String {
     site.vnfci(id).await.credentials[0].issuer_id.clone()
 }
 
@@ -46,7 +46,7 @@ async fn certified_after_the_backup(database: Option<&Database>, file: &Path) ->
 }
 
 /// The list of an issuer as `openssl` shows it, once it has this serial number.
-async fn until_listed(site: &mut Site, issuer: &str, serial: &str) -> String {
+pub(crate) async fn until_listed(site: &mut Site, issuer: &str, serial: &str) -> String {
     site.until("a serial number on a CRL", async |site| {
         // There is none before the first one is signed.
         let url = format!("http://{}/crl/{issuer}.crl", site.addresses.http);
