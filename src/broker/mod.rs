@@ -13,6 +13,7 @@ pub mod ca_fitness;
 mod ca_import;
 pub mod claim;
 mod clients;
+pub mod compare_keks;
 mod compare_logs;
 mod complaint;
 pub mod confirm;

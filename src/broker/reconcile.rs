@@ -2,13 +2,13 @@
 
 use crate::audit::details::{self, BrokerStartedDetails};
 use crate::audit::event::{Actor, Event, EventKind};
+use crate::broker::compare_keks::compare_keks;
 use crate::broker::{Broker, BrokerError};
 use crate::crash::{self, Point};
-use crate::credential::EpochState;
 use crate::hsm::ObjectId;
 use crate::nfv::TenantId;
 use crate::store::{Store, StoreError};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// Mark that counts the starts on this database.
 const INCARNATION: &str = "incarnation";
@@ -90,10 +90,9 @@ impl Broker {
     /// Sentences on what differs between the tokens and the database. A tenant's own token that is away is a finding, and
     /// its keys are not compared.
     ///
-    /// The second list is of what a database shows that was rolled back: KEKs that it should not know or not lack. A token
-    /// that does not have a tenant's other keys is the wrong one, and shows nothing.
+    /// The second list is of what a database shows that was rolled back, see [`compare_keks`].
     pub(super) async fn compare_tokens(&self) -> Result<(Vec<String>, Vec<(ObjectId, String)>), BrokerError> {
-        let (mut findings, mut evidence) = (Vec::new(), Vec::new());
+        let mut findings = Vec::new();
         let mut inventory = self.hsm.inventory().await?;
         for object in &inventory {
             if let Some(id) = &object.id
@@ -133,26 +132,11 @@ impl Broker {
                     .push(format!("token object {:?} ({}) is not keybroker's", object.label, object.class)),
             }
         }
-        let epochs: HashMap<ObjectId, EpochState> = self
-            .store
-            .epochs(None, EpochState::ALL)
-            .await?
-            .into_iter()
-            .map(|epoch| (ObjectId::Kek(epoch.tenant, epoch.id), epoch.state))
-            .collect();
+        let is_there = |tenant: &TenantId| !away.contains(tenant);
+        let of_keks = compare_keks(&*self.store, &self.hsm, &on_token, is_there).await?;
+        findings.extend(of_keks.findings);
         for id in &on_token {
             match id {
-                ObjectId::Kek(..) => match epochs.get(id) {
-                    None => {
-                        let sentence = format!("{id} is on the token and unknown to the database");
-                        evidence.push((id.clone(), sentence.clone()));
-                        findings.push(sentence);
-                    }
-                    Some(EpochState::Destroyed) => {
-                        findings.push(format!("{id} is on the token although it was verified destroyed: was a backup of the token restored?"));
-                    }
-                    Some(_) => {}
-                },
                 ObjectId::Ocsp(tenant, generation) if !self.has_generation(tenant, *generation) => {
                     findings.push(format!("{id} is on the token and its CA is unknown to the database"));
                 }
@@ -162,39 +146,13 @@ impl Broker {
                 _ => {}
             }
         }
-        for (id, state) in &epochs {
-            if matches!(state, EpochState::Open | EpochState::Closed)
-                && !on_token.contains(id)
-                && !not_asked(id)
-                && self.lacks(id).await?
-            {
-                let sentence = format!(
-                    "{id} is missing on the token although its epoch is {state}: its keys cannot be delivered"
-                );
-                let of_its_tenant = id.tenant().map(|tenant| ObjectId::TokenMac(tenant.clone()));
-                if of_its_tenant.is_some_and(|other| on_token.contains(&other)) {
-                    evidence.push((id.clone(), sentence.clone()));
-                }
-                findings.push(sentence);
-            }
-        }
         for authority in self.authorities.load().all() {
             if !on_token.contains(&authority.key) && !not_asked(&authority.key) {
                 findings.push(format!("{} is missing on the token: its CA cannot sign", authority.key));
             }
         }
         findings.sort();
-        Ok((findings, evidence))
-    }
-
-    /// Whether a KEK that was not on the token when that was listed is really missing: another broker may have made it since,
-    /// or have gone on to shred it.
-    async fn lacks(&self, kek: &ObjectId) -> Result<bool, BrokerError> {
-        if self.hsm.object_exists(kek).await? {
-            return Ok(false);
-        }
-        let living = self.store.epochs(kek.tenant(), &[EpochState::Open, EpochState::Closed]).await?;
-        Ok(living.into_iter().any(|epoch| ObjectId::Kek(epoch.tenant, epoch.id) == *kek))
+        Ok((findings, of_keks.evidence))
     }
 
     fn has_authority(&self, key: &ObjectId) -> bool {

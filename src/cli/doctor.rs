@@ -9,11 +9,11 @@ use crate::ca::{CertificateFacts, Profile};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
 use crate::hardening;
-use crate::hsm::{Hsm, HsmConfig, HsmStatus, ObjectId};
+use crate::hsm::{Hsm, HsmConfig, HsmStatus, ObjectId, TokenObject};
 use crate::nfv::{ProfileName, TenantId};
 use crate::sealing::Suite;
 use crate::server::Limits;
-use database::{cas, mirror, quotas, store, tenants};
+use database::{cas, keks, mirror, quotas, store, tenants};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
@@ -58,10 +58,19 @@ pub(super) async fn run(args: DoctorArgs, output: OutputArgs) -> Result<(), Fail
         Ok(program) => {
             let own = config.hsm_of_tenants(&program);
             let common: Vec<_> = tenants.iter().filter(|id| !own.contains_key(id)).collect();
-            serial = token(config.hsm(&program), &common, &mut findings).await;
-            for (id, of_tenant) in own {
-                let tenant: Vec<_> = tenants.iter().filter(|known| **known == id).collect();
-                token(of_tenant, &tenant, &mut findings).await;
+            let looked = token(config.hsm(&program), &common, &mut findings).await;
+            if let Some((hsm, objects)) = looked {
+                serial = Some(hsm.status().token_serial);
+                keks(&config, &hsm, objects, None, |tenant| !own.contains_key(tenant), &mut findings).await;
+                hsm.shutdown().await;
+            }
+            for (id, of_tenant) in &own {
+                let tenant: Vec<_> = tenants.iter().filter(|known| *known == id).collect();
+                let looked = token(of_tenant.clone(), &tenant, &mut findings).await;
+                if let Some((hsm, objects)) = looked {
+                    keks(&config, &hsm, objects, Some(id), |tenant| tenant == id, &mut findings).await;
+                    hsm.shutdown().await;
+                }
             }
         }
         Err(error) => findings.fail("token", error, "start keybroker by its path"),
@@ -112,8 +121,12 @@ impl Findings {
 }
 
 /// Looks at one token with its module, PIN file and objects: the broker's own or a tenant's. `tenants` have their keys on it.
-/// Its serial number, if it was reached.
-async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings) -> Option<String> {
+/// It and what is on it, if it was reached.
+async fn token(
+    config: HsmConfig,
+    tenants: &[&TenantId],
+    findings: &mut Findings,
+) -> Option<(Hsm, Vec<TokenObject>)> {
     let owner = config.owner.clone();
     let name = |check: &str| match &owner {
         None => check.to_owned(),
@@ -158,9 +171,8 @@ async fn token(config: HsmConfig, tenants: &[&TenantId], findings: &mut Findings
             remedy,
         );
     }
-    inventory(&hsm, &objects, tenants, findings).await;
-    hsm.shutdown().await;
-    Some(status.token_serial)
+    let found = inventory(&hsm, &objects, tenants, findings).await;
+    Some((hsm, found))
 }
 
 fn module(config: &HsmConfig, check: &str, findings: &mut Findings) {
@@ -229,10 +241,18 @@ fn sealing(configured: &[Suite], status: &HsmStatus, name: impl Fn(&str) -> Stri
     }
 }
 
-async fn inventory(hsm: &Hsm, check: &str, tenants: &[&TenantId], findings: &mut Findings) {
+async fn inventory(
+    hsm: &Hsm,
+    check: &str,
+    tenants: &[&TenantId],
+    findings: &mut Findings,
+) -> Vec<TokenObject> {
     let objects = match hsm.inventory().await {
         Ok(objects) => objects,
-        Err(error) => return findings.fail(check, error, "see the finding"),
+        Err(error) => {
+            findings.fail(check, error, "see the finding");
+            return Vec::new();
+        }
     };
     let foreign = objects.iter().filter(|object| object.id.is_none()).count();
     let mut problems: Vec<String> = Vec::new();
@@ -270,6 +290,7 @@ async fn inventory(hsm: &Hsm, check: &str, tenants: &[&TenantId], findings: &mut
             findings.fail(&check, finding, remedy);
         }
     }
+    objects
 }
 
 fn clock(config: &Path, findings: &mut Findings) {

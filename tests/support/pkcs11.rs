@@ -50,6 +50,12 @@ pub async fn delete_key_pair(site: &Site, label: &str) {
     }
 }
 
+/// Takes a secret key off a site's token.
+pub async fn delete_secret_key(site: &Site, label: &str) {
+    let arguments = ["--delete-object", "--type", "secrkey", "--label", label];
+    pkcs11_tool(site, &site.token.label, &site.token.pin_file, &arguments).await;
+}
+
 async fn pkcs11_tool(site: &Site, token: &str, pin_file: &Path, action: &[&str]) -> Finished {
     let pin = std::fs::read_to_string(pin_file).unwrap();
     let module = site.token.module.display().to_string();

@@ -2,6 +2,7 @@
 
 use super::Findings;
 use crate::audit::mirror::Mirror;
+use crate::broker::compare_keks::compare_keks;
 use crate::broker::mirror::{Comparison, compare, lacks};
 use crate::broker::quotas::Quota;
 use crate::broker::reconcile::another_token;
@@ -9,6 +10,7 @@ use crate::broker::{BrokerError, ca_fitness, lost_issuers};
 use crate::cli::assembly;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, StoreUrl};
+use crate::hsm::{Hsm, TokenObject};
 use crate::nfv::TenantId;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +21,8 @@ use std::time::Duration;
 const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// A tenant that has more than this share of what it may have will soon be refused.
 const QUOTA_WARNING: f64 = 0.9;
+/// Sentences on KEKs that are told.
+const SENTENCES: usize = 3;
 
 /// The tenants of the database. What keeps it from being read is said by another check.
 pub(super) async fn tenants(config: &Config) -> Vec<TenantId> {
@@ -72,6 +76,59 @@ pub(super) async fn store(config: &Config, serial: Option<&str>, findings: &mut 
         }
     }
     store.close().await;
+}
+
+/// Whether a token, the broker's or a tenant's own, and the database have the same KEKs, of those tenants that have their keys
+/// there. What keeps the database from being read is said by other checks.
+pub(super) async fn keks(
+    config: &Config,
+    hsm: &Hsm,
+    objects: Vec<TokenObject>,
+    tenant: Option<&TenantId>,
+    is_there: impl Fn(&TenantId) -> bool,
+    findings: &mut Findings,
+) {
+    let check = match tenant {
+        None => "token and database".to_owned(),
+        Some(tenant) => format!("token and database of tenant {tenant}"),
+    };
+    // A token with nothing on it is what other checks are about.
+    if objects.is_empty() {
+        return;
+    }
+    let Ok(store) = assembly::open_store_to_read(config).await else { return };
+    let objects = objects.into_iter().filter_map(|object| object.id);
+    let on_token = objects.filter(|id| id.tenant().is_none_or(&is_there)).collect();
+    let compared = async {
+        if tenant.is_none() && another_token(&*store, &hsm.status().token_serial).await?.is_some() {
+            return Ok(None);
+        }
+        compare_keks(&*store, hsm, &on_token, &is_there).await.map(Some)
+    };
+    let compared = compared.await;
+    store.close().await;
+    let told = |sentences: &[String]| {
+        let more = sentences.len().saturating_sub(SENTENCES);
+        let told = sentences.iter().take(SENTENCES).cloned().collect::<Vec<_>>().join("; ");
+        if more == 0 { told } else { format!("{told}; and {more} more") }
+    };
+    match compared {
+        // That it is the wrong one is said by another check.
+        Ok(None) => {}
+        Err(error) => findings.fail(&check, error, "see the finding"),
+        Ok(Some(differences)) if !differences.evidence.is_empty() => {
+            let sentences: Vec<String> =
+                differences.evidence.into_iter().map(|(_, sentence)| sentence).collect();
+            let remedy = "a broker that starts delivers nothing: put back the token that was used last if this is a copy from another \
+                          time; if the database was rolled back (see the check audit mirror; with --force, if the mirror was, \
+                          too), stop the broker and run keybroker recover (docs/operations.md)";
+            findings.fail(&check, told(&sentences), remedy);
+        }
+        Ok(Some(differences)) if !differences.findings.is_empty() => {
+            findings.warn(&check, told(&differences.findings), "see the finding and the checks of the token");
+        }
+        Ok(Some(_)) => findings.ok(&check, "the same KEKs"),
+    }
 }
 
 /// Whether the database's clock and this machine's say the same.
