@@ -183,6 +183,7 @@ impl Broker {
         self.require_the_turn(&lease.holder).await?;
         // 1.
         let comparison = self.compare_logs(&plan.origin).await?;
+        self.require_tokens_of_lost(&comparison.lost).await?;
         // 2.
         let new_origin = format!("keybroker/{}", Uuid::now_v7());
         let mut begun = match self.recovery_begun().await? {
