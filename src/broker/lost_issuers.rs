@@ -76,6 +76,33 @@ pub async fn named(store: &dyn Store) -> Result<Vec<LostCa>, BrokerError> {
 }
 
 impl Broker {
+    /// Fails if a tenant that the database forgot may have a token that the configuration does not name any more: its CA would be
+    /// given up although its key is there.
+    pub(super) async fn require_tokens_of_lost(&self, lost: &Lost) -> Result<(), BrokerError> {
+        let now = self.store.now().await?;
+        let known = self.known_issuers().await?;
+        let given_up: HashSet<IssuerId> =
+            named(&*self.store).await?.into_iter().map(|ca| ca.issuer).collect();
+        for issuer in lost.issuers.values().filter(|issuer| issuer.details.not_after > now) {
+            let id = &issuer.details.issuer;
+            let Ok(key @ ObjectId::SubCa(..)) = issuer.details.key_label.parse() else { continue };
+            let Some(tenant) = &issuer.tenant else { continue };
+            let has_token = self.hsm.tenants_with_tokens().any(|with_token| with_token == tenant);
+            if known.contains(id) || given_up.contains(id) || has_token {
+                continue;
+            }
+            let mac = ObjectId::TokenMac(tenant.clone());
+            if self.hsm.public_key(&key).await?.is_none() && !self.hsm.object_exists(&mac).await? {
+                return Err(BrokerError::Precondition(format!(
+                    "nothing was recovered: neither {key}, the key of a CA that the database forgot, nor {mac} is on the \
+                     broker's token. If tenant {tenant} has a token of its own, put its section [tenant.{tenant}] with that \
+                     token back into the configuration; if that token is lost, name an empty one there: then the CA is given up"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// 1. In the order in which they were made, each with the highest number of its CRLs that is known, 0 if none is.
     pub(super) async fn issuers_to_bring_back(
         &self,

@@ -178,6 +178,7 @@ impl Broker {
                 "the mirror was changed while it was read: run it again".to_owned(),
             ));
         }
+        self.require_tokens_of_lost(&comparison.lost).await?;
         // 2.
         let new_origin = format!("keybroker/{}", Uuid::now_v7());
         let mut begun = match self.recovery_begun().await? {
