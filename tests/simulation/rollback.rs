@@ -7,11 +7,12 @@ use crate::world::{LEASE_AND_MORE, tenant_id};
 use keybroker::audit::event::EventKind;
 use keybroker::audit::export::ExportReader;
 use keybroker::broker::background::Work;
-use keybroker::nfv::CredentialId;
+use keybroker::nfv::{ClaimId, CredentialId};
 use keybroker::sealing::RecipientKey;
 use keybroker::store::StoreError;
 use keybroker::store::records::VnfciState;
 use rand::RngExt;
+use std::collections::BTreeSet;
 
 impl Simulation {
     pub(crate) async fn back_up(&mut self) {
@@ -114,10 +115,15 @@ impl Simulation {
     async fn recovered(&mut self, mut vnfci: Vnfci, earlier: Option<&Vnfci>) -> Option<Vnfci> {
         // An answer was lost: what of it the backup had confirmed is not known here.
         let uncertain = vnfci.uncertain || earlier.is_some_and(|earlier| earlier.uncertain);
+        let all: Vec<_> = vnfci.confirmed.iter().chain(&vnfci.superseded).chain(&vnfci.open).collect();
+        let known = self.known_to_the_database(all.into_iter().chain(&vnfci.renewing)).await;
         let in_backup = |answered: &Answered| {
             earlier.is_some_and(|earlier| {
                 let held = earlier.confirmed.iter().chain(&earlier.superseded);
-                earlier.uncertain || held.into_iter().any(|before| before.claim == answered.claim)
+                match earlier.uncertain {
+                    true => known.contains(&answered.claim),
+                    false => held.into_iter().any(|before| before.claim == answered.claim),
+                }
             })
         };
         let kept = vnfci.confirmed.clone().filter(|confirmed| {
@@ -151,6 +157,24 @@ impl Simulation {
         vnfci.uncertain = uncertain || vnfci.confirmed.is_none() && !vnfci.ended;
         vnfci.answered.clear();
         Some(vnfci)
+    }
+
+    /// The claims of which the database knows every credential.
+    async fn known_to_the_database(&self, claims: impl IntoIterator<Item = &Answered>) -> BTreeSet<ClaimId> {
+        let mut known = BTreeSet::new();
+        for answered in claims {
+            known.insert(answered.claim);
+            for id in answered.credentials() {
+                match self.world.store.custody(None, id).await {
+                    Ok(_) => {}
+                    Err(StoreError::NotFound(_)) => {
+                        known.remove(&answered.claim);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        known
     }
 
     /// What the database knows has ended; the rest is lost to it.
