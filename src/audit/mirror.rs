@@ -59,12 +59,20 @@ impl Mirror {
         &self.directory
     }
 
-    /// Where the mirror of a log that a recovery ended is kept: `DIRECTORY.ORIGIN`.
+    /// Where the mirror of a log that a recovery ends is put: `DIRECTORY.ORIGIN`, numbered if another one of it is there.
     pub fn archived(&self, origin: &str) -> Self {
         let mut name = self.directory.clone().into_os_string();
         name.push(".");
         name.push(origin.replace(['/', '\\'], "-"));
-        Self { directory: name.into() }
+        let mut directory = PathBuf::from(&name);
+        let mut number = 1;
+        while directory.exists() {
+            number += 1;
+            let mut numbered = name.clone();
+            numbered.push(format!(".{number}"));
+            directory = numbered.into();
+        }
+        Self { directory }
     }
 
     /// It and the mirrors of ended logs beside it.

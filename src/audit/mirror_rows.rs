@@ -81,6 +81,23 @@ impl MirrorRows {
         Ok(Self { rows, position, expected: 0, previous, held: None })
     }
 
+    /// Whether they verify up to where another mirror of the log goes, and are those that it goes by.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn lead_to(self, other: &Position) -> Result<bool, ExportError> {
+        let mut last = genesis(&self.position.origin);
+        let mut size = 0;
+        for row in self {
+            if size == other.size {
+                break;
+            }
+            let MirrorRow::Sound(entry) = row? else { return Ok(false) };
+            (size, last) = (size + 1, entry.hash);
+        }
+        Ok((size, last) == (other.size, other.hash))
+    }
+
     fn damaged(&mut self, rows: u64, entry: Option<ChainedEntry>, problem: String) -> MirrorRow {
         let index = self.expected;
         self.expected += rows;
@@ -213,6 +230,23 @@ mod tests {
         let torn = lines[5][..40].to_owned();
         lines.push(torn);
         assert_eq!(read(&mirror, &position, &lines), (6, vec![]));
+    }
+
+    #[test]
+    fn a_mirror_has_what_a_shorter_one_has_only_if_its_rows_lead_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mirror, position, mut lines) = mirror(directory.path());
+        let leads = |size: u64, hash| {
+            let rows = MirrorRows::open(&mirror, position.clone()).unwrap();
+            rows.lead_to(&Position { size, hash, ..position.clone() }).unwrap()
+        };
+        let row: ChainedEntry = serde_json::from_str(&lines[3]).unwrap();
+        assert!(leads(0, genesis(&position.origin)) && leads(4, row.hash) && leads(ROWS, position.hash));
+        // Another one that goes as far, and one that goes further.
+        assert!(!leads(3, row.hash) && !leads(4, position.hash) && !leads(ROWS + 1, position.hash));
+        lines[1] = lines[1].replace("\"number\":1", "\"number\":7");
+        assert_eq!(read(&mirror, &position, &lines).1, [(1, 1, true)]);
+        assert!(!leads(4, row.hash), "over a row that is damaged");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::broker::recover::{BATCH, DEALT_WITH};
 use crate::broker::{Broker, BrokerError};
 use crate::nfv::Sha256Hash;
 use crate::store::records::AuditQuery;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -20,16 +21,23 @@ pub(super) struct Comparison {
     pub(super) database: LogSide,
     pub(super) mirror: Option<LogSide>,
     pub(super) common: u64,
-    /// Leading events that both have chained alike.
-    alike: u64,
-    /// Of every mirror that there is, and of those that were seen to, by origin.
-    pub(super) logs: BTreeMap<String, LogSide>,
+    /// How far every mirror goes that there is or that was seen to, by origin.
+    pub(super) logs: BTreeMap<String, Vec<LogSide>>,
     pub(super) lost: Lost,
-    /// What the database delivered after the last row that both have alike, and the mirror does not know.
+    /// What the database delivered that one of the mirrors of its log goes on without.
     pub(super) forked: Lost,
     /// A sentence on each mirror that has rows that do not verify.
     pub(super) damage: Vec<String>,
-    /// Events that the mirror of this log has beyond [`Comparison::alike`] and the database knows.
+    /// Events that are in `lost`: mirrors of one log that differ may begin alike.
+    read: HashSet<Uuid>,
+}
+
+/// What the database and one mirror of its log have both.
+#[derive(Default)]
+struct Both {
+    /// Leading events that are chained alike.
+    alike: u64,
+    /// Events that the mirror has beyond those and the database knows.
     mirrored: HashSet<Uuid>,
 }
 
@@ -47,33 +55,40 @@ impl Broker {
         let tip = self.store.chain_tip().await?;
         let database = LogSide { size: tip.size, hash: tip.hash.unwrap_or_else(|| genesis(origin)) };
         // What an earlier recovery of this database saw to is not seen to again: VNFCIs have gone on since.
-        let dealt_with: BTreeMap<String, LogSide> = self.noted(DEALT_WITH).await?.unwrap_or_default();
+        let dealt_with: BTreeMap<String, Vec<LogSide>> = self.noted(DEALT_WITH).await?.unwrap_or_default();
         let mut comparison = Comparison {
             database,
             mirror: None,
             common: 0,
-            alike: 0,
             logs: dealt_with.clone(),
             lost: Lost::default(),
             forked: Lost::default(),
             damage: Vec::new(),
-            mirrored: HashSet::new(),
+            read: HashSet::new(),
         };
         // In the order in which the logs were begun: their origins are UUIDs of version 7.
-        for (position, mirror) in longest(self.mirror.files().with_archives().map_err(unreadable)?)? {
-            let of_this_log = position.origin == origin;
-            let side = LogSide { size: position.size, hash: position.hash };
-            if of_this_log {
-                comparison.mirror = Some(side.clone());
-            } else if dealt_with.get(&position.origin).is_some_and(|seen| covers(seen, &side)) {
-                continue;
+        for (of, mirrors) in by_log(self.mirror.files().with_archives().map_err(unreadable)?)? {
+            let of_this_log = of == origin;
+            for (place, (position, mirror)) in mirrors.iter().enumerate() {
+                let side = LogSide { size: position.size, hash: position.hash };
+                if of_this_log && place == 0 {
+                    comparison.mirror = Some(side.clone());
+                }
+                let seen = comparison.logs.entry(of.clone()).or_default();
+                if !seen.contains(&side) {
+                    seen.push(side.clone());
+                }
+                let seen_to =
+                    !of_this_log && dealt_with.get(&of).is_some_and(|earlier| earlier.contains(&side));
+                if seen_to || is_copy(position, &mirrors[..place])? {
+                    continue;
+                }
+                let both = self.read_mirror(&mut comparison, mirror, position.clone(), of_this_log).await?;
+                // Without a mirror of this log nothing says what of the database is beyond it.
+                if of_this_log {
+                    self.read_fork(&mut comparison.forked, &both).await?;
+                }
             }
-            comparison.logs.insert(position.origin.clone(), side);
-            self.read_mirror(&mut comparison, &mirror, position, of_this_log).await?;
-        }
-        // Without a mirror of this log nothing says what of the database is beyond it.
-        if comparison.mirror.is_some() {
-            self.read_fork(&mut comparison).await?;
         }
         Ok(comparison)
     }
@@ -84,7 +99,8 @@ impl Broker {
         mirror: &Mirror,
         position: Position,
         of_this_log: bool,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Both, BrokerError> {
+        let mut both = Both::default();
         let mut rows = MirrorRows::open(mirror, position).map_err(unreadable)?;
         let (mut agree, mut alike) = (of_this_log, of_this_log);
         let (mut damaged, mut first) = (0, None);
@@ -107,18 +123,18 @@ impl Broker {
                     MirrorRow::Sound(row) => {
                         agree &= is_known;
                         if agree {
-                            comparison.common = row.index + 1;
+                            comparison.common = comparison.common.max(row.index + 1);
                         }
                         alike &= is_alike;
                         if alike {
-                            comparison.alike = row.index + 1;
+                            both.alike = row.index + 1;
                         }
-                        if !is_known {
+                        if !is_known && comparison.read.insert(row.event.id) {
                             comparison.lost.row(&row);
                         }
                         // Also of what a backup caught before it was chained.
                         if is_known && of_this_log && !alike {
-                            comparison.mirrored.insert(row.event.id);
+                            both.mirrored.insert(row.event.id);
                         }
                     }
                     // The rows after it say whether the logs are alike there.
@@ -137,7 +153,7 @@ impl Broker {
                 mirror.directory().display()
             )
         }));
-        Ok(())
+        Ok(both)
     }
 
     /// The chain's hashes by index, of one batch.
@@ -148,17 +164,16 @@ impl Broker {
     }
 
     /// What was delivered by the database as it was put back, before it was noticed.
-    async fn read_fork(&self, comparison: &mut Comparison) -> Result<(), BrokerError> {
-        let Comparison { forked, mirrored, alike, .. } = comparison;
+    async fn read_fork(&self, forked: &mut Lost, both: &Both) -> Result<(), BrokerError> {
         let mut read = |json: &str| {
             let event: StoredEvent =
                 serde_json::from_str(json).map_err(|error| BrokerError::Internal(error.to_string()))?;
-            if !mirrored.contains(&event.id) {
+            if !both.mirrored.contains(&event.id) {
                 forked.delivery(&event);
             }
             Ok::<(), BrokerError>(())
         };
-        let mut next = *alike;
+        let mut next = both.alike;
         loop {
             let query = AuditQuery { from_index: next, limit: BATCH, ..AuditQuery::default() };
             let rows = self.store.audit_entries(&query).await?;
@@ -171,21 +186,30 @@ impl Broker {
     }
 }
 
-/// The mirror of each log that goes furthest, the first of those that go as far: copies of it may lie beside it.
-fn longest(mirrors: Vec<Mirror>) -> Result<Vec<(Position, Mirror)>, BrokerError> {
-    let mut longest: BTreeMap<String, (Position, Mirror)> = BTreeMap::new();
+/// The mirrors of each log, first the one that goes furthest.
+fn by_log(mirrors: Vec<Mirror>) -> Result<BTreeMap<String, Vec<(Position, Mirror)>>, BrokerError> {
+    let mut logs: BTreeMap<String, Vec<(Position, Mirror)>> = BTreeMap::new();
     for mirror in mirrors {
-        let Some(position) = mirror.position().map_err(unreadable)? else { continue };
-        if longest.get(&position.origin).is_none_or(|(known, _)| known.size < position.size) {
-            longest.insert(position.origin.clone(), (position, mirror));
+        if let Some(position) = mirror.position().map_err(unreadable)? {
+            logs.entry(position.origin.clone()).or_default().push((position, mirror));
         }
     }
-    Ok(longest.into_values().collect())
+    for mirrors in logs.values_mut() {
+        mirrors.sort_by_key(|(position, _)| Reverse(position.size));
+    }
+    Ok(logs)
 }
 
-/// Whether a log that went so far has what another mirror of it has.
-fn covers(seen: &LogSide, side: &LogSide) -> bool {
-    side.size < seen.size || side == seen
+/// Whether one of these mirrors of a log, which go at least as far, has all that the one with this position has. They differ
+/// where a database and its mirror were put back both, and went on beside a copy of the mirror that tells of more.
+fn is_copy(position: &Position, mirrors: &[(Position, Mirror)]) -> Result<bool, BrokerError> {
+    for (longer, mirror) in mirrors {
+        let rows = MirrorRows::open(mirror, longer.clone()).map_err(unreadable)?;
+        if rows.lead_to(position).map_err(unreadable)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unreadable(error: ExportError) -> BrokerError {

@@ -40,8 +40,8 @@ use uuid::Uuid;
 pub(super) const BATCH: u32 = 500;
 /// Mark of what the last recovery did, JSON.
 const LAST: &str = "last_recovery";
-/// Mark of the logs whose mirrors the last recovery read, JSON: how far each went, by origin. A database from before that
-/// recovery does not have it.
+/// Mark of the mirrors that were there at the recoveries of this database, JSON: how far each went, by the origin of its log.
+/// A database from before a recovery does not have it.
 pub(super) const DEALT_WITH: &str = "recovered_logs";
 
 /// What a recovery finds and will do.
@@ -146,11 +146,13 @@ impl Broker {
             None => self.audit_origin().await?,
         };
         let comparison = self.compare_logs(&origin).await?;
+        let put_aside =
+            self.mirror_position().await?.map_or_else(|| origin.clone(), |position| position.origin);
         let epochs = self.store.epochs(None, EpochState::LIVING).await?;
         Ok(Plan {
             findings,
             token_differs,
-            archive: self.mirror.files().archived(&origin).directory().display().to_string(),
+            archive: self.mirror.files().archived(&put_aside).directory().display().to_string(),
             origin,
             database_events: comparison.database.size,
             mirror_events: comparison.mirror.as_ref().map(|side| side.size),

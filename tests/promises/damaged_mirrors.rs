@@ -1,5 +1,5 @@
 //! Goal: `keybroker recover` believes no row of a mirror that is not what was written, says which it is, and goes on with
-//! `--force`; a copy of a mirror beside it changes nothing.
+//! `--force`; a copy of a mirror beside it changes nothing, and one that differs is read as well.
 //! Method: rows of `events.jsonl` are changed, garbled and cut off after a backup was restored; `keybroker audit verify` is
 //! asked about the same files; `openssl` reads the CRL.
 
@@ -10,7 +10,8 @@ use crate::support::mano::By;
 use crate::support::process::run;
 use crate::support::site::{Options, Site};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 const POOL: &str = "amf-transport";
 const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
@@ -123,4 +124,53 @@ async fn a_copy_of_a_mirror_beside_it_is_not_seen_to_again() {
     for of in ["rearm", "register", "terminated"] {
         assert_eq!(outcome[of], Value::Array(Vec::new()), "{of}: {outcome}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_mirrors_of_one_log_that_differ_recover_reads_both() {
+    let mut site = Site::start().await;
+    site.full_pool(POOL, 2).await;
+    let vnfcis = site.register(&["amf-0", "amf-1"], &SLOTS, By::Certificate).await;
+    site.stop().await;
+    let (file, before) = (site.path().join("backup.db"), site.path().join("mirror-before"));
+    let copy = async |from: &Path, to: &Path| {
+        run("cp", ["-r".as_ref(), from.as_os_str(), to.as_os_str()]).await.ok();
+    };
+    backup(&site, None, &file).await;
+    copy(&mirror(&site), &before).await;
+    site.serve().await;
+    let went_out = vnfcis[0].boot(&site).await;
+    let ca = issuer(&site, "amf-0").await;
+    site.stop().await;
+    // Database and mirror are put back both, as with a snapshot of a machine: nothing shows it, and the log goes on further
+    // than the one whose mirror somebody kept, where a recovery would put this one.
+    let position = std::fs::read_to_string(mirror(&site).join("position.json")).unwrap();
+    let origin = serde_json::from_str::<Value>(&position).unwrap()["origin"].as_str().unwrap().to_owned();
+    let kept = PathBuf::from(format!("{}.{}", mirror(&site).display(), origin.replace('/', "-")));
+    std::fs::rename(mirror(&site), &kept).unwrap();
+    copy(&before, &mirror(&site)).await;
+    restore(&site, None, &file);
+    site.serve().await;
+    vnfcis[1].boot(&site).await;
+    for id in ["amf-2", "amf-3", "amf-4"] {
+        site.register_one(id, &SLOTS, By::Certificate).await;
+    }
+    site.stop().await;
+    let size = |directory: &Path| {
+        let position = std::fs::read_to_string(directory.join("position.json")).unwrap();
+        serde_json::from_str::<Value>(&position).unwrap()["size"].as_u64().unwrap()
+    };
+    assert!(size(&mirror(&site)) > size(&kept), "the kept one is the shorter");
+    let done = recover(&site, &["--yes", "--force"]).await;
+    // Both had their keys of one pool that was put back, so that nobody keeps what it has.
+    let armed: BTreeSet<&str> = names(&done["outcome"]["rearm"]);
+    assert!(armed.contains("default/amf-0") && armed.contains("default/amf-1"), "{done}");
+    assert_eq!(done["plan"]["archive"], format!("{}.2", kept.display()), "{done}");
+    for directory in [kept.clone(), format!("{}.2", kept.display()).into(), mirror(&site)] {
+        site.verify(&directory, &[]).await.ok();
+    }
+    let outcome = recover(&site, &["--yes", "--force"]).await["outcome"].clone();
+    assert_eq!(outcome["rearm"], Value::Array(Vec::new()), "{outcome}");
+    site.serve().await;
+    until_listed(&mut site, &ca, &hex::encode_upper(&went_out.keys[0].facts.serial)).await;
 }
