@@ -258,12 +258,14 @@ impl Rounds {
         if self.broker.doubt().is_some() {
             return None;
         }
+        let store = &self.broker.store;
         let taken = async {
-            // One that slept through a recovery finds out before it takes anything.
-            self.broker.store.look_back().await?;
-            match self.broker.doubt() {
-                Some(_) => Ok(None),
-                None => self.broker.store.acquire_lease(work.as_str(), &self.holder, LEASE).await,
+            let lease = store.acquire_lease(work.as_str(), &self.holder, LEASE).await?;
+            // One that slept through a recovery finds out here, however long it slept before it took the lease.
+            store.look_back().await?;
+            match (lease, self.broker.doubt()) {
+                (Some(lease), Some(_)) => store.release_lease(&lease).await.map(|()| None),
+                (lease, _) => Ok(lease),
             }
         };
         match taken.await {

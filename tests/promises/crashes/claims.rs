@@ -361,20 +361,10 @@ async fn own_keys_are_certified_once_after_a_crash_at_every_point() {
              -keyout own.key.pem -subj '/CN={id}' -outform DER -out own.csr && openssl base64 -in own.csr -out own.b64"
         );
         run("sh", ["-c", &make]).await.ok();
-        let enrol = async |site: &Site| {
-            let post = format!(
-                "cd {directory} && curl -sS --cacert root.pem --cert initial.cert.pem --key initial.key.pem \
-                 --data-binary @own.b64 -H 'Content-Type: application/pkcs10' -w '\\n%{{http_code}}' \
-                 '{}/.well-known/est/simpleenroll'",
-                site.est_url()
-            );
-            let answer = run("sh", ["-c", &post]).await;
-            let (body, status) = answer.out.rsplit_once('\n').unwrap_or_default();
-            match (answer.code, status) {
-                (0, "200") => Ok(body.to_owned()),
-                (0, _) => panic!("{answer:?}"),
-                _ => Err(Status::unavailable(answer.err)),
-            }
+        let enrol = async |site: &Site| match est_post(site, "simpleenroll", "own.b64").await {
+            Ok((status, body)) if status == "200" => Ok(body),
+            Ok(refused) => panic!("{refused:?}"),
+            Err(error) => Err(Status::unavailable(error)),
         };
         site.crash_at(point, enrol).await;
         let shown = site.vnfci(&id).await;
@@ -393,17 +383,10 @@ async fn a_key_that_the_broker_opened_is_given_out_once_or_never_after_a_crash_a
          -subj '/CN=any' -outform DER | openssl base64 -out any.b64"
     );
     run("sh", ["-c", &make]).await.ok();
-    // (status, whether there is a key in the answer)
+    // (status, empty if there was no answer; whether there is a key in the answer)
     let ask = async |site: &Site| -> (String, bool) {
-        let post = format!(
-            "cd {directory} && curl -sS --cacert root.pem --cert initial.cert.pem --key initial.key.pem \
-             --data-binary @any.b64 -H 'Content-Type: application/pkcs10' -w '\\n%{{http_code}}' \
-             '{}/.well-known/est/serverkeygen'",
-            site.est_url()
-        );
-        let answer = run("sh", ["-c", &post]).await;
-        let (body, status) = answer.out.rsplit_once('\n').unwrap_or_default();
-        (status.to_owned(), body.contains("application/pkcs8"))
+        let (status, body) = est_post(site, "serverkeygen", "any.b64").await.unwrap_or_default();
+        (status, body.contains("application/pkcs8"))
     };
     for (point, after) in [
         (Point::ClaimDrawn, ("200", true)),
@@ -416,11 +399,25 @@ async fn a_key_that_the_broker_opened_is_given_out_once_or_never_after_a_crash_a
         let vnfci = site.register_one(&id, &[("transport", POOL)], By::Certificate).await;
         vnfci.initial.credential.write(site.path(), "initial");
         let cut_off = site.crash_after(point, ask).await;
-        assert_eq!(cut_off, ("000".to_owned(), false), "{point:?}");
+        assert_eq!(cut_off, (String::new(), false), "{point:?}");
         assert_eq!(ask(&site).await, (after.0.to_owned(), after.1), "{point:?}");
         assert_eq!(ask(&site).await, ("403".to_owned(), false), "{point:?}");
         let shown = site.vnfci(&id).await;
         let delivered = shown.credentials.iter().filter(|one| one.key_state == "DELIVERED").count();
         assert_eq!((shown.state(), delivered), (proto::VnfciState::Active, 1), "{point:?}: {shown:?}");
     }
+}
+
+/// What the EST server answers `curl` with the initial credential that lies in the site's directory: status and body, or what
+/// `curl` says where there is no answer.
+async fn est_post(site: &Site, operation: &str, request: &str) -> Result<(String, String), String> {
+    let post = format!(
+        "cd {} && curl -sS --cacert root.pem --cert initial.cert.pem --key initial.key.pem --data-binary @{request} \
+         -H 'Content-Type: application/pkcs10' -w '\\n%{{http_code}}' '{}/.well-known/est/{operation}'",
+        site.path().display(),
+        site.est_url()
+    );
+    let answer = run("sh", ["-c", &post]).await;
+    let (body, status) = answer.out.rsplit_once('\n').unwrap_or_default();
+    if answer.code == 0 { Ok((status.to_owned(), body.to_owned())) } else { Err(answer.err) }
 }
