@@ -7,7 +7,9 @@ use crate::broker::share::Share;
 use crate::broker::{Broker, BrokerError, Wake};
 use crate::nfv::{PoolId, TenantId};
 use crate::store::records::Lease;
+use futures_util::FutureExt;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -17,6 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How long a lease lasts; it is renewed at every round.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
+/// Of those that write the log: they hold each step against the chain besides, and the mirror waits for them.
+const LOG_LEASE: Duration = Duration::from_secs(10);
 /// From a failed round to the next attempt.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Periods of rounds that nothing woke.
@@ -97,6 +101,14 @@ impl Work {
         let error = error.to_string();
         if complaint.is_due(&error, Instant::now()) {
             tracing::warn!(work = self.as_str(), error, "a round failed; it is tried again");
+        }
+    }
+
+    /// How long its lease lasts.
+    const fn lease(self) -> Duration {
+        match self {
+            Self::Sequencer | Self::Head => LOG_LEASE,
+            _ => LEASE,
         }
     }
 
@@ -260,7 +272,7 @@ impl Rounds {
         }
         let store = &self.broker.store;
         let taken = async {
-            let lease = store.acquire_lease(work.as_str(), &self.holder, LEASE).await?;
+            let lease = store.acquire_lease(work.as_str(), &self.holder, work.lease()).await?;
             // One that slept through a recovery finds out here, however long it slept before it took the lease.
             store.look_back().await?;
             match (lease, self.broker.doubt()) {
@@ -378,7 +390,9 @@ struct Shift {
 impl Shift {
     async fn run(mut self) {
         while !self.stop.is_cancelled() {
-            let round = self.rounds.take(self.work).await;
+            // Unwind safety: the next round finds in the store what there is to do.
+            let round = AssertUnwindSafe(self.rounds.take(self.work)).catch_unwind().await;
+            let round = round.unwrap_or_else(|_| Err(BrokerError::Internal("the round panicked".to_owned())));
             let settled = !matches!(round, Ok(true));
             self.rest(round).await;
             if self.work == Work::Producer && settled && !self.stop.is_cancelled() {

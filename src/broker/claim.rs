@@ -358,6 +358,8 @@ impl Broker {
                 Err(error) => {
                     if let HsmError::NotFound(_) = &error {
                         self.check_token_of(&record.tenant).await?;
+                        // A worker that does not see what another process wrote is replaced meanwhile.
+                        return Err(HsmError::Unavailable(format!("{error}; the store has it in use")).into());
                     }
                     return Err(error.into());
                 }

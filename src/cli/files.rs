@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// Larger files are none of ours.
@@ -31,37 +32,69 @@ pub enum Readers {
 /// [`Failure`] with the path.
 pub fn replace(path: &Path, content: &[u8], readers: Readers) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let temporary = directory.join(name);
-        // One that a crash left behind may have other rights.
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        File::open(directory)?.sync_all()
+        // A secret has one place only: what a crash leaves of it there is gone with the next one. What is public may be written
+        // by several brokers at once.
+        let suffix = match readers {
+            Readers::Owner => "new".to_owned(),
+            Readers::Everyone => format!("{}.new", Uuid::now_v7()),
+        };
+        std::fs::rename(write_beside(path, &suffix, content, readers)?, path)?;
+        File::open(directory_of(path))?.sync_all()
     };
     write().map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }
 
-/// Writes a new file; one that exists is left as it is.
+/// Writes a new file, whole or not at all; one that exists is left as it is.
 ///
 /// # Errors
 /// [`Failure`] with the path, also if it exists.
 pub fn create_new(path: &Path, content: &[u8], readers: Readers) -> Result<(), Failure> {
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
+    match create_if_none(path, content, readers)? {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("{} cannot be written: it exists", path.display()))),
+    }
+}
+
+/// As [`create_new`]; false if it exists, perhaps because another process was first.
+///
+/// # Errors
+/// [`Failure`] with the path.
+pub(super) fn create_if_none(path: &Path, content: &[u8], readers: Readers) -> Result<bool, Failure> {
+    let write = || -> io::Result<bool> {
+        let temporary = write_beside(path, &format!("{}.new", Uuid::now_v7()), content, readers)?;
+        let linked = std::fs::hard_link(&temporary, path);
+        std::fs::remove_file(&temporary)?;
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            linked => {
+                linked?;
+                File::open(directory_of(path))?.sync_all().map(|()| true)
+            }
+        }
     };
     write().map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// Writes and syncs a file beside its place, `NAME.SUFFIX`.
+fn write_beside(path: &Path, suffix: &str, content: &[u8], readers: Readers) -> io::Result<PathBuf> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{suffix}"));
+    let temporary = directory_of(path).join(name);
+    // One that a crash left behind may have other rights.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode(readers)).open(&temporary)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.map(|()| temporary)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where a new file will be, whatever way its directory is named.
@@ -75,8 +108,7 @@ pub(super) fn new_place(path: &Path) -> Result<PathBuf, Failure> {
     }
     let place = || -> io::Result<PathBuf> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new(".")).canonicalize()?;
+        let directory = directory_of(path).canonicalize()?;
         rustix::fs::access(&directory, Access::WRITE_OK | Access::EXEC_OK)?;
         Ok(directory.join(name))
     };
@@ -105,10 +137,7 @@ pub(super) fn delete(path: &Path) -> Result<(), Failure> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
-        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
+        File::open(directory_of(path))?.sync_all()
     };
     remove().map_err(|error| Failure::failed(format!("{} cannot be deleted: {error}", path.display())))
 }

@@ -186,8 +186,10 @@ pub(super) fn client_key(file: &Path) -> Result<Vec<u8>, Failure> {
     if !file.exists() {
         let key = new_client_key()?;
         let text = Zeroizing::new(pem("PRIVATE KEY", &key.pkcs8_der));
-        files::create_new(file, text.as_bytes(), Readers::Owner)?;
-        return Ok(key.public_key_der);
+        // Another broker that starts with the same directory may be first: its key is the one then.
+        if files::create_if_none(file, text.as_bytes(), Readers::Owner)? {
+            return Ok(key.public_key_der);
+        }
     }
     let unusable = || Failure::failed(format!("{} has no P-256 key in PKCS#8", file.display()));
     let pkcs8_der = files::read_private_key(file)?;
@@ -241,12 +243,9 @@ fn client_directory(config: &Config, role: &str) -> PathBuf {
 }
 
 fn install(file: &Path, content: &[u8], readers: Readers, report: &mut Report) -> Result<(), Failure> {
-    if file.exists() {
-        report.kept.push(file.display().to_string());
-    } else {
-        files::create_new(file, content, readers)?;
-        report.created.push(file.display().to_string());
-    }
+    let created = files::create_if_none(file, content, readers)?;
+    let list = if created { &mut report.created } else { &mut report.kept };
+    list.push(file.display().to_string());
     Ok(())
 }
 

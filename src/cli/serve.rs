@@ -1,9 +1,9 @@
 //! `keybroker serve`: runs the broker until it is told to end.
 
 use super::assembly;
-use super::certificates::listener_tls;
+use super::certificates::{ListenerTls, listener_tls};
 use super::est_clients;
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use crate::api::Face;
 use crate::broker::Broker;
 use crate::broker::background::Background;
@@ -17,18 +17,25 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+/// How long a start waits for a database or an HSM that is away.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// From one attempt to start to the next.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How often the readiness probe's answer is made anew.
 const READINESS_PERIOD: Duration = Duration::from_secs(1);
 /// How long the store may take to say that it is there before the probe says that it is not.
 const READINESS_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How often the listeners' certificates are looked at.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// The broker, what differs between store and token, and the listeners' TLS.
+type Opened = (Arc<Broker>, Vec<String>, ListenerTls);
 
 /// `serve`.
 #[derive(Debug, clap::Args)]
@@ -61,8 +68,8 @@ pub async fn command(args: ServeArgs) -> Result<(), Failure> {
 
 /// Runs a broker with this configuration until `signals.stop` is cancelled and everything under way has ended.
 ///
-/// 1. Be the only one; open store and HSM, compare them, report what differs.
-/// 2. Read or issue the listeners' certificates; take the configured issuers into use.
+/// 1. Be the only one; open store and HSM, compare them, report what differs; read or issue the listeners' certificates.
+/// 2. Take the configured issuers into use.
 /// 3. Bind every listener; start the background work; serve.
 /// 4. Until told to stop, or the database was recovered under it: reload when told to, renew certificates, look whether the
 ///    broker is ready.
@@ -74,11 +81,8 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     // 1.
     assembly::refuse_lost_database(&config)?;
     let _only = only_process(&config)?;
-    let broker = assembly::open(&config).await?;
-    broker.root_der()?;
-    let findings = broker.reconcile().await?;
+    let (broker, findings, tls) = open_patiently(&config, &signals.stop).await?;
     // 2.
-    let tls = listener_tls(&broker, &config).await?;
     broker.set_issuers(assembly::issuers(&broker, &config));
     // 3.
     let limits = Limits::from(config.listen.limits);
@@ -159,6 +163,44 @@ pub async fn run(config: Config, mut signals: Signals, metrics: PrometheusHandle
     broker.close().await;
     drained?;
     outlived.map_or(Ok(()), |sentence| Err(Failure::unavailable(sentence)))
+}
+
+/// Opens everything, again and again while the database or the HSM is away, for [`PATIENCE`] at most: both are started again
+/// beside a broker, and a supervisor that starts it too often gives it up.
+async fn open_patiently(config: &Config, stop: &CancellationToken) -> Result<Opened, Failure> {
+    let begun = Instant::now();
+    let mut said = String::new();
+    loop {
+        let failure = match open(config).await {
+            Err(failure) if failure.exit == Exit::Unavailable && begun.elapsed() < PATIENCE => failure,
+            opened => return opened,
+        };
+        if failure.text != said {
+            tracing::warn!(error = %failure, "not started yet: it is tried again for {PATIENCE:?} in all");
+            said.clone_from(&failure.text);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stop.cancelled() => return Err(failure),
+        }
+    }
+}
+
+async fn open(config: &Config) -> Result<Opened, Failure> {
+    let broker = assembly::open(config).await?;
+    let opened = async {
+        broker.root_der()?;
+        let findings = broker.reconcile().await?;
+        let tls = listener_tls(&broker, config).await?;
+        Ok((findings, tls))
+    };
+    match opened.await {
+        Ok((findings, tls)) => Ok((broker, findings, tls)),
+        Err(failure) => {
+            broker.close().await;
+            Err(failure)
+        }
+    }
 }
 
 /// As [`Broker::ready`], in bounded time.

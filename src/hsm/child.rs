@@ -1,6 +1,7 @@
 //! Starting one worker process, and the broker's end of its socket.
 
 use super::protocol::{self, Hello, MAX_FRAME, Pin, Task, Welcome};
+use super::token::NO_TOKEN;
 use super::{HsmConfig, HsmError};
 use crate::crash;
 use bytes::BytesMut;
@@ -36,9 +37,10 @@ pub(super) struct Worker {
 
 const ENDED_WHILE_LOADING: &str = "the worker failed while it loaded the module";
 
-/// Whether a start failed because its process ended before it had answered: the module's doing, and not its last word.
-pub(super) fn ended_while_loading(error: &HsmError) -> bool {
-    matches!(error, HsmError::Unavailable(text) if text.starts_with(ENDED_WHILE_LOADING))
+/// Whether a start failed by the module's doing that is not its last word: its process ended before it had answered, or saw no
+/// token at all. SoftHSM 2.6 leaves a token out, for as long as the process lives, whose file another one is just writing.
+pub(super) fn may_start_again(error: &HsmError) -> bool {
+    matches!(error, HsmError::Unavailable(text) if text.starts_with(ENDED_WHILE_LOADING) || text.contains(NO_TOKEN))
 }
 
 impl Worker {

@@ -4,7 +4,7 @@
 //! in the queue is served by its successor. After repeated failures to start, the lane's circuit is open: calls fail
 //! at once, while its slots keep trying, until one start succeeds.
 
-use super::child::{Worker, ended_while_loading};
+use super::child::{Worker, may_start_again};
 use super::protocol::{Reply, Response, Task, Welcome};
 use super::{HsmConfig, HsmError, Lane};
 use metrics::Label;
@@ -141,12 +141,12 @@ impl Shared {
 }
 
 /// Starts the prober, which logs in first and runs the self-test, and ends it. A module that ends its process while it is
-/// loaded is tried again: SoftHSM 2.6 aborts when it reads a token that another process is just writing.
+/// loaded, or shows no token, is tried again: SoftHSM 2.6 does both when it reads a token that another process is just writing.
 pub(super) async fn probe(config: &HsmConfig) -> Result<Welcome, HsmError> {
     let mut failures = 0;
     let prober = loop {
         match Worker::start(config, Task::Probe(config.sealing.clone())).await {
-            Err(error) if failures + 1 < PROBES && ended_while_loading(&error) => {
+            Err(error) if failures + 1 < PROBES && may_start_again(&error) => {
                 failures += 1;
                 tracing::warn!(%error, failures, "the HSM's module is tried again");
                 sleep(back_off(failures)).await;

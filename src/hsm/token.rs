@@ -63,6 +63,8 @@ pub(super) struct Token {
 
 /// What is not found by a process that was started so long ago at most is not there.
 const BELIEVED: Duration = Duration::from_secs(5);
+/// What a start without any token says.
+pub(super) const NO_TOKEN: &str = "no token is present";
 
 impl Token {
     /// Loads the module, finds the token by its label and logs in (one attempt).
@@ -193,18 +195,11 @@ impl Token {
     }
 
     /// "Not found" is believed only of a token that answers: SoftHSM lists nothing when its directory is gone.
-    /// It also cannot read its token's file while another process logs in, so a failure is asked again.
     pub(super) fn confirm_present(&self) -> Result<(), Fault> {
-        for _ in 0..20 {
-            match self.pkcs11.get_token_info(self.slot) {
-                Ok(info) if info.token_initialized() && info.serial_number().trim() == self.serial => {
-                    return Ok(());
-                }
-                Ok(_) => break,
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
+        match token_info(&self.pkcs11, self.slot) {
+            Ok(info) if info.token_initialized() && info.serial_number().trim() == self.serial => Ok(()),
+            _ => Err(Fault::Module(RvError::TokenNotPresent, Function::FindObjects)),
         }
-        Err(Fault::Module(RvError::TokenNotPresent, Function::FindObjects))
     }
 
     /// Notes that an object which should be there was not found.
@@ -281,15 +276,29 @@ fn load(module: &Path) -> Result<Pkcs11, HsmError> {
     Ok(pkcs11)
 }
 
+/// What the module says of a token. SoftHSM cannot read its token's file while another process logs in, so a failure is asked
+/// again.
+fn token_info(pkcs11: &Pkcs11, slot: Slot) -> Result<TokenInfo, Error> {
+    let mut told = pkcs11.get_token_info(slot);
+    for _ in 1..20 {
+        if told.is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        told = pkcs11.get_token_info(slot);
+    }
+    told
+}
+
 fn find_slot(pkcs11: &Pkcs11, label: &str) -> Result<(Slot, TokenInfo), HsmError> {
     let slots = pkcs11.get_slots_with_token().map_err(|error| unavailable("list the slots", error))?;
     let tokens: Vec<(Slot, TokenInfo)> = slots
         .into_iter()
-        .filter_map(|slot| Some((slot, pkcs11.get_token_info(slot).ok()?)))
+        .filter_map(|slot| Some((slot, token_info(pkcs11, slot).ok()?)))
         .filter(|(_, info)| info.token_initialized())
         .collect();
     let labels = tokens.iter().map(|(_, info)| info.label().trim_end()).collect::<Vec<_>>().join(", ");
-    let present = if labels.is_empty() { "no token is present".into() } else { format!("present: {labels}") };
+    let present = if labels.is_empty() { NO_TOKEN.into() } else { format!("present: {labels}") };
     let mut matching = tokens.iter().filter(|(_, info)| info.label().trim_end() == label);
     match (matching.next(), matching.next()) {
         (Some((slot, info)), None) => Ok((*slot, info.clone())),

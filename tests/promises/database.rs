@@ -151,3 +151,43 @@ async fn a_dump_restored_to_another_server_goes_on_with_pool_and_log() {
     site.until_available(POOL, 6).await;
     assert_settled(&mut site, &held, &[], &head_before).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_a_database_that_is_away_for_a_moment() {
+    let database = Cluster::own("").database();
+    let mut site = site_on(&database).await;
+    refilled_pool(&mut site, 2).await;
+    let vnfci = site.register_one("amf-0", &SLOTS, By::Certificate).await;
+    site.stop().await;
+    database.cluster().stop("fast");
+    let broker = site.spawn_broker();
+    let log = site.log();
+    crate::support::until(PATIENCE, "a word on the database", async || {
+        std::fs::read_to_string(&log).unwrap().contains("not started yet").then_some(())
+    })
+    .await;
+    database.cluster().start();
+    site.return_broker(broker);
+    site.until("the first answer", async |site| vnfci.claim(site).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_start_at_once_from_one_directory_make_its_files_once() {
+    let database = Cluster::common().database();
+    let mut site = site_on(&database).await;
+    let mut replica = site.prepare_replica("replica");
+    let tls = site.path().join("tls");
+    site.stop().await;
+    for _ in 0..3 {
+        std::fs::remove_dir_all(&tls).unwrap();
+        let (one, other) = tokio::join!(site.start_broker(), replica.start_broker());
+        site.return_broker(one);
+        replica.return_broker(other);
+        site.stop().await;
+        replica.stop().await;
+        let files = std::fs::read_dir(&tls).unwrap();
+        let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        assert_eq!(files, ["bootstrap.pem", "server-key.pem", "server.pem"]);
+    }
+}

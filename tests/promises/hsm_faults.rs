@@ -89,6 +89,10 @@ async fn a_module_that_crashes_while_it_is_loaded_is_loaded_again_before_a_start
     site.faults().set("C_Initialize crash times 2");
     site.serve().await;
     assert_eq!(site.faults().injected().iter().filter(|line| line.contains("crash")).count(), 2);
+    // Nor is a start given up at once.
+    site.stop().await;
+    site.faults().set("C_Initialize crash times 5");
+    site.serve().await;
     // One that does so every time is not tried for ever.
     site.stop().await;
     site.faults().set("C_Initialize crash");
@@ -96,6 +100,19 @@ async fn a_module_that_crashes_while_it_is_loaded_is_loaded_again_before_a_start
     let failed = site.cli(["serve", "--config", &config]).await;
     assert_eq!(failed.code, 4, "{failed:?}");
     assert!(failed.err.contains("while it loaded the module"), "{failed:?}");
+}
+
+/// Found by two `init` at once: the one that read the token's file while the other one wrote it was told that there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_cannot_be_read_while_another_process_writes_it_is_read_again() {
+    let mut site = faulty().await;
+    site.stop().await;
+    let config = site.config().display().to_string();
+    for times in [3, 25] {
+        site.faults().set(&format!("C_GetTokenInfo return 5 times {times}"));
+        site.cli(["init", "--config", &config]).await.ok();
+    }
+    site.faults().clear();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,11 @@ const TRUSTED: Duration = Duration::from_secs(1);
 /// How long a transaction may be left open between its statements: whoever was stopped there holds up the chain of the log,
 /// which goes no further than what was committed before it.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(15);
+/// How often the server looks, while a statement runs or waits for a lock, whether the broker that asked is there still: what
+/// one that was killed holds locked is free then.
+const GONE: Duration = Duration::from_secs(2);
+/// The longest that a start waits for its schema.
+const MIGRATED: Duration = Duration::from_secs(300);
 
 /// Where the database is and how it is used.
 #[derive(Clone)]
@@ -99,6 +104,11 @@ impl PostgresOptions {
         format!("PostgreSQL database {} at {host}:{port}", self.connect.get_database().unwrap_or_default())
     }
 
+    /// How long a statement may go without an answer: longer than the server gives it.
+    fn silence(&self) -> Duration {
+        self.statement_timeout + self.acquire_timeout
+    }
+
     fn session(&self) -> PgConnectOptions {
         let millis = |duration: Duration| duration.as_millis().to_string();
         self.connect
@@ -112,6 +122,11 @@ impl PostgresOptions {
                 ("statement_timeout", millis(self.statement_timeout)),
                 ("lock_timeout", millis(self.lock_timeout)),
                 ("idle_in_transaction_session_timeout", millis(IDLE_IN_TRANSACTION)),
+                ("client_connection_check_interval", millis(GONE)),
+                // A connection that was cut off frees its place within a minute, not after two hours.
+                ("tcp_keepalives_idle", "30".to_owned()),
+                ("tcp_keepalives_interval", "10".to_owned()),
+                ("tcp_keepalives_count", "3".to_owned()),
                 ("timezone", "UTC".to_owned()),
                 // That a table is there already is nothing to be told.
                 ("client_min_messages", "warning".to_owned()),
@@ -130,8 +145,11 @@ impl PostgresStore {
     pub async fn open(options: PostgresOptions, clock: Option<Arc<dyn Clock>>) -> Result<Self> {
         let mut connection = connect(&options).await?;
         look_at(&mut connection, &options).await?;
-        migrate(&mut connection, &options).await?;
-        order::go_on(&mut connection).await?;
+        let brought_up = async {
+            migrate(&mut connection, &options).await?;
+            order::go_on(&mut connection).await
+        };
+        tokio::time::timeout(MIGRATED, brought_up).await.unwrap_or_else(|_| Err(silent(&options)))?;
         // Whatever happens to this connection, the pool makes its own.
         drop(connection.close().await);
         Ok(Self::over(&options, options.session(), clock))
@@ -144,9 +162,8 @@ impl PostgresStore {
     pub async fn open_to_read(options: PostgresOptions) -> Result<Self> {
         let mut connection = connect(&options).await?;
         look_at(&mut connection, &options).await?;
-        let newest: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
-            .fetch_one(&mut connection)
-            .await?;
+        let newest = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations");
+        let newest: Option<i64> = answered(options.silence(), newest.fetch_one(&mut connection)).await?;
         refuse_newer(&MIGRATIONS, newest, &options.place())?;
         drop(connection.close().await);
         let session = options.session().options([("default_transaction_read_only", "on")]);
@@ -156,10 +173,7 @@ impl PostgresStore {
     fn over(options: &PostgresOptions, session: PgConnectOptions, clock: Option<Arc<dyn Clock>>) -> Self {
         let continuity = Arc::new(Continuity::default());
         let (connected, acquired) = (Arc::clone(&continuity), Arc::clone(&continuity));
-        let silence = Silence {
-            short: options.acquire_timeout,
-            long: options.statement_timeout + options.acquire_timeout,
-        };
+        let silence = Silence { short: options.acquire_timeout, long: options.silence() };
         let pool = PgPoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(options.acquire_timeout)
@@ -199,13 +213,12 @@ impl PostgresStore {
     pub async fn look(options: &PostgresOptions) -> Result<String> {
         let mut connection = connect(options).await?;
         look_at(&mut connection, options).await?;
-        let row = sqlx::query(
+        let found = sqlx::query(
             "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS initialised,
                     (SELECT s.ssl FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid()) AS tls,
                     current_setting('server_version') AS version",
-        )
-        .fetch_one(&mut connection)
-        .await?;
+        );
+        let row = answered(options.silence(), found.fetch_one(&mut connection)).await?;
         drop(connection.close().await);
         let place = options.place();
         if !row.try_get::<bool, _>("initialised")? {
@@ -219,8 +232,12 @@ impl PostgresStore {
 async fn connect(options: &PostgresOptions) -> Result<PgConnection> {
     match tokio::time::timeout(options.acquire_timeout, options.session().connect()).await {
         Ok(connected) => connected.map_err(|error| cannot_connect(options, error)),
-        Err(_) => Err(StoreError::Unavailable(format!("{} does not answer", options.place()))),
+        Err(_) => Err(silent(options)),
     }
+}
+
+fn silent(options: &PostgresOptions) -> StoreError {
+    StoreError::Unavailable(format!("{} does not answer", options.place()))
 }
 
 fn cannot_connect(options: &PostgresOptions, error: sqlx::Error) -> StoreError {
@@ -238,14 +255,13 @@ fn cannot_connect(options: &PostgresOptions, error: sqlx::Error) -> StoreError {
 
 /// Refuses a server that is not what the promises need.
 async fn look_at(connection: &mut PgConnection, options: &PostgresOptions) -> Result<()> {
-    let row = sqlx::query(
+    let settings = sqlx::query(
         "SELECT CAST(current_setting('server_version_num') AS INTEGER) AS version,
                 current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
                 current_setting('synchronous_commit') AS synchronous_commit,
                 current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby",
-    )
-    .fetch_one(connection)
-    .await?;
+    );
+    let row = answered(options.silence(), settings.fetch_one(connection)).await?;
     let place = options.place();
     let unusable = |why: String| Err(StoreError::Unusable(format!("{place}: {why}")));
     let version: i32 = row.try_get("version")?;
