@@ -403,7 +403,8 @@ pub async fn compare(
                 )),
                 (Ok(_), Some(existed)) => Comparison::RolledBack(format!(
                     "there is no mirror of the audit log in {directory}, and there was one in {existed}: whether the \
-                     database is the latest cannot be known (put the mirror back if it was moved)"
+                     database is the latest cannot be known (put the mirror back if it was moved; replicas of one database share \
+                     one mirror, by [audit] mirror)"
                 )),
                 (Ok(_), None) => Comparison::Agrees(None),
             });
