@@ -20,6 +20,8 @@ use futures_util::StreamExt;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use path::fuzz_path;
 use path::{Operation, Route};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
