@@ -116,7 +116,7 @@ impl Server {
                 Ok(chain) => ("ok", certificates(&chain, "application/pkcs7-mime")),
                 Err(error) => failed(&error),
             },
-            Operation::CsrAttrs => match self.broker.enrolment_attributes(&route.label) {
+            Operation::CsrAttrs => match self.broker.enrolment_attributes(peer, &route.label).await {
                 Ok(Some(der)) => ("ok", base64("application/csrattrs", &der)),
                 Ok(None) => ("ok", StatusCode::NO_CONTENT.into_response()),
                 Err(error) => failed(&error),
