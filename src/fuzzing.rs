@@ -10,6 +10,7 @@ use crate::ca::path::{self, Certificate, Conformance, Crl, PolicySet, Purpose, R
 use crate::ca::{CertificateFacts, NameValues, Profile, SigningCa, certificates_from_pem};
 use crate::clock::{HumaneDuration, Timestamp};
 use crate::config::Config;
+use crate::credential::KeyType;
 use crate::hsm::ObjectId;
 use crate::identity::token::{ProofFields, Token};
 use crate::identity::{CertificateName, confirm, x509};
@@ -41,7 +42,7 @@ pub const TARGETS: &[Target] = &[
     ("profile", profile),
     ("frames", crate::hsm::fuzz::frames),
     ("envelope", envelope),
-    ("http_path", crate::server::fuzz_path),
+    ("http_path", http_path),
     ("request", crate::api::fuzz::request),
     ("names", names),
     ("csr", csr),
@@ -117,7 +118,7 @@ fn csr(data: &[u8]) {
     }
 }
 
-/// A certs-only message.
+/// What an enrolment server says: a certs-only message, and what it wants in requests.
 fn cms(data: &[u8]) {
     if let Ok(certificates) = crate::ca::cms::certificates(data) {
         let mut sorted = certificates.clone();
@@ -125,6 +126,18 @@ fn cms(data: &[u8]) {
         sorted.dedup();
         assert_eq!(crate::ca::cms::certificates(&crate::ca::cms::certs_only(&certificates)), Ok(sorted));
     }
+    if let Ok(wanted) = crate::ca::issuers::RequestAttributes::parse(data) {
+        assert_eq!(wanted.hash(), Sha256Hash::of(data));
+        for key_type in KeyType::ALL {
+            let _ = wanted.check(*key_type);
+        }
+    }
+}
+
+/// Paths and queries of the plain HTTP listener and of EST.
+fn http_path(data: &[u8]) {
+    crate::server::fuzz_path(data);
+    crate::est::fuzz_path(data);
 }
 
 /// A client's chain, an anchor, a CA certificate: DER and PEM.

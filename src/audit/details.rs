@@ -378,8 +378,9 @@ details! {
     EnrolmentDetails {
         /// The enrolment.
         claim: ClaimId,
-        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI), `CERTIFICATE` (that it follows) or `AUTHORITY`
-        /// (the actor, which vouches for the key and has it for no VNFCI that is known here).
+        /// `INITIAL_CREDENTIAL`, `AGENT` (the actor, on behalf of the VNFCI), `CERTIFICATE` (that it follows, by its
+        /// VNFCI or an agent, the actor) or `AUTHORITY` (the actor, which vouches for the key and has it for no VNFCI that is
+        /// known here).
         basis: String,
         /// The arming that it belongs to; none with `AUTHORITY`.
         initial_credential: Option<InitialCredentialId>,

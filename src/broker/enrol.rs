@@ -1,7 +1,8 @@
 //! A certificate for a key that its holder made and keeps (ETSI GR NFV-SEC 005 8.1.2.1 and 8.1.2.2, RFC 7030).
 //!
-//! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one, a VNFCI by a certificate that it has, or a
-//!    registration authority ([`Broker::identify_enroller`]), whose way is that of `enrol_vouched.rs` from here on, or of
+//! 1. Who asks: a VNFCI by its initial credential, a VNFM as agent of one (for its first certificates, or for those that
+//!    follow the ones that are to be renewed), a VNFCI by a certificate that it has, or a registration
+//!    authority ([`Broker::identify_enroller`]), whose way is that of `enrol_vouched.rs` from here on, or of
 //!    `renew_identity.rs` for the certificate that it shows.
 //! 2. Read the request: its own signature proves possession of the key.
 //! 3. Find the slot that is to be filled, and its profile. The same key again gets the same certificate again.
@@ -21,6 +22,7 @@ use crate::authorisation::{Caller, Denied, Rpc, reach};
 use crate::broker::claim::REDRAWS_ALLOWED;
 use crate::broker::confirm::vnfci_actor;
 use crate::broker::enrol_certificate::{Enrolling, Signed, told, too_many};
+use crate::broker::renew::reenrol_after;
 use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::profile::ProfileIssuer;
 use crate::ca::{CertificationRequest, Profile};
@@ -55,7 +57,11 @@ pub struct Enroller {
 #[derive(Debug, Clone)]
 enum EnrollerKind {
     InitialCredential(Verified),
-    Agent(Caller),
+    /// `again`: a certificate of the VNFCI that is to be renewed is followed.
+    Agent {
+        caller: Caller,
+        again: bool,
+    },
     Authority(Caller),
     /// A registered client that asks for what follows its own certificate, DER.
     Registered(Caller, Vec<u8>),
@@ -69,7 +75,7 @@ impl Enroller {
             EnrollerKind::InitialCredential(verified) => {
                 Caller::vnfci(verified.tenant().clone(), verified.vnfci().clone())
             }
-            EnrollerKind::Agent(caller)
+            EnrollerKind::Agent { caller, .. }
             | EnrollerKind::Authority(caller)
             | EnrollerKind::Registered(caller, _)
             | EnrollerKind::Holder(caller, _) => caller.clone(),
@@ -92,7 +98,8 @@ struct Place {
 
 impl Broker {
     /// Who is behind an EST connection. `again`: the client asks for a certificate that follows the one it shows; shown
-    /// an initial certificate instead, this is a first enrolment (strongSwan asks so).
+    /// an initial certificate instead, this is a first enrolment, and so is an agent's for a VNFCI that has nothing to be
+    /// renewed (strongSwan always asks so).
     ///
     /// # Errors
     /// [`BrokerError::Refused`]; [`BrokerError::Denied`] for a registered identity that is nobody's agent.
@@ -113,16 +120,13 @@ impl Broker {
             EnrollerKind::Holder(caller, Box::new(held))
         } else if self.store.identity_by_fingerprint(shown).await?.is_some() {
             let caller = self.identify_registered(peer).await?;
-            if again {
-                // A VNFM does not show the certificate that is to be followed.
-                if reach(caller.role, Rpc::RenewIdentity).is_none() {
-                    return Err(Denied::Role(caller.role, Rpc::RenewIdentity).into());
-                }
+            let may = |rpc| reach(caller.role, rpc).is_some();
+            if again && may(Rpc::RenewIdentity) {
                 EnrollerKind::Registered(caller, leaf.clone())
-            } else if reach(caller.role, Rpc::EnrolVouched).is_some() {
+            } else if may(Rpc::EnrolVouched) {
                 EnrollerKind::Authority(caller)
-            } else if reach(caller.role, Rpc::EnrolVnfci).is_some() {
-                EnrollerKind::Agent(caller)
+            } else if may(Rpc::EnrolVnfci) {
+                EnrollerKind::Agent { caller, again }
             } else {
                 return Err(Denied::Role(caller.role, Rpc::EnrolVnfci).into());
             }
@@ -203,7 +207,7 @@ impl Broker {
         }
         // 4.
         if let ProfileIssuer::External(name) = place.profile.issuer() {
-            return Err(BrokerError::Precondition(format!(
+            return Err(invalid(format!(
                 "profile {} is certified by issuer {name}, not here: enrol there",
                 place.profile.name()
             )));
@@ -239,6 +243,21 @@ impl Broker {
         self.conclude_enrolment(&event, claim, der, outcome, Point::EnrolmentCommitted, of).await
     }
 
+    /// The profiles of the slots that a VNFCI itself may fill, each once; of an agent or an authority none.
+    pub(super) async fn profiles_of(&self, enroller: &Enroller) -> Result<Vec<ProfileName>, BrokerError> {
+        let (tenant, id, slot) = match &enroller.kind {
+            EnrollerKind::InitialCredential(verified) => (verified.tenant(), verified.vnfci(), None),
+            EnrollerKind::Holder(_, held) => (&held.tenant, &held.vnfci, Some(&held.slot)),
+            EnrollerKind::Agent { .. } | EnrollerKind::Authority(_) | EnrollerKind::Registered(..) => {
+                return Ok(Vec::new());
+            }
+        };
+        let vnfci = self.store.vnfci(tenant, id).await?;
+        let mut fitting = self.fitting_slots(&vnfci, &Label::default()).await?;
+        fitting.retain(|(name, _)| slot.is_none_or(|slot| slot == name));
+        Ok(distinct_profiles(&fitting))
+    }
+
     /// Whose slot is to be filled, and which.
     async fn place(
         &self,
@@ -252,7 +271,7 @@ impl Broker {
                 (verified.tenant().clone(), verified.vnfci().clone())
             }
             EnrollerKind::Holder(_, held) => (held.tenant.clone(), held.vnfci.clone()),
-            EnrollerKind::Agent(caller) => {
+            EnrollerKind::Agent { caller, .. } => {
                 let tenant = Self::tenant_of(caller, label.tenant.clone())?;
                 let id = self.principal(caller, &tenant, request, on_behalf_of.as_ref()).await?;
                 (tenant, id)
@@ -267,19 +286,26 @@ impl Broker {
         names_itself(&tenant, &id, label, on_behalf_of.as_ref())?;
         let vnfci = self.store.vnfci(&tenant, &id).await?;
         let arming = &vnfci.initial_credential;
-        let (basis, follows) = match &enroller.kind {
-            EnrollerKind::InitialCredential(verified) => {
-                (EnrolmentBasis::InitialCredential(verified.credential()), None)
+        let key = Sha256Hash::of(request.public_key_der());
+        let mut fitting = self.fitting_slots(&vnfci, label).await?;
+        let follows = match &enroller.kind {
+            EnrollerKind::Holder(_, held) => Some((**held).clone()),
+            EnrollerKind::Agent { again: true, .. } => self.to_be_renewed(&vnfci, &fitting, key).await?,
+            _ => None,
+        };
+        let basis = match (&enroller.kind, &follows) {
+            (_, Some(held)) => EnrolmentBasis::Certificate(Sha256Hash::of(&held.certificate_der)),
+            (EnrollerKind::InitialCredential(verified), None) => {
+                EnrolmentBasis::InitialCredential(verified.credential())
             }
-            EnrollerKind::Holder(_, held) => (EnrolmentBasis::Certificate(enroller.shown), Some(&**held)),
-            _ => (EnrolmentBasis::Agent(arming.id), None),
+            (_, None) => EnrolmentBasis::Agent(arming.id),
         };
         if matches!(vnfci.state, VnfciState::Released | VnfciState::Terminated) {
             return Err(refused("VNFCI_ENDED", format!("VNFCI {id} is {}", vnfci.state)));
         }
         let now = self.store.now().await?;
         let overlap = self.settings.load().tenant(&tenant).renewal_overlap;
-        if let Some(since) = follows.and_then(|held| held.superseded_at)
+        if let Some(since) = follows.as_ref().and_then(|held| held.superseded_at)
             && now >= since.plus(overlap)
         {
             let reason = format!("the certificate was superseded at {since}, and the overlap is over");
@@ -298,34 +324,60 @@ impl Broker {
             }
             self.names_nobody_else(&tenant, &id, &request.identifiers()).await?;
         }
-        let mut fitting = Vec::new();
-        let mut profiles = Vec::new();
-        for slot in &vnfci.slots {
-            if follows.is_some_and(|held| held.slot != slot.name) {
-                continue;
-            }
-            let pool = self.store.pool(&tenant, &slot.pool).await?;
-            if label.profile.as_ref().is_none_or(|profile| *profile == pool.profile) {
-                if !profiles.contains(&pool.profile) {
-                    profiles.push(pool.profile.clone());
-                }
-                fitting.push((slot.name.clone(), pool));
-            }
+        if let Some(held) = &follows {
+            fitting.retain(|(slot, _)| *slot == held.slot);
         }
-        if profiles.len() > 1 {
-            let profiles: Vec<_> = profiles.iter().map(ProfileName::as_str).collect();
-            return Err(invalid(format!(
-                "VNFCI {id} has slots of the profiles {}: name one in the path, /.well-known/est/PROFILE/simpleenroll",
-                profiles.join(", ")
-            )));
-        }
-        let chosen = self.next_slot(arming, fitting, &Sha256Hash::of(request.public_key_der())).await?;
+        one_profile(&id, &fitting)?;
+        let chosen = self.next_slot(arming, fitting, &key).await?;
         let Some((slot, pool)) = chosen else {
             return Err(no_such_slot(&id));
         };
         let profile = self.known_profile(&pool.profile)?;
-        let follows = follows.cloned();
         Ok(Place { slot, pool, profile, basis, follows, vnfci, spent })
+    }
+
+    /// The slots of a VNFCI that the label may mean, each with its pool.
+    async fn fitting_slots(
+        &self,
+        vnfci: &Vnfci,
+        label: &Label,
+    ) -> Result<Vec<(SlotName, Pool)>, BrokerError> {
+        let mut fitting = Vec::new();
+        for slot in &vnfci.slots {
+            let pool = self.store.pool(&vnfci.tenant, &slot.pool).await?;
+            if label.profile.as_ref().is_none_or(|profile| *profile == pool.profile) {
+                fitting.push((slot.name.clone(), pool));
+            }
+        }
+        Ok(fitting)
+    }
+
+    /// What an agent's request follows, since nobody shows it: of the certificates in force the one that is to be renewed, by
+    /// its validity or because MANO asked. None if there is none, or if the key has one that is not.
+    async fn to_be_renewed(
+        &self,
+        vnfci: &Vnfci,
+        fitting: &[(SlotName, Pool)],
+        key: Sha256Hash,
+    ) -> Result<Option<Enrolment>, BrokerError> {
+        let now = self.store.now().await?;
+        let mut due = Vec::new();
+        for held in self.store.enrolments(&vnfci.initial_credential).await? {
+            if !held.is_in_force(now) || !fitting.iter().any(|(slot, _)| *slot == held.slot) {
+                continue;
+            }
+            let is_due = reenrol_after(&held, vnfci)? <= now;
+            if held.credential.public_key == key {
+                return Ok(is_due.then_some(held));
+            }
+            if is_due {
+                due.push(held);
+            }
+        }
+        if !due.is_empty() {
+            one_profile(&vnfci.id, fitting)?;
+        }
+        Ok(due.into_iter().next())
     }
 
     /// Of slots with one profile the one that has this key; else the first without a certificate in this arming; else
@@ -390,7 +442,7 @@ impl Broker {
     /// An event of an enrolment, without kind and details of its own.
     async fn enrolment_event(&self, enroller: &Enroller, place: &Place) -> Result<Event, BrokerError> {
         let actor = match &enroller.kind {
-            EnrollerKind::Agent(caller) => caller.actor(),
+            EnrollerKind::Agent { caller, .. } => caller.actor(),
             _ => vnfci_actor(&place.vnfci.tenant, &place.vnfci.id),
         };
         Ok(Event::new(self.store.now().await?, EventKind::EnrolmentStarted, actor)
@@ -415,6 +467,30 @@ fn names_itself(
         return Err(refused("VNFCI_FOREIGN", format!("VNFCI {id} asked for another one")));
     }
     Ok(())
+}
+
+/// In the order of the slots.
+fn distinct_profiles(fitting: &[(SlotName, Pool)]) -> Vec<ProfileName> {
+    let mut profiles = Vec::new();
+    for (_, pool) in fitting {
+        if !profiles.contains(&pool.profile) {
+            profiles.push(pool.profile.clone());
+        }
+    }
+    profiles
+}
+
+/// Fails if the slots have several profiles.
+fn one_profile(vnfci: &VnfciId, fitting: &[(SlotName, Pool)]) -> Result<(), BrokerError> {
+    let profiles = distinct_profiles(fitting);
+    if profiles.len() < 2 {
+        return Ok(());
+    }
+    let profiles: Vec<_> = profiles.iter().map(ProfileName::as_str).collect();
+    Err(invalid(format!(
+        "VNFCI {vnfci} has slots of the profiles {}: name one in the path, /.well-known/est/PROFILE/simpleenroll",
+        profiles.join(", ")
+    )))
 }
 
 fn no_such_slot(vnfci: &VnfciId) -> BrokerError {

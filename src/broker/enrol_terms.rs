@@ -50,14 +50,37 @@ impl Broker {
         Ok(with_issuers(&all))
     }
 
-    /// What a request should have (CsrAttrs, RFC 7030 4.5.2, DER); none without a profile in the label: clients may ask
-    /// before they are known.
+    /// What a request should have (CsrAttrs, RFC 7030 4.5.2, DER): for the profile of the label, else the one that the VNFCI
+    /// behind the client's certificate may enrol for. None if that is not one profile: clients may ask before they are known.
     ///
     /// # Errors
     /// [`BrokerError::NotFound`] for an unknown profile.
-    pub fn enrolment_attributes(&self, label: &Label) -> Result<Option<Vec<u8>>, BrokerError> {
-        let profile = label.profile.as_ref().map(|name| self.known_profile(name)).transpose()?;
+    pub async fn enrolment_attributes(
+        &self,
+        peer: &Peer,
+        label: &Label,
+    ) -> Result<Option<Vec<u8>>, BrokerError> {
+        let profile = match &label.profile {
+            Some(name) => Some(self.known_profile(name)?),
+            None => self.profile_of_peer(peer).await?,
+        };
         Ok(profile.map(|profile| csr_attributes(&profile)))
+    }
+
+    /// Of whoever is no VNFCI, or would be refused, none.
+    async fn profile_of_peer(&self, peer: &Peer) -> Result<Option<Arc<Profile>>, BrokerError> {
+        let enroller = match self.identify_enroller(peer, true).await {
+            Ok(enroller) => enroller,
+            Err(BrokerError::Refused { .. } | BrokerError::Denied(_) | BrokerError::RearmNeeded { .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let profiles = self.profiles_of(&enroller).await?;
+        match profiles.as_slice() {
+            [profile] => self.known_profile(profile).map(Some),
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn known_profile(&self, name: &ProfileName) -> Result<Arc<Profile>, BrokerError> {

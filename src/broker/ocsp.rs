@@ -34,6 +34,9 @@ const LONGEST_KEPT: usize = 256;
 /// Signatures that wait for the HSM at the same time; further requests are told to try later, so that a flood of them
 /// does not stand before the claims.
 const SIGNATURES: usize = 32;
+/// Whoever has waited this long for the store or the HSM is told to try later: the listener answers nothing any more soon
+/// after.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const RESPONDER_ALGORITHM: SignatureAlgorithm = SignatureAlgorithm::EcdsaP256Sha256;
 
 /// What goes back.
@@ -130,7 +133,9 @@ impl Broker {
         let answered = match OcspRequest::parse(request_der) {
             // What the database forgot may be withdrawn: nothing that it says of a certificate is signed.
             Ok(_) if self.doubt().is_some() => Err(Unanswered::TryLater),
-            Ok(request) => self.answer_ocsp(request).await,
+            Ok(request) => tokio::time::timeout(ANSWER_TIMEOUT, self.answer_ocsp(request))
+                .await
+                .unwrap_or(Err(Unanswered::TryLater)),
             Err(unanswered) => Err(unanswered),
         };
         answered.unwrap_or_else(|unanswered| {

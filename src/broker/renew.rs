@@ -25,7 +25,8 @@ use crate::credential::{HolderCopy, RevocationReason};
 use crate::nfv::{ClaimId, Sha256Hash, TenantId, VnfciId};
 use crate::store::Mutation;
 use crate::store::records::{
-    CertificateRecord, ClaimRecord, CustodyEnd, DestroyedKeys, Lease, Renewal, RenewalRequestOutcome,
+    CertificateRecord, ClaimRecord, CustodyEnd, DestroyedKeys, Enrolment, Lease, Renewal,
+    RenewalRequestOutcome, Vnfci,
 };
 use std::time::Duration;
 
@@ -88,23 +89,17 @@ impl Broker {
         let Some((_, claim)) = self.presented_claim(peer).await? else { return Ok(None) };
         match self.store.claim(claim).await? {
             Some(claim) => self.renew_after(&claim).await.map(Some),
-            None => self.reenrol_after(peer).await,
+            None => self.reenrol_after_for_peer(peer).await,
         }
     }
 
-    /// When a certificate of a VNFCI's own key is to be followed by another one: by its validity, or since MANO asked.
-    async fn reenrol_after(&self, peer: &Peer) -> Result<Option<Timestamp>, BrokerError> {
+    async fn reenrol_after_for_peer(&self, peer: &Peer) -> Result<Option<Timestamp>, BrokerError> {
         let Some(leaf) = peer.chain_der.first() else { return Ok(None) };
         let Some(held) = self.store.enrolment_by_certificate(Sha256Hash::of(leaf)).await? else {
             return Ok(None);
         };
-        let facts =
-            CertificateFacts::parse(leaf).map_err(|error| BrokerError::Internal(error.to_string()))?;
-        let issued = facts.not_before.plus(BACKDATING);
-        let due = due_between(held.id, issued, facts.not_after);
         let vnfci = self.store.vnfci(&held.tenant, &held.vnfci).await?;
-        let requested = vnfci.renewal_requested_at.filter(|at| *at > issued);
-        Ok(Some(requested.map_or(due, |requested| requested.min(due))))
+        reenrol_after(&held, &vnfci).map(Some)
     }
 
     /// When the credentials of a claim are to be renewed: by their validity, or since MANO asked for it.
@@ -246,6 +241,16 @@ fn due(claim: &ClaimRecord) -> Timestamp {
     let ends = claim.credentials.iter().map(|slot| slot.not_after);
     let Some(end) = ends.min() else { return claim.deadline };
     due_between(claim.id, claim.created_at, end)
+}
+
+/// When a certificate of a VNFCI's own key is to be followed by another one: by its validity, or since MANO asked.
+pub(super) fn reenrol_after(held: &Enrolment, vnfci: &Vnfci) -> Result<Timestamp, BrokerError> {
+    let facts = CertificateFacts::parse(&held.certificate_der)
+        .map_err(|error| BrokerError::Internal(error.to_string()))?;
+    let issued = facts.not_before.plus(BACKDATING);
+    let due = due_between(held.id, issued, facts.not_after);
+    let requested = vnfci.renewal_requested_at.filter(|at| *at > issued);
+    Ok(requested.map_or(due, |requested| requested.min(due)))
 }
 
 fn due_between(claim: ClaimId, drawn: Timestamp, end: Timestamp) -> Timestamp {

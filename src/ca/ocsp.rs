@@ -17,10 +17,10 @@ use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoRef};
 use x509_cert::ext::Extension;
 use x509_cert::serial_number::SerialNumber;
 
-/// Longer requests are malformed. One with a nonce of 128 octets has about 250.
-pub const REQUEST_MAX: usize = 4 * 1024;
+/// Longer requests are malformed. One of [`CERTIFICATES_MAX`] CertIDs with SHA-512 and a nonce of 128 octets has about 6 KiB.
+pub const REQUEST_MAX: usize = 16 * 1024;
 /// Certificates that one request may ask for.
-pub const CERTIFICATES_MAX: usize = 8;
+pub const CERTIFICATES_MAX: usize = 32;
 /// Octets of a nonce (RFC 9654 2.1).
 const NONCE: std::ops::RangeInclusive<usize> = 1..=128;
 
@@ -70,20 +70,26 @@ pub enum IssuerHashes {
     Sha1([u8; 20], [u8; 20]),
     /// What RFC 6960 B.1 and RFC 9654 move to.
     Sha256([u8; 32], [u8; 32]),
+    /// Whoever wants no shorter hash anywhere.
+    Sha384([u8; 48], [u8; 48]),
+    /// The same.
+    Sha512([u8; 64], [u8; 64]),
 }
 
 impl IssuerHashes {
-    /// Both names of a CA, from its certificate (DER).
+    /// Every such name of a CA, from its certificate (DER).
     ///
     /// # Errors
     /// [`InvalidCertificate`].
-    pub fn of(certificate_der: &[u8]) -> Result<[Self; 2], InvalidCertificate> {
+    pub fn of(certificate_der: &[u8]) -> Result<[Self; 4], InvalidCertificate> {
         let facts = CertificateFacts::parse(certificate_der)?;
         let key = key_bits(&facts.public_key_der)?;
         let name = facts.subject_der.as_slice();
         Ok([
             Self::Sha1(sha1::Sha1::digest(name).into(), sha1::Sha1::digest(&key).into()),
             Self::Sha256(sha2::Sha256::digest(name).into(), sha2::Sha256::digest(&key).into()),
+            Self::Sha384(sha2::Sha384::digest(name).into(), sha2::Sha384::digest(&key).into()),
+            Self::Sha512(sha2::Sha512::digest(name).into(), sha2::Sha512::digest(&key).into()),
         ])
     }
 }
@@ -195,6 +201,12 @@ impl CertId {
             }
             const_oid::db::rfc5912::ID_SHA_256 => {
                 Some(IssuerHashes::Sha256(name.try_into().ok()?, key.try_into().ok()?))
+            }
+            const_oid::db::rfc5912::ID_SHA_384 => {
+                Some(IssuerHashes::Sha384(name.try_into().ok()?, key.try_into().ok()?))
+            }
+            const_oid::db::rfc5912::ID_SHA_512 => {
+                Some(IssuerHashes::Sha512(name.try_into().ok()?, key.try_into().ok()?))
             }
             _ => None,
         }
@@ -352,15 +364,15 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_has_one_to_128_octets_and_a_request_a_few_certificates() {
+    fn a_nonce_has_one_to_128_octets_and_a_request_32_certificates_at_most() {
         for (nonce, certificates, good) in [
             (Some(0), 1, false),
             (Some(1), 1, true),
             (Some(128), 1, true),
             (Some(129), 1, false),
             (None, 0, false),
-            (None, 8, true),
-            (None, 9, false),
+            (None, 32, true),
+            (None, 33, false),
         ] {
             let nonce = nonce.map(|length| vec![1; length]);
             let read = OcspRequest::parse(&request(nonce.as_deref(), certificates));

@@ -20,6 +20,8 @@ use futures_util::StreamExt;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use path::fuzz_path;
 use path::{Operation, Route};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +34,10 @@ const MAX_BODY_BYTES: usize = MAX_REQUEST_BYTES * 3 / 2;
 const MAX_READ_BYTES: usize = 1024 * 1024;
 /// Until a request's body is there; less than the whole request may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(8);
+/// Until a request is answered, be it with a word of when to come again; less than the listener gives it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(9);
+/// When to come again after that.
+const COME_AGAIN: Duration = Duration::from_secs(5);
 const CONTENT_TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
 
 #[derive(Clone)]
@@ -71,9 +77,14 @@ async fn answer(
                 return ("malformed", response);
             }
         };
-        match route {
-            Some(route) => server.serve(&peer, route, head, body).await,
-            None => ("not_found", text(StatusCode::NOT_FOUND, "no such EST path; see RFC 7030 3.2.2")),
+        let Some(route) = route else {
+            return ("not_found", text(StatusCode::NOT_FOUND, "no such EST path; see RFC 7030 3.2.2"));
+        };
+        let left = ANSWER_TIMEOUT.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, server.serve(&peer, route, head, body)).await {
+            Ok(answer) => answer,
+            // A use case goes on, and the same key gets what came of it.
+            Err(_) => unavailable("no answer in time: ask again, with the same request", COME_AGAIN),
         }
     };
     let (outcome, response) = task.instrument(span).await;
@@ -105,7 +116,7 @@ impl Server {
                 Ok(chain) => ("ok", certificates(&chain, "application/pkcs7-mime")),
                 Err(error) => failed(&error),
             },
-            Operation::CsrAttrs => match self.broker.enrolment_attributes(&route.label) {
+            Operation::CsrAttrs => match self.broker.enrolment_attributes(peer, &route.label).await {
                 Ok(Some(der)) => ("ok", base64("application/csrattrs", &der)),
                 Ok(None) => ("ok", StatusCode::NO_CONTENT.into_response()),
                 Err(error) => failed(&error),
@@ -245,6 +256,12 @@ fn text(status: StatusCode, sentence: &str) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{sentence}\n")).into_response()
 }
 
+fn unavailable(sentence: &str, retry_after: Duration) -> Answer {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, sentence);
+    response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
+    ("unavailable", response)
+}
+
 /// The one match from errors to EST's statuses. A refusal is the same whatever its reason.
 fn failed(error: &BrokerError) -> Answer {
     match error {
@@ -266,9 +283,7 @@ fn failed(error: &BrokerError) -> Answer {
         BrokerError::Unavailable { retry_after, .. }
         | BrokerError::TokenWithoutKeys { retry_after, .. }
         | BrokerError::PoolEmpty { retry_after, .. } => {
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not available now: try again");
-            response.headers_mut().insert(RETRY_AFTER, retry_after.as_secs().max(1).into());
-            ("unavailable", response)
+            unavailable("not available now: try again", *retry_after)
         }
         BrokerError::CaEnding(_) => {
             tracing::error!(%error, "an EST request failed");

@@ -89,3 +89,16 @@ pub(super) fn vnfci(uri: &Uri) -> Option<String> {
     let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
     query.0.into_iter().find(|(name, _)| name == "vnfci").map(|(_, id)| id)
 }
+
+/// Fuzzing of what EST clients ask for: a path and a query.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_path(data: &[u8]) {
+    let Ok(uri) = Uri::try_from(data) else { return };
+    if let Some(route) = Route::of(&uri) {
+        assert!(uri.path().ends_with(route.operation.as_str()));
+        assert!(route.label.tenant.is_none() || route.label.profile.is_some());
+    }
+    if let Some(named) = vnfci(&uri) {
+        let _ = named.parse::<crate::nfv::VnfciId>();
+    }
+}

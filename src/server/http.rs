@@ -8,7 +8,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
 use crate::nfv::{InvalidName, IssuerId, Sha256Hash, TenantId};
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -136,9 +136,11 @@ async fn ocsp_post(State(broker): State<Arc<Broker>>, body: Result<Bytes, BytesR
 /// RFC 6960 A.1: the request is the path, base64 that is URL-encoded. Some clients leave its slashes as they are.
 async fn ocsp_get(
     State(broker): State<Arc<Broker>>,
-    Path(request): Path<String>,
+    request: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
+    // A path that is no text is malformed like any other garbage.
+    let request = request.map(|Path(request)| request).unwrap_or_default();
     let request = STANDARD.decode(request.trim_start_matches('/')).unwrap_or_default();
     ocsp_response(&headers, broker.ocsp(&request).await)
 }

@@ -8,3 +8,4 @@ mod bounds;
 mod issuers;
 mod limbo;
 mod pkits;
+mod usages;

@@ -165,8 +165,14 @@ async fn an_agent_enrols_the_vnfcis_that_were_granted_to_it_and_no_others() {
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "a refusal says more than another");
-    // An agent shows no certificate that could be followed.
-    let (status, _) = post(&site, "vnfm", "/.well-known/est/simplereenroll", "amf-0001.csr.b64").await;
+    // An agent shows no certificate that could be followed: it is told again what it got, and nobody else is.
+    let again = "/.well-known/est/simplereenroll";
+    let (status, message) = post(&site, "vnfm", again, "amf-0001.csr.b64").await;
+    assert_eq!(status, 200, "{message}");
+    let replayed = certificates(site.path(), &message, "replayed.pem").await;
+    let held = std::fs::read(site.path().join("amf-0001.cert.pem")).unwrap();
+    assert_eq!(std::fs::read(replayed).unwrap(), held);
+    let (status, _) = post(&site, "nfvo", again, "amf-0001.csr.b64").await;
     assert_eq!(status, 403);
 
     let events = site
@@ -464,7 +470,7 @@ async fn whatever_is_sent_gets_an_answer_of_the_protocol() {
         ("/.well-known/est/default/vnfci-transport/cacerts", "", 200),
         ("/vnfci-transport/.well-known/est/cacerts", "", 200),
         ("/.well-known/est/cacerts", "-X POST -d x", 405),
-        ("/.well-known/est/csrattrs", "", 204),
+        ("/.well-known/est/csrattrs", "", 200),
         ("/.well-known/est/vnf-om/csrattrs", "", 200),
         ("/.well-known/est/no-such-profile/csrattrs", "", 404),
         (

@@ -23,6 +23,8 @@ mod database;
 mod empty_pools;
 mod endpoints;
 mod est;
+mod est_agents;
+mod est_answers;
 mod est_clients;
 mod est_keygen;
 mod est_repeats;

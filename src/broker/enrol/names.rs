@@ -99,7 +99,7 @@ impl Broker {
             credential,
             vnfci: Some(place.vnfci.id.clone()),
         };
-        let names = profile.names(&values).map_err(|error| BrokerError::Precondition(error.to_string()))?;
+        let names = profile.names(&values).map_err(|error| invalid(error.to_string()))?;
         if profile.requested_names() == RequestedNames::Refuse && request.asks_for_names() {
             request.keeps_names_of(&names).map_err(|error| invalid(error.to_string()))?;
         }

@@ -36,6 +36,8 @@ pub struct Certificate {
     pub(super) subject_name: Name,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
+    /// Both times have the form that RFC 5280 4.1.2.5 gives their year.
+    pub(super) times_conform: bool,
     pub(super) key: SubjectPublicKeyInfoOwned,
     pub(super) extensions: Extensions,
 }
@@ -175,14 +177,16 @@ impl Certificate {
             return Err(broken("extensions in a certificate that is not version 3"));
         }
         let time = |der: &AnyRef<'_>| time(der).ok_or_else(|| broken("no time of RFC 5280"));
+        let Validity { not_before, not_after } = &tbs.validity;
         Ok(Self {
             fingerprint: Sha256Hash::of(der),
             version: tbs.version,
             serial: tbs.serial.to_der().map_err(|error| malformed(&error))?,
             issuer: DistinguishedName::new(&tbs.issuer),
             subject: DistinguishedName::new(&tbs.subject),
-            not_before: time(&tbs.validity.not_before)?,
-            not_after: time(&tbs.validity.not_after)?,
+            not_before: time(not_before)?,
+            not_after: time(not_after)?,
+            times_conform: has_form_of_its_year(not_before) && has_form_of_its_year(not_after),
             extensions: Extensions::decode(extensions).map_err(|what| broken(&what))?,
             key: tbs.key,
             subject_name: tbs.subject,
@@ -288,6 +292,11 @@ fn time(der: &AnyRef<'_>) -> Option<Timestamp> {
     let date = time::Date::from_calendar_date(i32::from(number(0, 4)?), month, small(6)?).ok()?;
     let moment = date.with_hms(small(8)?, small(10)?, small(12)?).ok()?;
     Some(Timestamp::from_unix_seconds(moment.assume_utc().unix_timestamp()))
+}
+
+/// UTCTime, which ends with 2049, or GeneralizedTime of a year from 2050 on.
+fn has_form_of_its_year(der: &AnyRef<'_>) -> bool {
+    der.tag() == Tag::UtcTime || der.value().get(..4).is_some_and(|year| year >= b"2050".as_slice())
 }
 
 pub(super) fn seconds(time: x509_cert::time::Time) -> Timestamp {

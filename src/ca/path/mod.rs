@@ -52,8 +52,8 @@ pub enum Purpose {
     /// TLS client authentication: extended key usage, where it is there, has clientAuth (also in intermediates);
     /// keyUsage, where it is there, has digitalSignature.
     TlsClient,
-    /// TLS server authentication: extended key usage in the same way with serverAuth, and a subjectAltName of this
-    /// server.
+    /// TLS server authentication: extended key usage in the same way with serverAuth; keyUsage, where it is there and the
+    /// server is no CA, has digitalSignature, keyEncipherment or keyAgreement; and a subjectAltName of this server.
     TlsServer(ServerName),
     /// The same of whatever name: a certificate that its holder is to have, judged where nobody is connected to.
     TlsServerOfAnyName,

@@ -8,6 +8,7 @@ use super::{Conformance, PathError, Purpose, Revocation, Rules, ValidPath};
 use super::{host, revocation, signature};
 use const_oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ANY_POLICY, ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::ObjectIdentifier;
+use x509_cert::ext::pkix::KeyUsage;
 
 /// Judges `path` (leaf first, the anchor not in it).
 pub(super) fn judge(search: &Search<'_>, path: &[&Certificate]) -> Result<ValidPath, PathError> {
@@ -206,15 +207,27 @@ fn used_for(leaf: &Certificate, purpose: &Purpose) -> Result<(), PathError> {
     let Some(key_purpose) = purpose.key_purpose() else { return Ok(()) };
     has_purpose(leaf, key_purpose)?;
     match purpose {
-        // A client always signs; a server of TLS 1.2 may have a key for encipherment.
+        // A client always signs.
         Purpose::TlsClient if leaf.extensions.key_usage.is_some_and(|usage| !usage.digital_signature()) => {
             Err(PathError::WrongUsage(format!("{}: keyUsage has no digitalSignature", leaf.shown())))
+        }
+        Purpose::TlsServer(_) | Purpose::TlsServerOfAnyName
+            if !leaf.is_ca() && leaf.extensions.key_usage.is_some_and(|usage| !serves(usage)) =>
+        {
+            let what = "keyUsage has none of digitalSignature, keyEncipherment and keyAgreement";
+            Err(PathError::WrongUsage(format!("{}: {what}", leaf.shown())))
         }
         Purpose::TlsServer(name) if !host::matches(leaf, name) => {
             Err(PathError::WrongServer(name.to_string()))
         }
         _ => Ok(()),
     }
+}
+
+/// RFC 5280 4.2.1.12: what goes with serverAuth. A server of TLS 1.2 may have a key for encipherment. It is not demanded of a CA
+/// that serves by its own certificate, which x509-limbo (`rfc5280::ca-as-leaf`) has accepted with keyCertSign only.
+fn serves(usage: KeyUsage) -> bool {
+    usage.digital_signature() || usage.key_encipherment() || usage.key_agreement()
 }
 
 fn has_purpose(certificate: &Certificate, purpose: ObjectIdentifier) -> Result<(), PathError> {
