@@ -4,6 +4,7 @@
 use crate::audit::export::ExportError;
 use crate::audit::mirror::{Mirror, Position};
 use crate::audit::{ChainedEntry, SignedHead, StoredEvent, genesis};
+use crate::broker::notes::{self, Noting};
 use crate::broker::sequence::ORIGIN;
 use crate::broker::standing::{self, Lag, Withheld};
 use crate::broker::{Broker, BrokerError};
@@ -39,6 +40,8 @@ pub(super) struct Mirroring {
     /// Why the database is not the latest, or the token not the one.
     verdict: ArcSwapOption<Withheld>,
     lag: Lag,
+    /// What was delivered last, beside the mirror.
+    notes: Noting,
     /// What the mark [`DATABASE`] says.
     noted: Mutex<Option<String>>,
     /// As far as this process has seen the mirror go.
@@ -54,6 +57,7 @@ impl Mirroring {
             token_evidence: ArcSwapOption::empty(),
             verdict: ArcSwapOption::empty(),
             lag: Lag::new(),
+            notes: Noting::default(),
             noted: Mutex::new(None),
             seen: Mutex::new(None),
             turn: tokio::sync::Mutex::new(None),
@@ -77,6 +81,10 @@ impl Mirroring {
     /// How far it lags behind.
     pub(super) fn lag(&self) -> &Lag {
         &self.lag
+    }
+
+    pub(super) fn notes(&self) -> &Noting {
+        &self.notes
     }
 
     fn noted(&self) -> MutexGuard<'_, Option<String>> {
@@ -164,10 +172,11 @@ impl Broker {
             self.store.continuity().noted(&noted);
         }
         self.look_for_rollback().await?;
-        if self.mirror.verdict().is_none()
-            && let Err(error) = self.try_mirror().await
-        {
-            tracing::error!(%error, "nothing is delivered until the mirror can be written to");
+        if self.mirror.verdict().is_none() {
+            self.keep_notes().await;
+            if let Err(error) = self.try_mirror().await {
+                tracing::error!(%error, "nothing is delivered until the mirror can be written to");
+            }
         }
         Ok(())
     }
@@ -249,6 +258,7 @@ impl Broker {
         if self.doubt().is_some() {
             return Ok(());
         }
+        self.keep_notes().await;
         self.try_mirror().await?;
         // Another task of this process writes.
         let Ok(mut turn) = self.mirror.turn.try_lock() else { return Ok(()) };
@@ -370,7 +380,7 @@ pub enum Comparison {
     RolledBack(String),
 }
 
-/// Holds a database against the mirror of its log. `seen` is how far this process has seen the mirror go: a mirror that is
+/// Holds a database against the mirror of its log and what is noted beside it. `seen` is how far this process has seen the mirror go: a mirror that is
 /// lost while a process looks on proves nothing.
 ///
 /// # Errors
@@ -386,6 +396,21 @@ pub async fn compare(
     if let Some(sentence) = store.mark(records::ROLLED_BACK).await?.filter(|sentence| !sentence.is_empty()) {
         return Ok(Comparison::RolledBack(sentence));
     }
+    let at_start = seen.is_none();
+    match compare_position(store, mirror, seen).await? {
+        Comparison::Agrees(position) => Ok(match notes::forgotten(store, mirror, at_start).await? {
+            None => Comparison::Agrees(position),
+            Some(sentence) => Comparison::RolledBack(sentence),
+        }),
+        rolled_back => Ok(rolled_back),
+    }
+}
+
+async fn compare_position(
+    store: &dyn Store,
+    mirror: &Mirror,
+    seen: Option<Position>,
+) -> Result<Comparison, BrokerError> {
     let directory = mirror.directory().display();
     let position = match off_thread(mirror, Mirror::position).await? {
         Ok(Some(position)) => position,
@@ -473,7 +498,7 @@ fn token_differs(sentences: &[String]) -> Withheld {
     }
 }
 
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     mirror: &Mirror,
     work: impl FnOnce(&Mirror) -> T + Send + 'static,
 ) -> Result<T, BrokerError> {
