@@ -8,6 +8,7 @@ use crate::audit::genesis;
 use crate::audit::lost::Lost;
 use crate::audit::mirror::{Mirror, Position};
 use crate::audit::mirror_rows::{MirrorRow, MirrorRows};
+use crate::broker::notes::tell_unreadable;
 use crate::broker::recover::{BATCH, DEALT_WITH, NOTES_DEALT_WITH};
 use crate::broker::{Broker, BrokerError};
 use crate::nfv::Sha256Hash;
@@ -115,12 +116,7 @@ impl Broker {
         let mut notes = Vec::new();
         for mirror in mirrors {
             let found = mirror.notes().map_err(unreadable)?;
-            for line in found.unreadable {
-                tracing::warn!(
-                    line,
-                    "passed over: no note of a delivery, or none that was written to its end"
-                );
-            }
+            tell_unreadable(&found);
             notes.extend(found.notes);
         }
         notes.sort_by_key(|note| (note.event.time, note.event.id));

@@ -172,6 +172,9 @@ impl Broker {
             self.store.continuity().noted(&noted);
         }
         self.look_for_rollback().await?;
+        if let Ok(found) = self.with_mirror(Mirror::notes).await {
+            notes::tell_unreadable(&found);
+        }
         if self.mirror.verdict().is_none() {
             self.keep_notes().await;
             if let Err(error) = self.try_mirror().await {
@@ -202,7 +205,15 @@ impl Broker {
 
     /// A sentence on what the mirror has and the database has not.
     pub(super) async fn compare_mirror(&self) -> Result<Option<String>, BrokerError> {
-        let found = compare(&*self.store, &self.mirror.mirror, self.mirror.seen()).await?;
+        let (store, mirror, seen) = (&*self.store, &self.mirror.mirror, self.mirror.seen());
+        // The database that this process works on knew them when it looked at them first, and forgets nothing.
+        let known = seen.is_some()
+            && store.continuity().standing() == Standing::Same
+            && self.mirror.verdict().is_none();
+        let mut found = compare_rows(store, mirror, seen).await?;
+        if !known {
+            found = with_notes(store, mirror, found).await?;
+        }
         Ok(match found {
             Comparison::Agrees(position) => {
                 if let Some(position) = position {
@@ -380,12 +391,29 @@ pub enum Comparison {
     RolledBack(String),
 }
 
-/// Holds a database against the mirror of its log and what is noted beside it. `seen` is how far this process has seen the mirror go: a mirror that is
-/// lost while a process looks on proves nothing.
+/// Holds a database against the mirror of its log and what is noted beside it.
 ///
 /// # Errors
 /// The store's.
-pub async fn compare(
+pub async fn compare(store: &dyn Store, mirror: &Mirror) -> Result<Comparison, BrokerError> {
+    with_notes(store, mirror, compare_rows(store, mirror, None).await?).await
+}
+
+/// What the notes beside a mirror say, where its rows say nothing.
+async fn with_notes(
+    store: &dyn Store,
+    mirror: &Mirror,
+    of_rows: Comparison,
+) -> Result<Comparison, BrokerError> {
+    match (of_rows, notes::forgotten(store, mirror).await?) {
+        (Comparison::Agrees(_), Some(sentence)) => Ok(Comparison::RolledBack(sentence)),
+        (of_rows, _) => Ok(of_rows),
+    }
+}
+
+/// Holds a database against the mirror of its log. `seen` is how far this process has seen the mirror go: a mirror that is
+/// lost while a process looks on proves nothing.
+async fn compare_rows(
     store: &dyn Store,
     mirror: &Mirror,
     seen: Option<Position>,
@@ -396,21 +424,6 @@ pub async fn compare(
     if let Some(sentence) = store.mark(records::ROLLED_BACK).await?.filter(|sentence| !sentence.is_empty()) {
         return Ok(Comparison::RolledBack(sentence));
     }
-    let at_start = seen.is_none();
-    match compare_position(store, mirror, seen).await? {
-        Comparison::Agrees(position) => Ok(match notes::forgotten(store, mirror, at_start).await? {
-            None => Comparison::Agrees(position),
-            Some(sentence) => Comparison::RolledBack(sentence),
-        }),
-        rolled_back => Ok(rolled_back),
-    }
-}
-
-async fn compare_position(
-    store: &dyn Store,
-    mirror: &Mirror,
-    seen: Option<Position>,
-) -> Result<Comparison, BrokerError> {
     let directory = mirror.directory().display();
     let position = match off_thread(mirror, Mirror::position).await? {
         Ok(Some(position)) => position,

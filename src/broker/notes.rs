@@ -8,10 +8,9 @@
 
 use crate::audit::StoredEvent;
 use crate::audit::event::{Event, EventKind};
-use crate::audit::export::ExportError;
 use crate::audit::lost::LostCertificate;
 use crate::audit::mirror::Mirror;
-use crate::audit::notes::{self, Note, Notebook};
+use crate::audit::notes::{self, Note, Notebook, Notes};
 use crate::broker::complaint::Complaint;
 use crate::broker::mirror::off_thread;
 use crate::broker::{Broker, BrokerError};
@@ -161,24 +160,25 @@ impl Broker {
     }
 }
 
-/// A sentence on what was delivered, as is noted beside the mirror, and the database does not know. `at_start`: nobody has
-/// looked before, so that what cannot be read is missed.
-pub(super) async fn forgotten(
-    store: &dyn Store,
-    mirror: &Mirror,
-    at_start: bool,
-) -> Result<Option<String>, BrokerError> {
+/// Tells of lines that are no notes.
+pub(super) fn tell_unreadable(notes: &Notes) {
+    for line in &notes.unreadable {
+        tracing::warn!(line, "passed over: no note of a delivery, or none that was written to its end");
+    }
+}
+
+/// A sentence on what was delivered, as is noted beside the mirror, and the database does not know.
+pub(super) async fn forgotten(store: &dyn Store, mirror: &Mirror) -> Result<Option<String>, BrokerError> {
     let directory = mirror.directory().display();
     let found = match off_thread(mirror, Mirror::notes).await? {
         Ok(found) => found,
-        Err(_) if !at_start => return Ok(None),
-        Err(error) => return Ok(Some(unreadable(&error))),
-    };
-    if at_start {
-        for line in &found.unreadable {
-            tracing::warn!(line, "passed over: no note of a delivery, or none that was written to its end");
+        Err(error) => {
+            return Ok(Some(format!(
+                "what was delivered last, as it is noted beside the mirror of the audit log, cannot be read ({error}): whether \
+                 the database is the latest cannot be known"
+            )));
         }
-    }
+    };
     let known = store.known_events(found.notes.iter().map(|note| note.event.id).collect()).await?;
     let forgotten = found.notes.iter().filter(|note| !known.contains(&note.event.id));
     let first = forgotten.clone().map(|note| note.event.time).min();
@@ -189,13 +189,6 @@ pub(super) async fn forgotten(
             forgotten.count()
         )
     }))
-}
-
-fn unreadable(error: &ExportError) -> String {
-    format!(
-        "what was delivered last, as it is noted beside the mirror of the audit log, cannot be read ({error}): whether the \
-         database is the latest cannot be known"
-    )
 }
 
 /// The certificates of a claim that are signed.
