@@ -70,6 +70,7 @@ points! {
     RearmingCommitted "rearming.committed" "VNFCIs are armed anew; their tokens are not computed."
     TokenComputed "token.computed" "The HSM has computed a one-time token; MANO does not have it."
     ClaimVerified "claim.verified" "The initial credential is good; nothing is drawn."
+    ClaimCommitted "claim.committed" "A claim is committed; it is not noted beside the mirror that it goes out."
     ClaimDrawn "claim.drawn" "Credentials are bound to the recipient key; nothing is sealed."
     ClaimSigned "claim.signed" "The sub-CA has signed what the claim intends; nothing says so."
     ClaimCertified "claim.certified" "The claim's certificates are recorded; nothing is sealed."

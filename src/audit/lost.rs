@@ -9,6 +9,7 @@ use super::details::{
     RevocationDetails, TerminatedDetails, UnknownCertificate, json,
 };
 use super::event::{Actor, EventKind};
+use super::notes::Note;
 use super::receipt::DestructionReason;
 use crate::clock::Timestamp;
 use crate::credential::{HolderCopy, RevocationReason};
@@ -228,6 +229,14 @@ impl Lost {
         }
     }
 
+    /// A delivery that was noted and that no mirror has.
+    pub fn noted(&mut self, note: &Note) {
+        for (credential, certificate) in &note.certificates {
+            self.known_certificate(*credential, certificate.clone());
+        }
+        self.delivery(&note.event);
+    }
+
     fn read(&mut self, event: &StoredEvent) -> Option<()> {
         match event.kind {
             EventKind::KeysProduced => {
@@ -424,11 +433,15 @@ impl Lost {
         not_after: Timestamp,
     ) -> Option<()> {
         let certificate = LostCertificate { issuer, serial: hex::decode(serial).ok()?, not_after };
+        self.known_certificate(credential, certificate);
+        Some(())
+    }
+
+    fn known_certificate(&mut self, credential: CredentialId, certificate: LostCertificate) {
         let known = self.certificates.entry(credential).or_default();
         if !known.contains(&certificate) {
             known.push(certificate);
         }
-        Some(())
     }
 }
 

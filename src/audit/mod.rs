@@ -12,6 +12,7 @@ pub mod history;
 pub mod lost;
 pub mod mirror;
 pub mod mirror_rows;
+pub mod notes;
 pub mod receipt;
 pub mod signature;
 pub mod verify;

@@ -12,6 +12,7 @@ use crate::audit::details::{self, ClaimDetails, ClaimedSlot, ErasedDetails, Fail
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::receipt::DestructionReason;
 use crate::broker::confirm::vnfci_actor;
+use crate::broker::notes::{self, Delivery};
 use crate::broker::{Broker, BrokerError, Peer, Request};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
@@ -287,15 +288,17 @@ impl Broker {
             .vnfci(vnfci)
             .request(claim.request.id);
         let delivered_by = claimant.delivered_by;
-        let mutation =
-            Mutation::new(move |outcome: &ClaimOutcome| claim_events(base, suite, delivered_by, outcome))
-                .request(claim.request.key(actor))
-                .delivering();
+        let delivery = Delivery::default();
+        let kept = delivery.clone();
+        let events =
+            move |outcome: &ClaimOutcome| kept.keep(claim_events(base, suite, delivered_by, outcome));
+        let mutation = Mutation::new(events).request(claim.request.key(actor)).delivering();
         let intend = self.intend(tenant, now).await;
         let outcome = self.store.reserve_claim(request, intend, mutation).await?;
         match outcome {
             ClaimOutcome::Reserved { claim, redrawn } => {
-                self.mirror.lag().delivered();
+                crash::reached(Point::ClaimCommitted);
+                self.note_delivery(&delivery, notes::certificates(&claim)).await;
                 metrics::counter!("keybroker_claims_total", "outcome" => "reserved").increment(1);
                 if !redrawn.revoked.is_empty() {
                     self.wake.publisher.notify_one();
@@ -304,6 +307,8 @@ impl Broker {
                 Ok(claim)
             }
             ClaimOutcome::Replayed(claim) => {
+                // Who drew it may have been killed before it was noted.
+                self.note_delivery(&delivery, notes::certificates(&claim)).await;
                 metrics::counter!("keybroker_claims_total", "outcome" => "replayed").increment(1);
                 Ok(claim)
             }

@@ -8,13 +8,17 @@ use crate::audit::genesis;
 use crate::audit::lost::Lost;
 use crate::audit::mirror::{Mirror, Position};
 use crate::audit::mirror_rows::{MirrorRow, MirrorRows};
-use crate::broker::recover::{BATCH, DEALT_WITH};
+use crate::broker::notes::tell_unreadable;
+use crate::broker::recover::{BATCH, DEALT_WITH, NOTES_DEALT_WITH};
 use crate::broker::{Broker, BrokerError};
 use crate::nfv::Sha256Hash;
 use crate::store::records::AuditQuery;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
+
+/// Mirrors by the origin of their log.
+type ByLog = BTreeMap<String, Vec<(Position, Mirror)>>;
 
 /// How far database and mirror go, and what the mirror says beyond.
 pub(super) struct Comparison {
@@ -30,6 +34,10 @@ pub(super) struct Comparison {
     pub(super) damage: Vec<String>,
     /// Events that are in `lost`: mirrors of one log that differ may begin alike.
     read: HashSet<Uuid>,
+    /// Deliveries of `lost` that were noted and that no mirror has.
+    pub(super) noted: u64,
+    /// Events of all notes that the database does not know, those that earlier recoveries saw to with them.
+    pub(super) notes: BTreeSet<Uuid>,
 }
 
 /// What the database and one mirror of its log have both.
@@ -65,9 +73,12 @@ impl Broker {
             forked: Lost::default(),
             damage: Vec::new(),
             read: HashSet::new(),
+            noted: 0,
+            notes: self.noted(NOTES_DEALT_WITH).await?.unwrap_or_default(),
         };
         // In the order in which the logs were begun: their origins are UUIDs of version 7.
-        for (of, mirrors) in by_log(self.mirror.files().with_archives().map_err(unreadable)?)? {
+        let (logs, without_rows) = by_log(self.mirror.files().with_archives().map_err(unreadable)?)?;
+        for (of, mirrors) in logs {
             let of_this_log = of == origin;
             for (place, (position, mirror)) in mirrors.iter().enumerate() {
                 let side = LogSide { size: position.size, hash: position.hash };
@@ -89,8 +100,35 @@ impl Broker {
                     self.read_fork(&mut comparison.forked, &both).await?;
                 }
             }
+            // What is noted comes after what was mirrored.
+            self.read_notes(&mut comparison, mirrors.iter().map(|(_, mirror)| mirror)).await?;
         }
+        self.read_notes(&mut comparison, without_rows.iter()).await?;
         Ok(comparison)
+    }
+
+    /// What was delivered and not mirrored any more.
+    async fn read_notes(
+        &self,
+        comparison: &mut Comparison,
+        mirrors: impl Iterator<Item = &Mirror>,
+    ) -> Result<(), BrokerError> {
+        let mut notes = Vec::new();
+        for mirror in mirrors {
+            let found = mirror.notes().map_err(unreadable)?;
+            tell_unreadable(&found);
+            notes.extend(found.notes);
+        }
+        notes.sort_by_key(|note| (note.event.time, note.event.id));
+        let known = self.store.known_events(notes.iter().map(|note| note.event.id).collect()).await?;
+        for note in notes.iter().filter(|note| !known.contains(&note.event.id)) {
+            let is_new = comparison.notes.insert(note.event.id);
+            if is_new && comparison.read.insert(note.event.id) {
+                comparison.lost.noted(note);
+                comparison.noted += 1;
+            }
+        }
+        Ok(())
     }
 
     async fn read_mirror(
@@ -186,18 +224,19 @@ impl Broker {
     }
 }
 
-/// The mirrors of each log, first the one that goes furthest.
-fn by_log(mirrors: Vec<Mirror>) -> Result<BTreeMap<String, Vec<(Position, Mirror)>>, BrokerError> {
-    let mut logs: BTreeMap<String, Vec<(Position, Mirror)>> = BTreeMap::new();
+/// The mirrors of each log, first the one that goes furthest; and those that have no rows yet.
+fn by_log(mirrors: Vec<Mirror>) -> Result<(ByLog, Vec<Mirror>), BrokerError> {
+    let (mut logs, mut without_rows) = (ByLog::new(), Vec::new());
     for mirror in mirrors {
-        if let Some(position) = mirror.position().map_err(unreadable)? {
-            logs.entry(position.origin.clone()).or_default().push((position, mirror));
+        match mirror.position().map_err(unreadable)? {
+            Some(position) => logs.entry(position.origin.clone()).or_default().push((position, mirror)),
+            None => without_rows.push(mirror),
         }
     }
     for mirrors in logs.values_mut() {
         mirrors.sort_by_key(|(position, _)| Reverse(position.size));
     }
-    Ok(logs)
+    Ok((logs, without_rows))
 }
 
 /// Whether one of these mirrors of a log, which go at least as far, has all that the one with this position has. They differ

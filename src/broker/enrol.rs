@@ -22,6 +22,7 @@ use crate::authorisation::{Caller, Denied, Rpc, reach};
 use crate::broker::claim::REDRAWS_ALLOWED;
 use crate::broker::confirm::vnfci_actor;
 use crate::broker::enrol_certificate::{Enrolling, Signed, told, too_many};
+use crate::broker::notes::Delivery;
 use crate::broker::renew::reenrol_after;
 use crate::broker::{Broker, BrokerError, Peer};
 use crate::ca::profile::ProfileIssuer;
@@ -410,6 +411,8 @@ impl Broker {
         base: Event,
         details: EnrolmentDetails,
     ) -> Result<EnrolmentOutcome, BrokerError> {
+        let delivery = Delivery::default();
+        let kept = delivery.clone();
         let mutation = Mutation::new(move |outcome: &EnrolmentOutcome| {
             let EnrolmentOutcome::Enrolled { credential, replaced, superseded, spent } = outcome else {
                 return Vec::new();
@@ -432,10 +435,10 @@ impl Broker {
                     unknown: Vec::new(),
                 })));
             }
-            events
+            kept.keep(events)
         });
         let outcome = self.store.record_enrolment(enrolment, mutation.delivering()).await?;
-        self.mirror.lag().delivered();
+        self.note_delivery(&delivery, Vec::new()).await;
         Ok(outcome)
     }
 

@@ -12,6 +12,7 @@ use crate::audit::event::{Event, EventCredential, EventKind};
 use crate::authorisation::{Caller, Rpc, Target, authorise};
 use crate::broker::enrol::{Label, invalid};
 use crate::broker::enrol_certificate::{Enrolling, Signed, told};
+use crate::broker::notes::Delivery;
 use crate::broker::{Broker, BrokerError};
 use crate::ca::profile::{CertificateNames, ProfileIssuer};
 use crate::ca::{CertificationRequest, NameValues, Profile};
@@ -94,16 +95,16 @@ impl Broker {
         enrolled.id = Uuid::now_v7();
         enrolled.kind = EventKind::Enrolled;
         let enrolled = enrolled.details(details::json(&details));
+        let delivery = Delivery::default();
+        let kept = delivery.clone();
         let mutation = Mutation::new(move |outcome: &EnrolmentOutcome| match outcome {
-            EnrolmentOutcome::Enrolled { .. } => vec![enrolled],
+            EnrolmentOutcome::Enrolled { .. } => kept.keep(vec![enrolled]),
             EnrolmentOutcome::Replayed(_)
             | EnrolmentOutcome::TooMany { .. }
             | EnrolmentOutcome::Refused(_) => Vec::new(),
         });
         let outcome = self.store.record_vouched(new, mutation.delivering()).await.map_err(BrokerError::from);
-        if outcome.is_ok() {
-            self.mirror.lag().delivered();
-        }
+        self.note_delivery(&delivery, Vec::new()).await;
         self.conclude_enrolment(&event, claim, der, outcome, Point::VouchedCommitted, (&tenant, None)).await
     }
 

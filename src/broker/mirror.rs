@@ -4,6 +4,7 @@
 use crate::audit::export::ExportError;
 use crate::audit::mirror::{Mirror, Position};
 use crate::audit::{ChainedEntry, SignedHead, StoredEvent, genesis};
+use crate::broker::notes::{self, Noting};
 use crate::broker::sequence::ORIGIN;
 use crate::broker::standing::{self, Lag, Withheld};
 use crate::broker::{Broker, BrokerError};
@@ -39,6 +40,8 @@ pub(super) struct Mirroring {
     /// Why the database is not the latest, or the token not the one.
     verdict: ArcSwapOption<Withheld>,
     lag: Lag,
+    /// What was delivered last, beside the mirror.
+    notes: Noting,
     /// What the mark [`DATABASE`] says.
     noted: Mutex<Option<String>>,
     /// As far as this process has seen the mirror go.
@@ -54,6 +57,7 @@ impl Mirroring {
             token_evidence: ArcSwapOption::empty(),
             verdict: ArcSwapOption::empty(),
             lag: Lag::new(),
+            notes: Noting::default(),
             noted: Mutex::new(None),
             seen: Mutex::new(None),
             turn: tokio::sync::Mutex::new(None),
@@ -77,6 +81,10 @@ impl Mirroring {
     /// How far it lags behind.
     pub(super) fn lag(&self) -> &Lag {
         &self.lag
+    }
+
+    pub(super) fn notes(&self) -> &Noting {
+        &self.notes
     }
 
     fn noted(&self) -> MutexGuard<'_, Option<String>> {
@@ -164,10 +172,14 @@ impl Broker {
             self.store.continuity().noted(&noted);
         }
         self.look_for_rollback().await?;
-        if self.mirror.verdict().is_none()
-            && let Err(error) = self.try_mirror().await
-        {
-            tracing::error!(%error, "nothing is delivered until the mirror can be written to");
+        if let Ok(found) = self.with_mirror(Mirror::notes).await {
+            notes::tell_unreadable(&found);
+        }
+        if self.mirror.verdict().is_none() {
+            self.keep_notes().await;
+            if let Err(error) = self.try_mirror().await {
+                tracing::error!(%error, "nothing is delivered until the mirror can be written to");
+            }
         }
         Ok(())
     }
@@ -193,7 +205,15 @@ impl Broker {
 
     /// A sentence on what the mirror has and the database has not.
     pub(super) async fn compare_mirror(&self) -> Result<Option<String>, BrokerError> {
-        let found = compare(&*self.store, &self.mirror.mirror, self.mirror.seen()).await?;
+        let (store, mirror, seen) = (&*self.store, &self.mirror.mirror, self.mirror.seen());
+        // The database that this process works on knew them when it looked at them first, and forgets nothing.
+        let known = seen.is_some()
+            && store.continuity().standing() == Standing::Same
+            && self.mirror.verdict().is_none();
+        let mut found = compare_rows(store, mirror, seen).await?;
+        if !known {
+            found = with_notes(store, mirror, found).await?;
+        }
         Ok(match found {
             Comparison::Agrees(position) => {
                 if let Some(position) = position {
@@ -249,6 +269,7 @@ impl Broker {
         if self.doubt().is_some() {
             return Ok(());
         }
+        self.keep_notes().await;
         self.try_mirror().await?;
         // Another task of this process writes.
         let Ok(mut turn) = self.mirror.turn.try_lock() else { return Ok(()) };
@@ -370,12 +391,29 @@ pub enum Comparison {
     RolledBack(String),
 }
 
-/// Holds a database against the mirror of its log. `seen` is how far this process has seen the mirror go: a mirror that is
-/// lost while a process looks on proves nothing.
+/// Holds a database against the mirror of its log and what is noted beside it.
 ///
 /// # Errors
 /// The store's.
-pub async fn compare(
+pub async fn compare(store: &dyn Store, mirror: &Mirror) -> Result<Comparison, BrokerError> {
+    with_notes(store, mirror, compare_rows(store, mirror, None).await?).await
+}
+
+/// What the notes beside a mirror say, where its rows say nothing.
+async fn with_notes(
+    store: &dyn Store,
+    mirror: &Mirror,
+    of_rows: Comparison,
+) -> Result<Comparison, BrokerError> {
+    match (of_rows, notes::forgotten(store, mirror).await?) {
+        (Comparison::Agrees(_), Some(sentence)) => Ok(Comparison::RolledBack(sentence)),
+        (of_rows, _) => Ok(of_rows),
+    }
+}
+
+/// Holds a database against the mirror of its log. `seen` is how far this process has seen the mirror go: a mirror that is
+/// lost while a process looks on proves nothing.
+async fn compare_rows(
     store: &dyn Store,
     mirror: &Mirror,
     seen: Option<Position>,
@@ -474,7 +512,7 @@ fn token_differs(sentences: &[String]) -> Withheld {
     }
 }
 
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     mirror: &Mirror,
     work: impl FnOnce(&Mirror) -> T + Send + 'static,
 ) -> Result<T, BrokerError> {

@@ -32,6 +32,7 @@ mod listeners;
 pub mod lost_issuers;
 mod making;
 pub mod mirror;
+mod notes;
 pub mod ocsp;
 pub mod pools;
 mod produce;

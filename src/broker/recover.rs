@@ -15,6 +15,7 @@
 use crate::audit::details::{self, RecoveredDetails};
 use crate::audit::event::{Actor, Event, EventKind};
 use crate::audit::lost::Lost;
+use crate::audit::mirror::Mirror;
 use crate::audit::receipt::DestructionReason;
 use crate::broker::compare_logs::Comparison;
 use crate::broker::lost_issuers::LostCa;
@@ -43,6 +44,8 @@ const LAST: &str = "last_recovery";
 /// Mark of the mirrors that were there at the recoveries of this database, JSON: how far each went, by the origin of its log.
 /// A database from before a recovery does not have it.
 pub(super) const DEALT_WITH: &str = "recovered_logs";
+/// Mark of the deliveries that were noted beside those mirrors and that the database did not know, JSON: the ids of their events.
+pub(super) const NOTES_DEALT_WITH: &str = "recovered_notes";
 
 /// What a recovery finds and will do.
 #[derive(Debug, Clone, Serialize)]
@@ -59,6 +62,8 @@ pub struct Plan {
     pub mirror_events: Option<u64>,
     /// Events that both have.
     pub common_events: u64,
+    /// Deliveries that a broker noted beside the mirror before it had them, and that neither mirror nor database has.
+    pub noted_deliveries: u64,
     /// Keys that the mirror says went out or were withdrawn, and the database does not know it of.
     pub lost_keys: u64,
     /// Epochs whose KEKs are destroyed.
@@ -157,6 +162,7 @@ impl Broker {
             database_events: comparison.database.size,
             mirror_events: comparison.mirror.as_ref().map(|side| side.size),
             common_events: comparison.common,
+            noted_deliveries: comparison.noted,
             lost_keys: comparison.lost.keys.len() as u64,
             epochs: epochs.len() as u64,
             waiting_keys: epochs.iter().map(|epoch| epoch.live).sum(),
@@ -365,8 +371,14 @@ impl Broker {
         holder: &str,
     ) -> Result<(), BrokerError> {
         self.require_the_turn(holder).await?;
-        if let Some(position) = self.mirror_position().await? {
-            self.with_mirror(move |mirror| mirror.archive(&position.origin)).await?;
+        // What lies in the directory goes with it, and so do the open files of a broker that sleeps: what it notes when it
+        // wakes up is of the old log.
+        let origin = match self.mirror_position().await? {
+            Some(position) => Some(position.origin),
+            None => self.with_mirror(Mirror::has_notes).await?.then(|| begun.old_origin.clone()),
+        };
+        if let Some(origin) = origin {
+            self.with_mirror(move |mirror| mirror.archive(&origin)).await?;
         }
         crash::reached(Point::RecoveryArchived);
         let details = RecoveredDetails {
@@ -385,6 +397,7 @@ impl Broker {
         let mark = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut marks = vec![
             mark(DEALT_WITH, &details::json(&comparison.logs).to_string()),
+            mark(NOTES_DEALT_WITH, &details::json(&comparison.notes).to_string()),
             mark(LOST_ISSUERS, &details::json(&outcome.lost_issuers).to_string()),
             mark(ORIGIN, &begun.new_origin),
             mark(MIRROR, ""),

@@ -122,6 +122,11 @@ impl Lag {
         }
     }
 
+    /// Everything that was committed until then is in the mirror.
+    pub(super) fn covered(&self) -> Instant {
+        self.rounds().covered
+    }
+
     pub(super) fn is_writable(&self) -> bool {
         self.rounds().writable
     }

@@ -14,6 +14,7 @@ use keybroker::api::proto::lifecycle_service_client::LifecycleServiceClient;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +26,7 @@ use tonic_types::StatusExt;
 pub(crate) const POOL: &str = "amf-transport";
 pub(crate) const SLOTS: [(&str, &str); 1] = [("transport", POOL)];
 /// Nothing but what a test is about stops deliveries.
-const PATIENT_MIRROR: &str = "max_lag = \"1h\"";
+pub(crate) const PATIENT_MIRROR: &str = "max_lag = \"1h\"";
 
 async fn readiness(site: &Site) -> (bool, String) {
     let (head, body) = http_exchange(&format!("http://{}/readyz", site.addresses.admin)).await;
@@ -45,12 +46,12 @@ pub(crate) async fn until_not_ready(site: &mut Site, why: &str) -> String {
     .await
 }
 
-async fn until_logged(site: &mut Site, what: &str) {
+pub(crate) async fn until_logged(site: &mut Site, what: &str) {
     let log = site.log();
     site.until(what, async |_| std::fs::read_to_string(&log).unwrap().contains(what).then_some(())).await;
 }
 
-fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
@@ -58,12 +59,12 @@ pub(crate) fn names(list: &Value) -> BTreeSet<&str> {
     list.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
-fn mirror(site: &Site) -> PathBuf {
+pub(crate) fn mirror(site: &Site) -> PathBuf {
     site.path().join("audit-mirror")
 }
 
 /// The mirror has everything that was committed.
-async fn until_mirrored(site: &Site) {
+pub(crate) async fn until_mirrored(site: &Site) {
     until(PATIENCE, "the mirror", async || {
         let position = std::fs::read(mirror(site).join("position.json")).ok()?;
         let position: Value = serde_json::from_slice(&position).unwrap();
@@ -74,16 +75,30 @@ async fn until_mirrored(site: &Site) {
 }
 
 /// From now on nothing can be appended to the mirror, which stays readable otherwise.
-fn block_mirror(site: &Site) {
+pub(crate) fn block_mirror(site: &Site) {
     let events = mirror(site).join("events.jsonl");
     std::fs::rename(&events, site.path().join("events.aside")).unwrap();
     std::fs::create_dir(&events).unwrap();
 }
 
-fn unblock_mirror(site: &Site) {
+pub(crate) fn unblock_mirror(site: &Site) {
     let events = mirror(site).join("events.jsonl");
     std::fs::remove_dir(&events).unwrap();
     std::fs::rename(site.path().join("events.aside"), &events).unwrap();
+}
+
+/// The pages of delivery notes, with their sizes.
+pub(crate) fn pages(site: &Site) -> BTreeMap<PathBuf, u64> {
+    let entries = std::fs::read_dir(mirror(site)).unwrap().map(|entry| entry.unwrap());
+    let pages = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("delivered."));
+    pages.map(|page| (page.path(), page.metadata().unwrap().len())).collect()
+}
+
+/// As if the machine had lost its power: what was noted is gone.
+fn forget_notes(site: &Site) {
+    for page in pages(site).into_keys() {
+        File::options().write(true).open(page).unwrap().set_len(0).unwrap();
+    }
 }
 
 pub(crate) async fn recover(site: &Site, flags: &[&str]) -> Value {
@@ -154,6 +169,7 @@ async fn older_database(older: impl FnOnce(&Site, &Database) -> Older) {
         let claimed = vnfci.boot(&first).await;
         assert!(held.insert(claimed.keys[0].credential_id.clone()));
     }
+    forget_notes(&first);
     older.take_over(&database);
     // Whoever asks whom, from the first moment on.
     let asking = vnfcis[2..].iter().enumerate().map(async |(n, vnfci)| {
@@ -440,8 +456,9 @@ async fn what_a_rolled_back_database_delivered_unnoticed_is_withdrawn_and_its_ho
     let file = site.path().join("backup.db");
     backup(&site, &file).await;
     let first = vnfcis[0].boot(&site).await;
-    // The one that knows dies, the mirror shows nothing: the same key goes out again.
+    // The one that knows dies, and neither mirror nor notes show anything: the same key goes out again.
     site.kill();
+    forget_notes(&site);
     put_back(&site, &file);
     site.serve().await;
     let second = vnfcis[1].boot(&site).await;

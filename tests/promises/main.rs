@@ -20,6 +20,7 @@ mod continuity;
 mod crashes;
 mod damaged_mirrors;
 mod database;
+mod delivery_notes;
 mod empty_pools;
 mod endpoints;
 mod est;

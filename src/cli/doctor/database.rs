@@ -230,7 +230,7 @@ pub(super) async fn mirror(config: &Config, findings: &mut Findings) {
     let compared = async {
         let store = assembly::open_store_to_read(config).await.map_err(|failure| failure.text)?;
         let compared = async {
-            let compared = compare(&*store, &Mirror::new(directory), None).await?;
+            let compared = compare(&*store, &Mirror::new(directory)).await?;
             let lacks = match &compared {
                 Comparison::Agrees(Some(position)) => lacks(&*store, position).await?,
                 _ => None,

@@ -99,6 +99,7 @@ const fn scenario(point: Point) -> Scenario {
         | Point::RearmingCommitted
         | Point::TokenComputed
         | Point::ClaimVerified
+        | Point::ClaimCommitted
         | Point::ClaimDrawn
         | Point::ClaimSealed
         | Point::WorkerMac
