@@ -361,8 +361,12 @@ async fn a_mirror_that_lags_too_far_stops_deliveries_until_it_has_caught_up() {
     assert!(body.contains("max_lag"), "{body}");
     let refused = vnfcis[2].claim(&site).await.err().expect("too much is missing in the mirror");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "MIRROR_BEHIND"));
-    let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
-    assert!(metrics.lines().any(|line| line == "keybroker_deliveries_withheld 1"), "{metrics}");
+    // It is measured now and then.
+    site.until("the gauge", async |site| {
+        let metrics = String::from_utf8(site.get(true, "/metrics").await).unwrap();
+        metrics.lines().any(|line| line == "keybroker_deliveries_withheld 1").then_some(())
+    })
+    .await;
     // What was delivered is confirmed and ended all the same: that takes nothing out of the pool.
     assert!(vnfcis[1].confirm(&site, &claimed).await.unwrap());
     assert!(site.terminate_vnfci("amf-1").await.newly_terminated);
