@@ -76,7 +76,10 @@ impl Token {
         let (slot, info) = find_slot(&pkcs11, label)?;
         let open = || pkcs11.open_rw_session(slot).map_err(|error| unavailable("open a session", error));
         let permanent = open()?;
-        match permanent.login(UserType::User, Some(&AuthPin::from(pin.0.clone()))) {
+        let log_in = || permanent.login(UserType::User, Some(&AuthPin::from(pin.0.clone())));
+        // A token that has no PIN refuses every one without counting it.
+        match while_written(log_in, |error| matches!(error, Error::Pkcs11(RvError::UserPinNotInitialized, _)))
+        {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
             Err(error) => {
                 return Err(match HsmError::from(Fault::from(error)) {
@@ -276,18 +279,21 @@ fn load(module: &Path) -> Result<Pkcs11, HsmError> {
     Ok(pkcs11)
 }
 
-/// What the module says of a token. SoftHSM cannot read its token's file while another process logs in, so a failure is asked
-/// again.
+/// What the module says of a token.
 fn token_info(pkcs11: &Pkcs11, slot: Slot) -> Result<TokenInfo, Error> {
-    let mut told = pkcs11.get_token_info(slot);
+    while_written(|| pkcs11.get_token_info(slot), |_| true)
+}
+
+/// Asks again for a tenth of a second while what fails passes: SoftHSM cannot read its token's file while another process logs
+/// in.
+fn while_written<T>(ask: impl Fn() -> Result<T, Error>, passes: impl Fn(&Error) -> bool) -> Result<T, Error> {
     for _ in 1..20 {
-        if told.is_ok() {
-            break;
+        match ask() {
+            Err(error) if passes(&error) => std::thread::sleep(Duration::from_millis(5)),
+            told => return told,
         }
-        std::thread::sleep(Duration::from_millis(5));
-        told = pkcs11.get_token_info(slot);
     }
-    told
+    ask()
 }
 
 fn find_slot(pkcs11: &Pkcs11, label: &str) -> Result<(Slot, TokenInfo), HsmError> {

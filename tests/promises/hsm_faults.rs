@@ -102,14 +102,18 @@ async fn a_module_that_crashes_while_it_is_loaded_is_loaded_again_before_a_start
     assert!(failed.err.contains("while it loaded the module"), "{failed:?}");
 }
 
-/// Found by two `init` at once: the one that read the token's file while the other one wrote it was told that there is none.
+/// Found by two `init` and by two `recover` at once: the one that read the token's file while the other one wrote it was told that
+/// there is no token, or none with a PIN.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_cannot_be_read_while_another_process_writes_it_is_read_again() {
     let mut site = faulty().await;
     site.stop().await;
     let config = site.config().display().to_string();
-    for times in [3, 25] {
-        site.faults().set(&format!("C_GetTokenInfo return 5 times {times}"));
+    // CKR_GENERAL_ERROR; the same until the process that saw nothing is replaced; CKR_USER_PIN_NOT_INITIALIZED.
+    for failing in
+        ["C_GetTokenInfo return 5 times 3", "C_GetTokenInfo return 5 times 25", "C_Login return 102 times 3"]
+    {
+        site.faults().set(failing);
         site.cli(["init", "--config", &config]).await.ok();
     }
     site.faults().clear();
