@@ -61,7 +61,10 @@ impl Keeper {
                 drop(highest);
                 let Some(status) = broker.ended() else { continue };
                 place.ledger.count("broker ended by itself and was started again");
-                if status.code() != Some(UNAVAILABLE) {
+                // One that is started while the token is told to refuse its PIN does not try again.
+                let refused =
+                    status.code() == Some(1) && broker.log_tail(1).contains("the token refused the PIN");
+                if status.code() != Some(UNAVAILABLE) && !refused {
                     place.ledger.fault(format!(
                         "the broker {} ended by itself with {status}:\n{}",
                         self.name,
